@@ -1,0 +1,81 @@
+//! Settings that the loader writes: frozen globals (constants to the verifier) and the scope map's value.
+
+use crate::wire;
+
+/// Largest number of bytes captured of one operation; [`Settings::capture_bytes`] may be less.
+/// A power of two: lengths are bounded by mask as well as by comparison.
+pub const MAX_CAPTURE: usize = 4096;
+/// I/O vectors visited per operation.
+pub const MAX_IOVECS: usize = 8;
+/// System call numbers that have a lane of their own; larger ones share the last lane.
+pub const SYSCALLS: usize = 512;
+/// Slots of the flat tables keyed by thread id (a power of two). Two threads that share a slot lose a sample.
+pub const THREAD_SLOTS: usize = 16_384;
+/// Entries of each kind in one [`ScopeRules`].
+pub const SCOPE_ENTRIES: usize = 8;
+
+wire! {
+    /// Read-only after load: the verifier removes branches that these switch off.
+    pub struct Settings {
+        /// [`crate::record::ABI_VERSION`].
+        pub abi: u32,
+        /// Bytes captured per operation, at most [`MAX_CAPTURE`].
+        pub capture_bytes: u32,
+        /// Time one system call in `2^syscall_sample_shift`; 0 times every call.
+        pub syscall_sample_shift: u32,
+        /// 1: drop a share of payload records on purpose (tests): one in `drop_every`.
+        pub drop_every: u32,
+    }
+}
+
+impl Settings {
+    /// What an object holds before the loader writes it; also the agent's defaults.
+    pub const DEFAULT: Self =
+        Self { abi: crate::record::ABI_VERSION, capture_bytes: MAX_CAPTURE as u32, syscall_sample_shift: 4, drop_every: 0 };
+}
+
+/// Value in the `SCOPE_TGIDS` map: the process is in scope by configuration (pid or executable).
+pub const TGID_INCLUDED: u8 = 1;
+/// Value in the `SCOPE_TGIDS` map: the process is excluded.
+pub const TGID_EXCLUDED: u8 = 2;
+
+wire! {
+    /// One side (include or exclude) of the scope. A socket operation matches when any entry matches.
+    pub struct ScopeRules {
+        /// 1: everything matches.
+        pub all: u32,
+        /// Used entries in the arrays below.
+        pub cgroups: u32,
+        pub ports: u32,
+        pub netns: u32,
+        /// A task matches when its ancestor at `cgroup_levels[i]` has id `cgroup_ids[i]`.
+        pub cgroup_ids: [u64; SCOPE_ENTRIES],
+        pub cgroup_levels: [u32; SCOPE_ENTRIES],
+        /// Local or peer port, host byte order.
+        pub port_values: [u32; SCOPE_ENTRIES],
+        /// Inode of the network namespace.
+        pub netns_inodes: [u32; SCOPE_ENTRIES],
+    }
+}
+
+impl ScopeRules {
+    /// Matches nothing.
+    pub const EMPTY: Self = Self {
+        all: 0,
+        cgroups: 0,
+        ports: 0,
+        netns: 0,
+        cgroup_ids: [0; SCOPE_ENTRIES],
+        cgroup_levels: [0; SCOPE_ENTRIES],
+        port_values: [0; SCOPE_ENTRIES],
+        netns_inodes: [0; SCOPE_ENTRIES],
+    };
+}
+
+wire! {
+    /// Value of the `SCOPE` map (one entry): replaced as a whole while the agent runs.
+    pub struct Scope {
+        pub include: ScopeRules,
+        pub exclude: ScopeRules,
+    }
+}

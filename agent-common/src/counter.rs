@@ -1,0 +1,73 @@
+//! Counters that the kernel programs keep per CPU: one lane of `u64` each, read as a whole at every scrape.
+//!
+//! The lanes are a single per-CPU array value, so that a scrape is one system call per map.
+
+use crate::drops::DROP_REASONS;
+
+macro_rules! counters {
+    ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        #[repr(usize)]
+        enum Index { $($name),+, END }
+        $($(#[$meta])* pub const $name: usize = Index::$name as usize;)+
+        /// Counters with a name of their own; the drop lanes follow.
+        const NAMED: usize = Index::END as usize;
+    };
+}
+
+counters! {
+    /// Thread groups created.
+    PROCESS_STARTS,
+    /// Programs executed.
+    PROCESS_EXECS,
+    /// Thread groups ended.
+    PROCESS_EXITS,
+    /// Segments retransmitted.
+    TCP_RETRANSMITS,
+    /// Resets sent.
+    TCP_RESETS_SENT,
+    /// Resets received.
+    TCP_RESETS_RECEIVED,
+    /// `SYN_SENT → CLOSE` with ECONNREFUSED.
+    TCP_CONNECT_REFUSED,
+    /// `SYN_SENT → CLOSE` with ETIMEDOUT.
+    TCP_CONNECT_TIMEOUT,
+    /// `SYN_SENT → CLOSE` with another error.
+    TCP_CONNECT_OTHER,
+    /// Connections opened from here (`SYN_SENT → ESTABLISHED`).
+    TCP_ACTIVE_OPENS,
+    /// Connections accepted here (`SYN_RECV → ESTABLISHED`).
+    TCP_PASSIVE_OPENS,
+    /// Connections that reached CLOSE after being established.
+    TCP_CLOSES,
+    /// Bytes sent and received by transport, whole host.
+    TCP_SENT_BYTES,
+    TCP_RECEIVED_BYTES,
+    UDP_SENT_BYTES,
+    UDP_RECEIVED_BYTES,
+    UNIX_SENT_BYTES,
+    UNIX_RECEIVED_BYTES,
+    OTHER_SENT_BYTES,
+    OTHER_RECEIVED_BYTES,
+    /// Successful operations on TCP sockets in scope: each is collected or dropped.
+    PAYLOAD_OBSERVED,
+    /// Records of any kind handed to the ring.
+    RECORDS_SUBMITTED,
+    /// Records of any kind that wanted a place in the ring.
+    RECORDS_ATTEMPTED,
+    /// Operations that peeked (`MSG_PEEK`) and moved nothing.
+    PAYLOAD_PEEKS,
+    /// Operations on sockets out of scope: nothing was copied.
+    PAYLOAD_OUT_OF_SCOPE,
+    /// Run-queue waits whose start was not known (first sight of a thread, or a shared slot).
+    RUNQUEUE_UNKNOWN,
+    /// Sampled system calls whose slot another thread took.
+    SYSCALL_SAMPLE_LOST,
+}
+
+/// First of the lanes that count drops; add a [`crate::drops`] reason.
+pub const DROPS: usize = NAMED;
+/// Lanes in the map.
+pub const COUNTERS: usize = 64;
+
+const _: () = assert!(NAMED + DROP_REASONS <= COUNTERS);

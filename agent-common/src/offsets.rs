@@ -1,0 +1,67 @@
+//! Offsets of the kernel fields that the programs read, resolved by the loader from the kernel's BTF.
+//!
+//! Rust has no CO-RE relocations. The table is a frozen read-only global, so the verifier sees constants
+//! and checks `pointer + offset` against the type of the pointer: a wrong offset is mostly refused at load.
+//! Fields are listed once, in [`FIELDS`], in the order of the struct.
+
+use crate::wire;
+
+/// One kernel field: the struct, and its names in the order they are tried (`a.b` for a member of a member).
+pub struct Field {
+    pub of: &'static str,
+    pub names: &'static [&'static str],
+    /// 0: the programs that read it cannot be loaded without it. Else the value that means "absent".
+    pub required: bool,
+}
+
+/// Value of an optional field that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($(#[$meta:meta])* $field:ident = $required:literal $of:literal: $($name:literal)|+),+ $(,)?) => {
+        wire! {
+            /// Byte offsets inside the structs named in [`FIELDS`].
+            pub struct Offsets { $($(#[$meta])* pub $field: u32),+ }
+        }
+        impl Offsets {
+            /// No field resolved.
+            pub const ABSENT: Self = Self { $($field: ABSENT),+ };
+        }
+        /// Where each field of [`Offsets`] is found, in the struct's order.
+        pub const FIELDS: &[Field] = &[$(Field { of: $of, names: &[$($name),+], required: $required }),+];
+    };
+}
+
+offsets! {
+    task_pid = true "task_struct": "pid",
+    task_tgid = true "task_struct": "tgid",
+    task_flags = true "task_struct": "flags",
+    task_comm = true "task_struct": "comm",
+    task_exit_code = true "task_struct": "exit_code",
+    task_signal = true "task_struct": "signal",
+    /// x86-64: `TS_COMPAT` is bit 1.
+    task_thread_status = false "task_struct": "thread_info.status",
+    task_run_delay = false "task_struct": "sched_info.run_delay",
+    task_run_count = false "task_struct": "sched_info.pcount",
+    signal_live = true "signal_struct": "live.counter",
+    regs_orig_ax = true "pt_regs": "orig_ax",
+    regs_si = true "pt_regs": "si",
+    regs_dx = true "pt_regs": "dx",
+    sock_family = true "sock": "__sk_common.skc_family",
+    sock_protocol = true "sock": "sk_protocol",
+    sock_local_port = true "sock": "__sk_common.skc_num",
+    sock_peer_port = true "sock": "__sk_common.skc_dport",
+    sock_local_v4 = true "sock": "__sk_common.skc_rcv_saddr",
+    sock_peer_v4 = true "sock": "__sk_common.skc_daddr",
+    sock_local_v6 = false "sock": "__sk_common.skc_v6_rcv_saddr",
+    sock_peer_v6 = false "sock": "__sk_common.skc_v6_daddr",
+    sock_cookie = true "sock": "__sk_common.skc_cookie",
+    sock_net = true "sock": "__sk_common.skc_net.net",
+    sock_error = true "sock": "sk_err",
+    net_inode = true "net": "ns.inum",
+    tcp_write_seq = true "tcp_sock": "write_seq",
+    tcp_copied_seq = true "tcp_sock": "copied_seq",
+    tcp_total_retrans = true "tcp_sock": "total_retrans",
+}
+
+const _: () = assert!(core::mem::size_of::<Offsets>() == FIELDS.len() * 4);

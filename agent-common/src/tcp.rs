@@ -1,0 +1,47 @@
+//! TCP connections: state changes of the sockets whose payload is in scope.
+//!
+//! A socket is in scope once a program asked for its cookie: the connecting thread is in scope at
+//! `CLOSE → SYN_SENT`, or a send or receive was captured. All other sockets are only counted.
+
+use crate::{record::RecordHeader, wire};
+
+/// States as in `tcp_states.h`.
+pub const ESTABLISHED: u8 = 1;
+pub const SYN_SENT: u8 = 2;
+pub const SYN_RECV: u8 = 3;
+pub const CLOSE: u8 = 7;
+/// Number of states, state 0 unused (`TCP_MAX_STATES`, with `TCP_BOUND_INACTIVE` since 6.8).
+pub const STATES: usize = 14;
+/// Names in `ss` order of `tcp_states.h`, index = state.
+pub const STATE_NAMES: [&str; STATES] = [
+    "unknown", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close",
+    "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound_inactive",
+];
+
+wire! {
+    /// Record of `TCP_STATE`.
+    pub struct TcpStateRecord {
+        pub header: RecordHeader,
+        pub cookie: u64,
+        /// Zero where the hook ran outside the owner's thread.
+        pub tgid: u32,
+        pub tid: u32,
+        /// Segments retransmitted over the socket's life (`tcp_sock.total_retrans`).
+        pub retransmits: u32,
+        /// `sk_err` at the change: an errno, 0 for an orderly close.
+        pub error: u32,
+        pub old_state: u8,
+        pub new_state: u8,
+        pub family: u16,
+        /// Host byte order.
+        pub local_port: u16,
+        /// Host byte order.
+        pub peer_port: u16,
+        /// IPv4 in the first four bytes, network order.
+        pub local_address: [u8; 16],
+        /// IPv4 in the first four bytes, network order.
+        pub peer_address: [u8; 16],
+    }
+}
+
+const _: () = assert!(core::mem::size_of::<TcpStateRecord>() == 88);

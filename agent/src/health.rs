@@ -1,0 +1,152 @@
+//! The agent's account of itself: records per stage, losses by reason, the state of each probe, readiness.
+//!
+//! Stage by stage, `in = out + dropped + pending`; the numbers here are what `/metrics`, `/readyz`,
+//! `seismo probes` and the tests read. Kernel-side counts are merged in by whoever reads the maps.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+/// A stage that a record passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// A kernel program wanted to write a record.
+    Observed,
+    /// The drain thread read it from the ring.
+    Collected,
+    /// The pipeline took it through flows and parsers.
+    Analyzed,
+    /// A span was made and kept.
+    Stored,
+}
+
+impl Stage {
+    pub const ALL: [Self; 4] = [Self::Observed, Self::Collected, Self::Analyzed, Self::Stored];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::Collected => "collected",
+            Self::Analyzed => "analyzed",
+            Self::Stored => "stored",
+        }
+    }
+}
+
+/// Counts of one stage.
+#[derive(Debug, Default)]
+pub struct StageCounts {
+    pub entered: AtomicU64,
+    pub passed: AtomicU64,
+}
+
+/// What became of a probe family's program. Partial failure is a state, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeState {
+    /// Switched off in the configuration.
+    Disabled,
+    Active,
+    /// Works with less than it could.
+    Degraded,
+    /// The kernel lacks something it needs.
+    Unsupported,
+    /// Loading or attaching failed.
+    Failed,
+}
+
+impl ProbeState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Unsupported => "unsupported",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One kernel program as `seismo probes` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Family: the file it comes from.
+    pub probe: String,
+    /// Function in the kernel object.
+    pub program: String,
+    /// Kind and place of attachment (`tp_btf/sched_switch`).
+    pub hook: String,
+    pub state: ProbeState,
+    /// Why it is not active; empty when it is.
+    pub reason: String,
+    /// Instructions the verifier walked.
+    pub verified_instructions: u32,
+    pub runs: u64,
+    pub run_ns: u64,
+}
+
+/// Shared by all stages; cheap to update, locked only where something rare is written.
+#[derive(Debug, Default)]
+pub struct Health {
+    stages: [StageCounts; 4],
+    drops: Mutex<BTreeMap<(Stage, &'static str), u64>>,
+    probes: RwLock<Vec<ProbeStatus>>,
+    /// Why the agent is not ready; empty when it is.
+    not_ready: RwLock<Option<String>>,
+}
+
+impl Health {
+    pub fn new() -> Self {
+        let health = Self::default();
+        health.set_ready(Err("starting".to_owned()));
+        health
+    }
+
+    pub fn stage(&self, stage: Stage) -> &StageCounts {
+        &self.stages[stage as usize]
+    }
+
+    /// `count` records entered the stage.
+    pub fn enter(&self, stage: Stage, count: u64) {
+        self.stage(stage).entered.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// `count` records left the stage whole.
+    pub fn pass(&self, stage: Stage, count: u64) {
+        self.stage(stage).passed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// `count` records were lost in the stage.
+    pub fn drop(&self, stage: Stage, reason: &'static str, count: u64) {
+        if count > 0 {
+            *self.drops.lock().unwrap_or_else(PoisonError::into_inner).entry((stage, reason)).or_default() += count;
+        }
+    }
+
+    /// Losses so far, by stage and reason.
+    pub fn drops(&self) -> BTreeMap<(Stage, &'static str), u64> {
+        self.drops.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_probes(&self, probes: Vec<ProbeStatus>) {
+        *self.probes.write().unwrap_or_else(PoisonError::into_inner) = probes;
+    }
+
+    pub fn probes(&self) -> Vec<ProbeStatus> {
+        self.probes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_ready(&self, ready: Result<(), String>) {
+        *self.not_ready.write().unwrap_or_else(PoisonError::into_inner) = ready.err();
+    }
+
+    /// `Err` says why the agent sees nothing.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.not_ready.read().unwrap_or_else(PoisonError::into_inner).clone() {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+}

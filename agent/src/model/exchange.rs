@@ -1,0 +1,83 @@
+//! A request with its response, in terms that no stage behind the parsers needs to know a protocol for.
+
+use super::attributes::Attributes;
+use super::connection::{Connection, Role};
+
+/// Why an exchange is not whole. Label value of `seismo.incomplete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Incomplete {
+    /// The beginning was before the agent saw the connection.
+    Joined,
+    /// Bytes of a message head were not captured or their record was lost.
+    Gap,
+    /// A message head longer than the parser's bound.
+    HeadTooLong,
+    /// No response within the protocol's timeout.
+    Timeout,
+    /// The table was full and the connection was evicted.
+    Evicted,
+}
+
+impl Incomplete {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Joined => "joined",
+            Self::Gap => "gap",
+            Self::HeadTooLong => "head_too_long",
+            Self::Timeout => "timeout",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
+/// Where one message lies on its stream and in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageFacts {
+    /// 64-bit stream position of the first byte.
+    pub position: u64,
+    /// Bytes on the wire, head and body.
+    pub size_bytes: u64,
+    /// Bytes of the body as transferred (chunk framing left out).
+    pub body_bytes: u64,
+    /// `CLOCK_MONOTONIC` of the operation that moved the first byte, ns.
+    pub first_ns: u64,
+    /// `CLOCK_MONOTONIC` of the operation that moved the last byte, ns.
+    pub last_ns: u64,
+    /// Thread that moved the first byte.
+    pub tid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    pub connection: Connection,
+    pub role: Role,
+    pub pid: u32,
+    /// Registry name of the protocol (`http`).
+    pub protocol: &'static str,
+    /// Low-cardinality verb (`GET`), first part of the span name.
+    pub operation: String,
+    /// Low-cardinality target (`/user/{id}`), second part of the span name; empty if there is none.
+    pub resource: String,
+    /// Status as the protocol spells it (`200`); `None` when no response was seen.
+    pub status: Option<String>,
+    /// `error.type`: set when the exchange failed for this side (OTel: server 5xx; client 4xx and 5xx; reset).
+    pub error: Option<String>,
+    pub request: MessageFacts,
+    pub response: Option<MessageFacts>,
+    /// When the exchange was over: the response's last byte, or the close or timeout that ended it. ns.
+    pub end_ns: u64,
+    /// Semantic-convention attributes for the span.
+    pub attributes: Attributes,
+    /// The metric this exchange is counted in, with its protocol labels; chosen by the protocol, applied by `metrics`.
+    pub measure: Measure,
+    pub incomplete: Option<Incomplete>,
+}
+
+/// How an exchange shows in the request metrics, so that nothing outside `protocols/` matches on a protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    /// Duration histogram for this role (from `semconv`).
+    pub metric: &'static super::metric::Metric,
+    /// Values of the metric's own labels, in its order, after the workload labels.
+    pub labels: Vec<String>,
+}

@@ -1,0 +1,13 @@
+//! Plain values that the stages hand to each other; no behaviour beyond construction and formatting.
+//!
+//! `Sample` (kernel and agent counts), `ProcessEvent`, `ConnEvent` and `PayloadChunk` leave the probe stage;
+//! parsers end in [`exchange::Exchange`]; traces end in [`span::Span`]; rules end in [`alert::Alert`].
+
+pub mod alert;
+pub mod attributes;
+pub mod connection;
+pub mod exchange;
+pub mod metric;
+pub mod payload;
+pub mod process;
+pub mod span;

@@ -1,0 +1,35 @@
+//! Every name that we did not invent: OpenTelemetry semantic conventions (1.37) that the agent uses.
+
+pub const SERVICE_NAME: &str = "service.name";
+pub const HOST_NAME: &str = "host.name";
+pub const PROCESS_PID: &str = "process.pid";
+pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";
+pub const THREAD_ID: &str = "thread.id";
+pub const CONTAINER_ID: &str = "container.id";
+
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+pub const HTTP_ROUTE: &str = "http.route";
+pub const HTTP_REQUEST_SIZE: &str = "http.request.size";
+pub const HTTP_RESPONSE_SIZE: &str = "http.response.size";
+pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+pub const URL_PATH: &str = "url.path";
+pub const URL_SCHEME: &str = "url.scheme";
+pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
+pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+pub const NETWORK_TRANSPORT: &str = "network.transport";
+pub const NETWORK_IO_DIRECTION: &str = "network.io.direction";
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+pub const SERVER_ADDRESS: &str = "server.address";
+pub const SERVER_PORT: &str = "server.port";
+pub const CLIENT_ADDRESS: &str = "client.address";
+pub const CLIENT_PORT: &str = "client.port";
+pub const ERROR_TYPE: &str = "error.type";
+
+/// Advised duration buckets for requests are replaced by these, in seconds: 1, 2.5, 5 × 10^n from 100 µs to 10 s.
+pub const DURATION_BOUNDS: [f64; 16] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
