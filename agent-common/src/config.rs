@@ -30,8 +30,12 @@ wire! {
 
 impl Settings {
     /// What an object holds before the loader writes it; also the agent's defaults.
-    pub const DEFAULT: Self =
-        Self { abi: crate::record::ABI_VERSION, capture_bytes: MAX_CAPTURE as u32, syscall_sample_shift: 4, drop_every: 0 };
+    pub const DEFAULT: Self = Self {
+        abi: crate::record::ABI_VERSION,
+        capture_bytes: MAX_CAPTURE as u32,
+        syscall_sample_shift: 4,
+        drop_every: 0,
+    };
 }
 
 /// Value in the `SCOPE_TGIDS` map: the process is in scope by configuration (pid or executable).

@@ -30,7 +30,8 @@ pub const fn bucket(ns: u64) -> usize {
     let below = (ns << 20) + ns * 77_324 - 1;
     let exponent = 63 - below.leading_zeros();
     let mantissa = if exponent >= 31 { below >> (exponent - 31) } else { below << (31 - exponent) };
-    let quarter = (mantissa >= QUARTERS[0]) as u32 + (mantissa >= QUARTERS[1]) as u32 + (mantissa >= QUARTERS[2]) as u32;
+    let quarter =
+        (mantissa >= QUARTERS[0]) as u32 + (mantissa >= QUARTERS[1]) as u32 + (mantissa >= QUARTERS[2]) as u32;
     let index = 1 + (exponent - 20) * PER_OCTAVE + quarter;
     if index as usize >= BUCKETS - 1 { BUCKETS - 1 } else { index as usize }
 }

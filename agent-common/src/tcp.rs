@@ -14,8 +14,20 @@ pub const CLOSE: u8 = 7;
 pub const STATES: usize = 14;
 /// Names in `ss` order of `tcp_states.h`, index = state.
 pub const STATE_NAMES: [&str; STATES] = [
-    "unknown", "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2", "time_wait", "close",
-    "close_wait", "last_ack", "listen", "closing", "new_syn_recv", "bound_inactive",
+    "unknown",
+    "established",
+    "syn_sent",
+    "syn_recv",
+    "fin_wait1",
+    "fin_wait2",
+    "time_wait",
+    "close",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    "new_syn_recv",
+    "bound_inactive",
 ];
 
 wire! {

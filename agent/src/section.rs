@@ -44,7 +44,9 @@ impl std::str::FromStr for Interval {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text).map(Self).map_err(|error| format!("'{text}' is not a duration such as 5s or 250ms: {error}"))
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("'{text}' is not a duration such as 5s or 250ms: {error}"))
     }
 }
 

@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProcessEventKind {
-    Fork { parent_pid: u32 },
+    Fork {
+        parent_pid: u32,
+    },
     Exec,
     /// Wait status as in `wait(2)`.
-    Exit { status: u32 },
+    Exit {
+        status: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
