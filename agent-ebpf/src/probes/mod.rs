@@ -1,0 +1,7 @@
+//! Probe families: one file each, same stem as in the agent. No family uses another.
+
+mod payload;
+mod process;
+mod scheduler;
+mod syscall;
+mod tcp;
