@@ -83,8 +83,19 @@ mod tests {
 
     #[test]
     fn names_stand_at_their_numbers() {
-        for (number, expected) in [(0, "read"), (1, "write"), (39, "getpid"), (110, "getppid"), (202, "futex"),
-            (231, "exit_group"), (334, "rseq"), (424, "pidfd_send_signal"), (426, "io_uring_enter"), (435, "clone3"), (462, "mseal")] {
+        for (number, expected) in [
+            (0, "read"),
+            (1, "write"),
+            (39, "getpid"),
+            (110, "getppid"),
+            (202, "futex"),
+            (231, "exit_group"),
+            (334, "rseq"),
+            (424, "pidfd_send_signal"),
+            (426, "io_uring_enter"),
+            (435, "clone3"),
+            (462, "mseal"),
+        ] {
             assert_eq!(name(number), Some(expected));
         }
         assert_eq!(name(400), None);

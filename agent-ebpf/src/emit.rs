@@ -79,3 +79,14 @@ pub unsafe fn submit(record: *const c_void, len: u64) -> bool {
         false
     }
 }
+
+/// A debug message on the agent's log; nothing at all unless built with the feature `kernel-log`.
+macro_rules! log {
+    ($ctx:expr, $($message:tt)*) => {{
+        #[cfg(feature = "kernel-log")]
+        aya_log_ebpf::debug!($ctx, $($message)*);
+        #[cfg(not(feature = "kernel-log"))]
+        let _ = &$ctx;
+    }};
+}
+pub(crate) use log;

@@ -12,6 +12,17 @@ use crate::maps::{SCOPE, SCOPE_TGIDS};
 /// Is a socket operation of the running task in scope?
 #[inline(always)]
 pub fn in_scope(task: Task, sock: Sock) -> bool {
+    decide(task, Some(sock))
+}
+
+/// Is the running task in scope by itself, whatever its sockets are?
+#[inline(always)]
+pub fn process_in_scope(task: Task) -> bool {
+    decide(task, None)
+}
+
+#[inline(always)]
+fn decide(task: Task, sock: Option<Sock>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
     let tgid = task.tgid();
     // SAFETY: the value is a byte that userspace replaces as a whole.
@@ -22,9 +33,9 @@ pub fn in_scope(task: Task, sock: Sock) -> bool {
     by_process == TGID_INCLUDED || matches(&scope.include, sock)
 }
 
-/// Does any rule of one side match? Not inlined: the verifier walks it once.
+/// Does any rule of one side match? Rules about sockets match no process.
 #[inline(always)]
-fn matches(rules: &ScopeRules, sock: Sock) -> bool {
+fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
     if rules.all != 0 {
         return true;
     }
@@ -44,6 +55,7 @@ fn matches(rules: &ScopeRules, sock: Sock) -> bool {
             }
         }
     }
+    let Some(sock) = sock else { return false };
     if rules.ports != 0 {
         let (local, peer) = (u32::from(sock.local_port()), u32::from(sock.peer_port()));
         for index in 0..SCOPE_ENTRIES {

@@ -1,5 +1,6 @@
 //! Probe families: one file each, same stem as in the agent. No family uses another.
 
+mod floor;
 mod payload;
 mod process;
 mod scheduler;

@@ -38,6 +38,7 @@ const MSG_PEEK: i32 = 2;
 pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
     let moved = ctx.arg::<i32>(1);
     if moved > 0 {
+        emit::log!(&ctx, "sent {} bytes", moved);
         operation(Sock(ctx.arg::<*const c_void>(0)), moved as u32, SEND);
     }
     0
@@ -50,6 +51,7 @@ pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<i32>(2) & MSG_PEEK != 0 {
         emit::add(PAYLOAD_PEEKS, 1);
     } else if moved > 0 {
+        emit::log!(&ctx, "received {} bytes", moved);
         operation(Sock(ctx.arg::<*const c_void>(0)), moved as u32, RECEIVE);
     }
     0
@@ -220,7 +222,8 @@ fn copy_vectors(out: *mut u8, vectors: u64, count: u64, want: u64) -> (u64, u16)
         }
         let mut vector = [0u64; 2];
         // SAFETY: as in read_message.
-        let failed = unsafe { bpf_probe_read_user((&raw mut vector).cast(), 16, (vectors + index * 16) as *const c_void) };
+        let failed =
+            unsafe { bpf_probe_read_user((&raw mut vector).cast(), 16, (vectors + index * 16) as *const c_void) };
         if failed != 0 {
             return (copied, CUT_FAULT);
         }

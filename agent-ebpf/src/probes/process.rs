@@ -9,10 +9,11 @@ use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
 use seismo_common::counter::{PROCESS_EXECS, PROCESS_EXITS, PROCESS_STARTS};
-use seismo_common::process::ProcessRecord;
+use seismo_common::process::{IN_SCOPE, ProcessRecord};
 use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
 
 use crate::emit;
+use crate::filter;
 use crate::kernel::{Task, load, offset};
 
 /// `sched_process_fork(parent, child)`.
@@ -56,8 +57,10 @@ fn write(kind: u16, task: Task, parent_tgid: u32, exit_code: u32) {
     emit::observed();
     let len = size_of::<ProcessRecord>();
     let comm = task.comm();
+    // A child starts in its parent's cgroup, so the running task answers for it.
+    let flags = if filter::process_in_scope(Task::current()) { IN_SCOPE } else { 0 };
     let record = ProcessRecord {
-        header: emit::header(kind, 0, len as u32),
+        header: emit::header(kind, flags, len as u32),
         tgid: task.tgid(),
         parent_tgid,
         exit_code,

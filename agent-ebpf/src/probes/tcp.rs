@@ -61,6 +61,7 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
     }
     let cookie = sock.known_cookie();
     if cookie != 0 {
+        emit::log!(&ctx, "socket {} goes from state {} to {}", cookie, old_state, new_state);
         write(sock, cookie, old_state, new_state, None);
     }
     0

@@ -80,11 +80,8 @@ pub fn drop_all_but(keep: &[Capability]) -> io::Result<()> {
     let held = effective().0;
     let mask = keep.iter().fold(0, |mask, capability| mask | 1 << capability.0) & held;
     let mut header = Header { version: VERSION_3, pid: 0 };
-    let word = |shift: u32| Word {
-        effective: (mask >> shift) as u32,
-        permitted: (mask >> shift) as u32,
-        inheritable: 0,
-    };
+    let word =
+        |shift: u32| Word { effective: (mask >> shift) as u32, permitted: (mask >> shift) as u32, inheritable: 0 };
     let words = [word(0), word(32)];
     // SAFETY: capset(2) with version 3 reads two words; both pointers are valid for the call.
     if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) } != 0 {

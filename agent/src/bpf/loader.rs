@@ -8,9 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use aya::maps::RingBuf;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
+use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
-use seismo_common::Wire;
 
 use super::counts::Counts;
 use super::plan::{Decision, Planned};

@@ -100,7 +100,10 @@ mod tests {
             Decision::Unsupported("this kernel has no field task_struct.sched_info.run_delay".to_owned())
         );
         without.missing_fields = vec!["task_struct.pid".to_owned()];
-        assert_eq!(decide(&without, &PROGRAM), Decision::Unsupported("this kernel has no field task_struct.pid".to_owned()));
+        assert_eq!(
+            decide(&without, &PROGRAM),
+            Decision::Unsupported("this kernel has no field task_struct.pid".to_owned())
+        );
         without.tracepoints.clear();
         assert_eq!(
             decide(&without, &PROGRAM),

@@ -62,8 +62,7 @@ impl Facts {
         }
         let held = capabilities::effective();
         for needed in capabilities::NEEDED {
-            let list =
-                if held.contains(needed) { &mut facts.capabilities } else { &mut facts.missing_capabilities };
+            let list = if held.contains(needed) { &mut facts.capabilities } else { &mut facts.missing_capabilities };
             list.push(needed.name().to_owned());
         }
         facts
@@ -71,7 +70,9 @@ impl Facts {
 
     /// Has every capability that loading needs?
     pub fn can_load(&self) -> bool {
-        !capabilities::LOADING.iter().any(|needed: &Capability| self.missing_capabilities.iter().any(|m| m == needed.name()))
+        !capabilities::LOADING
+            .iter()
+            .any(|needed: &Capability| self.missing_capabilities.iter().any(|m| m == needed.name()))
     }
 
     fn read_btf(&mut self, families: &[&FamilySpec]) -> anyhow::Result<()> {

@@ -6,15 +6,16 @@
 use crate::model::metric::Histogram;
 use crate::model::probe::FamilySpec;
 
+pub mod floor;
 pub mod payload;
 pub mod process;
 pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
 
-/// Every family, in the order in which they are attached: what names processes first, what reads bytes last.
+/// Every family, in the order in which they are attached: what names processes first, what reads bytes last (`floor` is for measuring).
 pub const FAMILIES: &[&FamilySpec] =
-    &[&process::FAMILY, &scheduler::FAMILY, &syscall::FAMILY, &tcp::FAMILY, &payload::FAMILY];
+    &[&process::FAMILY, &scheduler::FAMILY, &syscall::FAMILY, &tcp::FAMILY, &payload::FAMILY, &floor::FAMILY];
 
 /// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.
 const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;

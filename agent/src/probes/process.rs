@@ -3,7 +3,7 @@
 //! Kernel programs: `agent-ebpf/src/probes/process.rs`. What a process is called is not decided here.
 
 use seismo_common::counter::{PROCESS_EXECS, PROCESS_EXITS, PROCESS_STARTS};
-use seismo_common::process::ProcessRecord;
+use seismo_common::process::{IN_SCOPE, ProcessRecord};
 use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
 
 use crate::model::metric::{Kind, Metric, Sample, Value};
@@ -70,7 +70,8 @@ pub fn event(record: &ProcessRecord) -> Option<ProcessEvent> {
         PROCESS_EXIT => ProcessEventKind::Exit { status: record.exit_code },
         _ => return None,
     };
-    Some(ProcessEvent { pid: record.tgid, ktime_ns: record.header.ktime_ns, kind })
+    let in_scope = record.header.flags & IN_SCOPE != 0;
+    Some(ProcessEvent { pid: record.tgid, ktime_ns: record.header.ktime_ns, kind, in_scope })
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
