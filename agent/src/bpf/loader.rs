@@ -39,8 +39,16 @@ pub struct Programs {
     _log: aya_log::EbpfLogger<aya_log::DefaultLogger>,
 }
 
-/// Loads and attaches what the plan says. `ring_bytes` is a power of two and a multiple of the page size.
-pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32) -> Result<Loaded> {
+/// What to do with a program that the kernel accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    Yes,
+    /// Only the verdict is wanted: nothing runs.
+    No,
+}
+
+/// Loads what the plan says, and attaches it if asked to. `ring_bytes` is a power of two and a multiple of the page size.
+pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let mut ebpf = EbpfLoader::new()
@@ -68,7 +76,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
                 status.state = ProbeState::Unsupported;
                 status.reason.clone_from(fact);
             }
-            Decision::Attach => match attach(&mut ebpf, planned, &btf) {
+            Decision::Attach => match attach(&mut ebpf, planned, &btf, mode) {
                 Ok(verified_instructions) => status.verified_instructions = verified_instructions,
                 Err(error) => {
                     status.state = ProbeState::Failed;
@@ -96,14 +104,16 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
     })
 }
 
-/// Loads and attaches one program; the verified instruction count, or what the kernel said.
-fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<u32, String> {
+/// Loads (and attaches) one program; the verified instruction count, or what the kernel said.
+fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, String> {
     let name = planned.program.name;
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
     let Hook::TpBtf(tracepoint) = planned.program.hook;
     let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
     program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
-    program.attach().map_err(|error| verdict(&error))?;
+    if mode == Attach::Yes {
+        program.attach().map_err(|error| verdict(&error))?;
+    }
     Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use seismo_common::offsets::FIELDS;
 
 use super::support::Facts;
+use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, ProgramSpec};
 
 /// Decision for one program.
@@ -35,6 +36,30 @@ pub fn plan(facts: &Facts, families: &[&'static FamilySpec], enabled: &BTreeSet<
         }
     }
     planned
+}
+
+/// State of a family, from its programs' states: what it lost makes it degraded, a missing heart makes it fail.
+pub fn family_state(family: &FamilySpec, statuses: &[ProbeStatus]) -> (ProbeState, Vec<String>) {
+    let mut state = ProbeState::Active;
+    let mut reasons = Vec::new();
+    for program in family.programs {
+        let Some(status) = statuses.iter().find(|status| status.program == program.name) else { continue };
+        match (status.state, program.without) {
+            (ProbeState::Active | ProbeState::Degraded, _) => {}
+            (ProbeState::Disabled, _) => return (ProbeState::Disabled, Vec::new()),
+            (_, Some(loss)) => {
+                reasons.push(format!("{loss}: {}", status.reason));
+                if state == ProbeState::Active {
+                    state = ProbeState::Degraded;
+                }
+            }
+            (worse, None) => {
+                reasons.push(format!("{}: {}", status.program, status.reason));
+                state = worse;
+            }
+        }
+    }
+    (state, reasons)
 }
 
 fn decide(facts: &Facts, program: &ProgramSpec) -> Decision {
