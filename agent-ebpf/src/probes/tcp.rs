@@ -15,7 +15,7 @@ use seismo_common::counter::{
     TCP_RESETS_RECEIVED, TCP_RESETS_SENT, TCP_RETRANSMITS,
 };
 use seismo_common::record::TCP_STATE;
-use seismo_common::tcp::{CLOSE, ESTABLISHED, SYN_RECV, SYN_SENT, TcpStateRecord};
+use seismo_common::tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, TcpStateRecord};
 
 use crate::emit;
 use crate::filter;
@@ -55,6 +55,7 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
             },
             1,
         ),
+        (CLOSE | LISTEN, CLOSE) => return 0,
         (SYN_RECV, CLOSE) => {}
         (_, CLOSE) => emit::add(TCP_CLOSES, 1),
         _ => return 0,
