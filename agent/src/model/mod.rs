@@ -11,3 +11,4 @@ pub mod metric;
 pub mod payload;
 pub mod process;
 pub mod span;
+pub mod spelling;
