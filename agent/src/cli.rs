@@ -1,1 +1,2 @@
 //! (being written)
+pub const AGENT_VARIABLE: &str = "SEISMO_AGENT";
