@@ -74,12 +74,7 @@ const ENDPOINTS: [(&str, &str); 10] = [
 
 impl Api {
     /// `stopping` becomes true when followers shall end.
-    pub fn new(
-        pages: Arc<dyn Pages>,
-        health: Arc<Health>,
-        spans: Arc<Spans>,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(pages: Arc<dyn Pages>, health: Arc<Health>, spans: Arc<Spans>, stopping: watch::Receiver<bool>) -> Self {
         Self { pages, health, spans, stopping }
     }
 

@@ -17,8 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::{Api, stopped};
 use super::stall::StallGuard;
+use super::{Api, stopped};
 
 /// Limits of the server; tests make them small.
 #[derive(Clone, Copy, Debug)]

@@ -31,9 +31,7 @@ pub(super) fn overlay(root: &mut Node, environment: &Environment) -> Result<(), 
             }
         } else if at(&defaults, &path).is_array() {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            Value::List(
-                parts.map(|part| Node { origin: origin.clone(), value: Value::Raw(part.to_owned()) }).collect(),
-            )
+            Value::List(parts.map(|part| Node { origin: origin.clone(), value: Value::Raw(part.to_owned()) }).collect())
         } else {
             Value::Raw(text.to_owned())
         };
@@ -58,7 +56,8 @@ fn variables() -> Vec<(String, String)> {
     let mut keys = Vec::new();
     Config::document("", &mut keys);
     let paths: Vec<_> = keys.into_iter().map(|(path, _)| path).collect();
-    let is_section = |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|r| r.starts_with('.')));
+    let is_section =
+        |path: &str| paths.iter().any(|other| other.strip_prefix(path).is_some_and(|r| r.starts_with('.')));
     paths
         .iter()
         .filter(|path| !is_section(path))

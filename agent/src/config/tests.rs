@@ -58,17 +58,26 @@ fn what_is_wrong_is_said_in_one_line_with_file_line_and_key() {
         ("capture:\n  bytes: 63\n", "f.yaml:2: capture.bytes: 63 is not between 64 and 4KiB"),
         ("capture:\n  bytes: 8MiB\n", "f.yaml:2: capture.bytes: 8MiB is not between 64 and 4KiB"),
         ("capture:\n  bytes: 8MB\n", "f.yaml:2: capture.bytes: '8MB' is not a size such as 4096, 64KiB or 8MiB"),
-        ("capture:\n  bytes: [1]\n", "f.yaml:2: capture.bytes: expected a size such as 4096, 64KiB or 8MiB, found sequence"),
+        (
+            "capture:\n  bytes: [1]\n",
+            "f.yaml:2: capture.bytes: expected a size such as 4096, 64KiB or 8MiB, found sequence",
+        ),
         ("capture: {ring_bytes: 3MiB}\n", "f.yaml:1: capture.ring_bytes: 3MiB is not a power of two from 4KiB to 1GiB"),
         ("capture: {drain_interval: 5}\n", "f.yaml:1: capture.drain_interval: expected text, found the number 5"),
         ("capture: {drain_interval: 5 parsecs}\n", "f.yaml:1: capture.drain_interval: '5 parsecs' is not a duration"),
         ("capture: {drain_interval: 2s}\n", "f.yaml:1: capture.drain_interval: 2s is not between 1ms and 1s"),
-        ("syscalls: {sample_one_in: 17}\n", "f.yaml:1: syscalls.sample_one_in: 17 is not a power of two from 1 to 65536"),
+        (
+            "syscalls: {sample_one_in: 17}\n",
+            "f.yaml:1: syscalls.sample_one_in: 17 is not a power of two from 1 to 65536",
+        ),
         ("scope:\n  include:\n  - pid=1\n  - pid=abc\n", "f.yaml:4: scope.include[1]: pid=abc: not a process id"),
         ("scope:\n  include: all\n", "f.yaml:2: scope.include: expected a list, found text 'all'"),
         ("services:\n- match: port=80\n", "f.yaml:2: services[0]: 'name' is missing"),
         ("services:\n- match: port=80\n  name: ''\n", "f.yaml:3: services[0].name: the name is empty"),
-        ("services:\n- match: user=x\n  name: a\n", "f.yaml:2: services[0].match: 'user=x' is neither exe=GLOB nor port=N"),
+        (
+            "services:\n- match: user=x\n  name: a\n",
+            "f.yaml:2: services[0].match: 'user=x' is neither exe=GLOB nor port=N",
+        ),
         ("log: {level: loud}\n", "f.yaml:1: log.level: 'loud' is none of error, warn, info, debug, trace"),
         ("log: {format: 3}\n", "f.yaml:1: log.format: expected one of text, json, found the number 3"),
         ("- a\n- b\n", "f.yaml:1: expected a section of keys, found a list"),
@@ -132,7 +141,11 @@ fn variables_win_over_the_file() {
 fn an_error_in_a_variable_names_the_variable() {
     let cases = [
         ("SEISMO_CAPTURE_BYTES", "1", "SEISMO_CAPTURE_BYTES: capture.bytes: 1 is not between 64 and 4KiB"),
-        ("SEISMO_SPANS_CAPACITY", "x", "SEISMO_SPANS_CAPACITY: spans.capacity: expected a whole number, found text 'x'"),
+        (
+            "SEISMO_SPANS_CAPACITY",
+            "x",
+            "SEISMO_SPANS_CAPACITY: spans.capacity: expected a whole number, found text 'x'",
+        ),
         ("SEISMO_SCOPE_INCLUDE", "pid=1,pid=x", "SEISMO_SCOPE_INCLUDE: scope.include[1]: pid=x: not a process id"),
         ("SEISMO_SERVICES", "[{match", "SEISMO_SERVICES: services: "),
         ("SEISMO_LOG_FORMAT", "xml", "SEISMO_LOG_FORMAT: log.format: 'xml' is none of text, json"),

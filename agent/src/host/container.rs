@@ -109,8 +109,14 @@ mod tests {
 
     #[test]
     fn paths_without_a_container_have_no_id() {
-        let forms =
-            ["0::/", "", "0::/system.slice/nginx.service", "0::/machine.slice/libpod-conmon-ID.scope", "0::/x/IDab", "7"];
+        let forms = [
+            "0::/",
+            "",
+            "0::/system.slice/nginx.service",
+            "0::/machine.slice/libpod-conmon-ID.scope",
+            "0::/x/IDab",
+            "7",
+        ];
         for form in forms {
             assert_eq!(id(&form.replace("ID", ID)), None, "{form}");
         }

@@ -256,7 +256,9 @@ impl Names {
         let mut listening = None;
         let rule = self.services.iter().find(|rule| match &rule.matches {
             ServiceMatch::Exe(glob) => exe.is_some_and(|path| glob.matches(path)),
-            ServiceMatch::Port(port) => listening.get_or_insert_with(|| ports::listening(&self.proc, pid)).contains(port),
+            ServiceMatch::Port(port) => {
+                listening.get_or_insert_with(|| ports::listening(&self.proc, pid)).contains(port)
+            }
         });
         rule.map(|rule| rule.name.clone())
     }

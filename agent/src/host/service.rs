@@ -44,7 +44,9 @@ fn script(interpreter: &str, arguments: &[String]) -> Option<String> {
         match (interpreter, argument) {
             ("python", "-m") => return rest.next().map(str::to_owned),
             ("java", "-jar") => return rest.next().and_then(stem),
-            ("java", "-m" | "--module") => return rest.next().and_then(|module| module.split('/').next_back()).map(last_part),
+            ("java", "-m" | "--module") => {
+                return rest.next().and_then(|module| module.split('/').next_back()).map(last_part);
+            }
             // `deno run x.ts`, `bun run x.ts`.
             ("node", "run") => {}
             (_, option) if valued.contains(&option) => {

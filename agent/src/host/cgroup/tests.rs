@@ -42,7 +42,8 @@ fn a_cgroup_is_found_by_file_system_path_and_by_path_below_the_root() {
     let hierarchy = scratch.find("/", INITIAL_NAMESPACE).unwrap();
     let directory = scratch.0.join("v2/system.slice/nginx.service");
     let expected = Cgroup { id: fs::metadata(&directory).unwrap().ino(), level: 2 };
-    for path in [directory.as_path(), Path::new("/system.slice/nginx.service"), Path::new("system.slice/nginx.service/")]
+    for path in
+        [directory.as_path(), Path::new("/system.slice/nginx.service"), Path::new("system.slice/nginx.service/")]
     {
         assert_eq!(hierarchy.locate(path), Ok(expected), "{}", path.display());
     }
