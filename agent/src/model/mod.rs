@@ -10,5 +10,6 @@ pub mod display;
 pub mod exchange;
 pub mod metric;
 pub mod payload;
+pub mod probe;
 pub mod process;
 pub mod span;
