@@ -5,6 +5,7 @@
 //! dropped before the first thread starts.
 
 mod agent;
+mod alerting;
 mod doctor;
 mod kernel;
 mod pages;
