@@ -41,6 +41,10 @@ impl Pages for MadeUp {
         json!({ "connections": 3 })
     }
 
+    fn workloads(&self) -> Value {
+        json!([])
+    }
+
     fn kernel(&self) -> Value {
         json!({ "ring_full": 1 })
     }

@@ -50,7 +50,7 @@ impl Drop for FakeProc {
 }
 
 fn event(pid: u32, at_s: u64, kind: ProcessEventKind) -> ProcessEvent {
-    ProcessEvent { pid, ktime_ns: at_s * SECOND, kind }
+    ProcessEvent { pid, ktime_ns: at_s * SECOND, kind, in_scope: true }
 }
 
 #[test]
@@ -105,6 +105,16 @@ fn an_exec_changes_the_name_and_an_exit_keeps_it_for_late_spans() {
     names.advance(12 * SECOND);
     assert!(names.is_empty());
     assert_eq!(names.resource(20).service_name, "pid:20");
+}
+
+#[test]
+fn of_a_process_out_of_scope_nothing_is_read_before_it_has_a_span() {
+    let proc = FakeProc::new("scope");
+    let mut names = proc.names(Config::default(), "[]");
+    proc.process(25, "/usr/bin/curl", "curl", "0::/", 5);
+    names.process_event(&ProcessEvent { in_scope: false, ..event(25, 1, ProcessEventKind::Exec) });
+    assert!(names.is_empty());
+    assert_eq!(names.resource(25).service_name, "curl");
 }
 
 #[test]
