@@ -19,6 +19,7 @@ use super::{Config, Http};
 pub(super) const OTHER_METHOD: &str = "_OTHER";
 
 const LABELS: &[&str] = &[
+    semconv::SERVICE_NAME,
     semconv::HTTP_REQUEST_METHOD,
     semconv::HTTP_ROUTE,
     semconv::HTTP_RESPONSE_STATUS_CODE,
