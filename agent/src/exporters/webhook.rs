@@ -3,7 +3,8 @@
 //! A receiver that cannot be reached, answers 5xx or 429 is tried again, five times in all, with a pause
 //! that doubles from one second; any other answer but 2xx is final. While one notification is retried the
 //! others wait, so that no alert is resolved before it fires. Every notification ends in exactly one
-//! count: sent, failed or dropped, with the reason. Only `http://`: no TLS in this agent yet.
+//! count: sent, failed or dropped, with the reason. A receiver whose answer got lost sees it twice, with
+//! the same fingerprint and times. Only `http://`: no TLS in this agent yet.
 
 use std::fmt;
 use std::sync::Arc;

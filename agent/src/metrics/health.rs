@@ -62,13 +62,8 @@ pub static BUILD_INFO: Metric = Metric {
 };
 
 /// From the worst to the best.
-const STATES: [ProbeState; 5] = [
-    ProbeState::Failed,
-    ProbeState::Unsupported,
-    ProbeState::Degraded,
-    ProbeState::Active,
-    ProbeState::Disabled,
-];
+const STATES: [ProbeState; 5] =
+    [ProbeState::Failed, ProbeState::Unsupported, ProbeState::Degraded, ProbeState::Active, ProbeState::Disabled];
 
 /// [`Health`] as a source of metrics.
 #[derive(Debug)]
@@ -108,10 +103,7 @@ fn probes(health: &Health, out: &mut Vec<Sample>) {
     let mut states: BTreeMap<(String, String), usize> = BTreeMap::new();
     for program in health.probes() {
         let rank = STATES.iter().position(|state| *state == program.state).unwrap_or(0);
-        let runs = [
-            (&PROBE_RUNS, Value::Count(program.runs)),
-            (&PROBE_RUN, Value::Float(program.run_ns as f64 / 1e9)),
-        ];
+        let runs = [(&PROBE_RUNS, Value::Count(program.runs)), (&PROBE_RUN, Value::Float(program.run_ns as f64 / 1e9))];
         out.extend(runs.map(|(metric, value)| Sample {
             metric,
             labels: vec![program.probe.clone().into(), program.program.clone().into()],

@@ -6,4 +6,4 @@ pub mod metrics;
 pub mod query;
 
 pub use metrics::{Account, MetricsConfig, Recent};
-pub use query::{Label, Labels, MatchOp, Matcher, Query};
+pub use query::{Label, Labels, MatchOp, Matcher, Query, Visit};
