@@ -253,5 +253,6 @@ fn log_change(alert: &Alert) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "evaluate_tests.rs"]
 mod tests;

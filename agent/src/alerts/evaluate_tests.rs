@@ -37,12 +37,10 @@ struct Bench {
 
 impl Bench {
     fn new(rules: &str) -> Self {
-        let file = std::env::temp_dir().join(format!("seismo-{}-{:p}.yml", std::process::id(), rules));
-        std::fs::write(&file, format!("groups:\n- name: g\n  limit: 3\n  rules:\n{rules}")).expect("written");
+        let text = format!("groups:\n- name: g\n  limit: 3\n  rules:\n{rules}");
         let config = Config { evaluation_interval: crate::section::Interval::secs(1), ..Config::default() };
-        let name = file.to_string_lossy().into_owned();
-        let groups = rule::load(&[name], MetricsConfig::default().history).unwrap_or_else(|error| panic!("{error}"));
-        std::fs::remove_file(file).expect("removed");
+        let groups = rule::read_text("rules.yml", &text, MetricsConfig::default().history);
+        let groups = groups.unwrap_or_else(|error| panic!("{error}"));
         let store = Recent::new(MetricsConfig::default(), rule::selectors(&groups));
         Self { engine: Engine::new(groups, &config), store }
     }
@@ -152,7 +150,7 @@ fn a_failed_evaluation_leaves_alerts_alone_and_shows_why() {
     bench.engine.account().collect(&mut own);
     let own: Vec<String> = own.iter().map(|sample| format!("{} {:?}", sample.labels[0], sample.value)).collect();
     assert_eq!(own, ["success Count(1)", "failure Count(1)", "pending Count(0)", "firing Count(1)"]);
-    assert_eq!(bench.step(2, &[level("a", 6.0), ]), [""; 0]);
+    assert_eq!(bench.step(2, &[level("a", 6.0),]), [""; 0]);
     assert_eq!(bench.engine.rules_json()["data"]["groups"][0]["rules"][0]["health"], "ok");
 }
 

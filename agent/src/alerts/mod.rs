@@ -12,7 +12,7 @@ mod rule;
 mod template;
 mod view;
 
-pub use evaluate::{Account, Engine};
+pub use evaluate::{ALERTS, Account, EVALUATIONS, Engine};
 pub use notify::payload;
 pub use rule::{Group, Report, Rule, RuleError, check, load, selectors};
 

@@ -102,9 +102,9 @@ mod tests {
 
     #[test]
     fn the_fingerprint_is_fnv_1a_as_in_prometheus() {
-        // FNV-1a of nothing is its offset basis; of "a" 0xff "b" 0xff computed step by step from the definition.
+        // Computed apart, from FNV-1a's definition.
+        assert_eq!(fingerprint(&alert(AlertState::Firing)), 0x2358_2296_7773_5dc6);
         let empty = Alert { labels: BTreeMap::new(), ..alert(AlertState::Firing) };
         assert_eq!(fingerprint(&empty), 0xcbf2_9ce4_8422_2325);
-        assert_ne!(fingerprint(&alert(AlertState::Firing)), fingerprint(&empty));
     }
 }

@@ -65,10 +65,20 @@ pub fn load(patterns: &[String], history: Interval) -> Result<Vec<Group>, RuleEr
     let files: Vec<String> = patterns.iter().flat_map(|pattern| expand(pattern, &mut problems)).collect();
     for file in files {
         match fs::read_to_string(&file) {
-            Ok(text) => groups.extend(Reader { file: &file, history, problems: &mut problems }.read(&text)),
+            Ok(text) => match read_text(&file, &text, history) {
+                Ok(read) => groups.extend(read),
+                Err(error) => problems.extend(error.0),
+            },
             Err(error) => problems.push(format!("{file}: {error}")),
         }
     }
+    if problems.is_empty() { Ok(groups) } else { Err(RuleError(problems)) }
+}
+
+/// Groups from the text of a file; its name is for messages.
+pub(super) fn read_text(file: &str, text: &str, history: Interval) -> Result<Vec<Group>, RuleError> {
+    let mut problems = Vec::new();
+    let groups = Reader { file, history, problems: &mut problems }.read(text);
     if problems.is_empty() { Ok(groups) } else { Err(RuleError(problems)) }
 }
 
@@ -275,5 +285,6 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 #[path = "rule_tests.rs"]
 mod tests;

@@ -3,10 +3,7 @@
 use super::*;
 
 fn read_text(text: &str) -> Result<Vec<Group>, Vec<String>> {
-    let mut problems = Vec::new();
-    let reader = &mut Reader { file: "f.yml", history: Interval::secs(900), problems: &mut problems };
-    let groups = reader.read(text);
-    if problems.is_empty() { Ok(groups) } else { Err(problems) }
+    super::read_text("f.yml", text, Interval::secs(900)).map_err(|error| error.0)
 }
 
 const GOOD: &str = r#"

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
@@ -214,7 +214,8 @@ mod tests {
     };
     static TIME: Metric =
         Metric { name: "seismo.time", unit: "s", kind: Kind::Histogram, description: "Time", labels: &["device"] };
-    static FILL: Metric = Metric { name: "seismo.fill", unit: "1", kind: Kind::Gauge, description: "Fill", labels: &[] };
+    static FILL: Metric =
+        Metric { name: "seismo.fill", unit: "1", kind: Kind::Gauge, description: "Fill", labels: &[] };
     static IO: Metric = Metric { name: "seismo.io", unit: "By", kind: Kind::Counter, description: "I/O", labels: &[] };
 
     fn samples() -> Vec<Sample> {

@@ -62,8 +62,10 @@ mod tests {
     #[test]
     fn samples_of_all_sources_come_sorted_by_metric_with_their_number() {
         let samples = gather(&[Arc::new(Zoo("south")), Arc::new(Zoo("north"))]);
-        let seen: Vec<String> =
-            samples.iter().map(|sample| format!("{}{:?} {:?}", sample.metric.name, sample.labels, sample.value)).collect();
+        let seen: Vec<String> = samples
+            .iter()
+            .map(|sample| format!("{}{:?} {:?}", sample.metric.name, sample.labels, sample.value))
+            .collect();
         assert_eq!(
             seen,
             [

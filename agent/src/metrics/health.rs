@@ -62,13 +62,8 @@ pub static BUILD_INFO: Metric = Metric {
 };
 
 /// From the worst to the best.
-const STATES: [ProbeState; 5] = [
-    ProbeState::Failed,
-    ProbeState::Unsupported,
-    ProbeState::Degraded,
-    ProbeState::Active,
-    ProbeState::Disabled,
-];
+const STATES: [ProbeState; 5] =
+    [ProbeState::Failed, ProbeState::Unsupported, ProbeState::Degraded, ProbeState::Active, ProbeState::Disabled];
 
 /// [`Health`] as a source of metrics.
 #[derive(Debug)]

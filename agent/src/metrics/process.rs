@@ -12,12 +12,10 @@ const fn metric(name: &'static str, unit: &'static str, kind: Kind, description:
     Metric { name, unit, kind, description, labels: &[] }
 }
 
-pub static CPU: Metric =
-    metric("process.cpu", "s", Kind::Counter, "User and system CPU time that the agent has spent");
+pub static CPU: Metric = metric("process.cpu", "s", Kind::Counter, "User and system CPU time that the agent has spent");
 pub static RESIDENT_MEMORY: Metric =
     metric("process.resident_memory", "By", Kind::Gauge, "Resident memory of the agent");
-pub static VIRTUAL_MEMORY: Metric =
-    metric("process.virtual_memory", "By", Kind::Gauge, "Virtual memory of the agent");
+pub static VIRTUAL_MEMORY: Metric = metric("process.virtual_memory", "By", Kind::Gauge, "Virtual memory of the agent");
 pub static OPEN_FDS: Metric =
     metric("process.open_fds", "{descriptor}", Kind::Gauge, "File descriptors that the agent has open");
 pub static MAX_FDS: Metric =

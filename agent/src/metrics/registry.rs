@@ -90,8 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_definition_is_said() {
-        let good =
-            Metric { name: "a.b", unit: "s", kind: Kind::Counter, description: "Time", labels: &["x.y"] };
+        let good = Metric { name: "a.b", unit: "s", kind: Kind::Counter, description: "Time", labels: &["x.y"] };
         assert!(check_definitions([&good, &good]).is_empty());
         let cases = [
             (Metric { name: "a_b", labels: &[], ..copy(&good) }, "a_b: its Prometheus name a_b_seconds_total belongs"),

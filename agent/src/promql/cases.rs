@@ -7,20 +7,14 @@
 use std::fmt::Write;
 
 use super::{Value, eval_instant, parse, parse_duration};
-use crate::store::query::{STALE_MARKER, selects};
+use crate::store::query::{STALE_MARKER, Visit, selects};
 use crate::store::{Labels, MatchOp, Matcher, Query};
 
 #[derive(Default)]
 struct Loaded(Vec<(Labels, Vec<(i64, f64)>)>);
 
 impl Query for Loaded {
-    fn select(
-        &self,
-        matchers: &[Matcher],
-        after_ms: i64,
-        until_ms: i64,
-        visit: &mut dyn FnMut(&Labels, &[(i64, f64)]),
-    ) {
+    fn select(&self, matchers: &[Matcher], after_ms: i64, until_ms: i64, visit: &mut Visit<'_>) {
         for (labels, samples) in self.0.iter().filter(|(labels, _)| selects(matchers, labels)) {
             let window: Vec<(i64, f64)> =
                 samples.iter().copied().filter(|(time, _)| after_ms < *time && *time <= until_ms).collect();
@@ -50,7 +44,9 @@ fn labels(text: &str) -> Labels {
 /// Splits a line at the blank after its series.
 fn split(line: &str) -> (&str, &str) {
     let end = match (line.find('}'), line.find(' ')) {
-        (Some(brace), Some(blank)) if line[..blank].contains('{') || line.starts_with('{') => brace.max(blank.min(brace)) + 1,
+        (Some(brace), Some(blank)) if line[..blank].contains('{') || line.starts_with('{') => {
+            brace.max(blank.min(brace)) + 1
+        }
         (_, Some(blank)) => blank,
         _ => panic!("no value in {line:?}"),
     };
@@ -110,7 +106,8 @@ fn evaluate(store: &Loaded, at: &str, expr: &str) -> Result<Vec<(Labels, f64)>, 
 fn run(name: &str, text: &str) -> usize {
     let mut store = Loaded::default();
     let mut evaluations = 0;
-    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).peekable();
+    let mut lines =
+        text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).peekable();
     while let Some((number_of_line, line)) = lines.next() {
         let mut block = Vec::new();
         while let Some((_, next)) = lines.next_if(|(_, next)| next.starts_with(' ')) {
@@ -132,7 +129,12 @@ fn run(name: &str, text: &str) -> usize {
             let mut seen = evaluate(&store, at, expr).unwrap_or_else(|error| panic!("{place}: {error}"));
             let mut expected: Vec<(Labels, f64)> = block
                 .iter()
-                .map(|line| line.parse().map_or_else(|_| (labels(split(line).0), number(split(line).1)), |alone| (Labels::default(), alone)))
+                .map(|line| {
+                    line.parse().map_or_else(
+                        |_| (labels(split(line).0), number(split(line).1)),
+                        |alone| (Labels::default(), alone),
+                    )
+                })
                 .collect();
             seen.sort_by(|one, other| one.0.cmp(&other.0));
             expected.sort_by(|one, other| one.0.cmp(&other.0));

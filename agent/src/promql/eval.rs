@@ -31,8 +31,9 @@ impl Evaluator<'_> {
             Node::Negate(of) => match self.eval(of)? {
                 Value::Scalar(number) => Ok(Value::Scalar(-number)),
                 Value::Vector(points) => {
-                    let negated =
-                        points.into_iter().map(|point| Point { labels: point.labels.without_name(), value: -point.value });
+                    let negated = points
+                        .into_iter()
+                        .map(|point| Point { labels: point.labels.without_name(), value: -point.value });
                     Ok(Value::Vector(distinct(negated.collect())?))
                 }
                 Value::Matrix(_) => Err(mistyped()),
@@ -74,9 +75,7 @@ impl Evaluator<'_> {
             (Value::Vector(left), Value::Vector(right)) if op.is_set() => {
                 return Ok(Value::Vector(binary::set(op, matching, left, right)));
             }
-            (Value::Vector(left), Value::Vector(right)) => {
-                binary::one_to_one(op, return_bool, matching, left, &right)?
-            }
+            (Value::Vector(left), Value::Vector(right)) => binary::one_to_one(op, return_bool, matching, left, &right)?,
             _ => return Err(mistyped()),
         };
         Ok(Value::Vector(distinct(points)?))

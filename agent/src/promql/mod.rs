@@ -8,6 +8,7 @@
 mod aggregate;
 mod binary;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
 mod cases;
 mod eval;
 mod expr;

@@ -137,9 +137,7 @@ fn lower(parsed: Parsed) -> Result<Node, Refusal> {
         Parsed::Binary(parsed) => binary(parsed),
         Parsed::Subquery(_) => Err(Refusal::new("", "subqueries are not supported yet")),
         Parsed::StringLiteral(_) => Err(Refusal::new("", "strings as values are not supported yet")),
-        Parsed::Extension(extension) => {
-            Err(Refusal::new("", format!("{} is not PromQL", extension.expr.name())))
-        }
+        Parsed::Extension(extension) => Err(Refusal::new("", format!("{} is not PromQL", extension.expr.name()))),
     }
 }
 
@@ -287,7 +285,8 @@ mod tests {
     #[test]
     fn no_text_exhausts_the_stack_or_panics() {
         let nested = |open: &str, close: &str| format!("{}up{}", open.repeat(4000), close.repeat(4000));
-        for text in [nested("(", ")"), nested("-", ""), nested("", " + up"), nested("", " or up"), nested("sum(", ")")] {
+        for text in [nested("(", ")"), nested("-", ""), nested("", " + up"), nested("", " or up"), nested("sum(", ")")]
+        {
             let error = parse(&text).unwrap_err();
             assert!(error.message.contains("more than 256 operators") || error.message.contains("longer"), "{error}");
         }

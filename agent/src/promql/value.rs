@@ -61,7 +61,9 @@ impl std::error::Error for EvalError {}
 pub(super) fn distinct(points: Vec<Point>) -> Result<Vec<Point>, EvalError> {
     let mut seen = HashSet::with_capacity(points.len());
     match points.iter().find(|point| !seen.insert(&point.labels)) {
-        Some(twice) => Err(EvalError(format!("vector cannot contain metrics with the same labelset: {}", twice.labels))),
+        Some(twice) => {
+            Err(EvalError(format!("vector cannot contain metrics with the same labelset: {}", twice.labels)))
+        }
         None => Ok(points),
     }
 }

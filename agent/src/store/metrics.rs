@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indexmap::{Equivalent, IndexMap};
 
-use super::query::{BUCKET_LABEL, Label, Labels, METRIC_NAME, Matcher, Query, STALE_MARKER, selects};
+use super::query::{BUCKET_LABEL, Label, Labels, METRIC_NAME, Matcher, Query, STALE_MARKER, Visit, selects};
 use crate::model::metric::{Kind, LabelValues, Metric, Sample, Source, Value};
 use crate::model::spelling::{label_name, labels, prometheus_name};
 use crate::section::Interval;
@@ -292,13 +292,7 @@ impl Recent {
 
 impl Query for Recent {
     /// Cost: the matchers on every series, so a few ms at the series limit.
-    fn select(
-        &self,
-        matchers: &[Matcher],
-        after_ms: i64,
-        until_ms: i64,
-        visit: &mut dyn FnMut(&Labels, &[(i64, f64)]),
-    ) {
+    fn select(&self, matchers: &[Matcher], after_ms: i64, until_ms: i64, visit: &mut Visit<'_>) {
         let from = self.first_tick + self.ticks.partition_point(|tick| *tick <= after_ms) as u64;
         let until = self.first_tick + self.ticks.partition_point(|tick| *tick <= until_ms) as u64;
         let mut samples = Vec::new();

@@ -91,10 +91,7 @@ fn only_metrics_that_a_selector_names_are_kept() {
     let histogram = Histogram { bounds: Cow::Borrowed(&[1.0]), counts: vec![1, 2], sum: 9.5 };
     store.append(
         1000,
-        &[
-            sample(&CALLS, "200", 5),
-            Sample { metric: &TIME, labels: vec![], value: Value::Histogram(histogram) },
-        ],
+        &[sample(&CALLS, "200", 5), Sample { metric: &TIME, labels: vec![], value: Value::Histogram(histogram) }],
     );
     assert_eq!(show(&store, "time_seconds_count").len(), 1);
     assert_eq!(store.series, 1);

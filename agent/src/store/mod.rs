@@ -7,4 +7,4 @@ pub mod query;
 pub mod spans;
 
 pub use metrics::{Account, MetricsConfig, Recent};
-pub use query::{Label, Labels, MatchOp, Matcher, Query};
+pub use query::{Label, Labels, MatchOp, Matcher, Query, Visit};

@@ -120,17 +120,14 @@ pub fn selects(matchers: &[Matcher], labels: &Labels) -> bool {
     matchers.iter().all(|matcher| matcher.matches(labels.get(&matcher.name)))
 }
 
+/// Takes one series with its samples, `(Unix ms, value)`.
+pub type Visit<'a> = dyn FnMut(&Labels, &[(i64, f64)]) + 'a;
+
 /// Anything that samples can be read from.
 pub trait Query {
     /// Shows each series that passes all `matchers` and has samples with `after_ms < t <= until_ms`, with
     /// these samples in order of time, [`STALE_MARKER`]s included.
-    fn select(
-        &self,
-        matchers: &[Matcher],
-        after_ms: i64,
-        until_ms: i64,
-        visit: &mut dyn FnMut(&Labels, &[(i64, f64)]),
-    );
+    fn select(&self, matchers: &[Matcher], after_ms: i64, until_ms: i64, visit: &mut Visit<'_>);
 }
 
 #[cfg(test)]
