@@ -12,3 +12,4 @@ pub mod payload;
 pub mod probe;
 pub mod process;
 pub mod span;
+pub mod spelling;
