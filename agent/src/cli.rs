@@ -55,6 +55,9 @@ pub enum Command {
     /// The configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the raw payload records of what is in scope, one JSON object a line.
+    #[command(hide = true)]
+    Tap(TapArguments),
     /// Load each program and print the verifier's verdict.
     #[command(hide = true)]
     Verify {
@@ -90,6 +93,30 @@ impl RunArguments {
     /// Lays the command line over the configuration.
     pub fn over(&self, mut config: Config) -> Config {
         config.listen = self.listen.unwrap_or(config.listen);
+        config.scope.include.extend(self.scope.iter().cloned());
+        config
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct TapArguments {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Whose payloads may be read, as for `run`.
+    #[arg(long)]
+    pub scope: Vec<ScopeItem>,
+    /// How long.
+    #[arg(long, default_value = "10s")]
+    pub duration: Interval,
+    /// As JSON, which it always is.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl TapArguments {
+    /// Lays the command line over the configuration.
+    pub fn over(&self, mut config: Config) -> Config {
         config.scope.include.extend(self.scope.iter().cloned());
         config
     }

@@ -58,6 +58,16 @@ section! {
         pub spans: Spans,
         /// What is remembered about processes.
         pub names: crate::host::names::Config,
+        /// Connections and their reassembly.
+        pub flows: crate::flows::Config,
+        /// Linking of spans on one host.
+        pub links: crate::traces::link::Config,
+        /// The table of series that are observed in the agent.
+        pub metrics: crate::metrics::Config,
+        /// Samples kept in memory for alert rules and queries.
+        pub samples: crate::store::MetricsConfig,
+        /// Alert rules and where their alerts are sent.
+        pub alerts: crate::alerts::Config,
         /// The agent's own log, on standard error.
         pub log: Log,
     }
@@ -72,6 +82,8 @@ section! {
         pub ring_bytes: ByteSize = ByteSize::mib(8),
         /// How often the ring is read, 1ms to 1s.
         pub drain_interval: Interval = Interval::millis(5),
+        /// For tests: lose one payload record in this many on purpose (0: none). What is lost is counted.
+        pub drop_one_in: u32 = 0,
     }
 }
 
@@ -252,7 +264,7 @@ impl Config {
                 problems.push(Problem { origin: None, path: path.to_owned(), message });
             }
         };
-        let Capture { bytes, ring_bytes, drain_interval } = &self.capture;
+        let Capture { bytes, ring_bytes, drain_interval, .. } = &self.capture;
         check("capture.bytes", (64..=4096).contains(&bytes.0), format!("{bytes} is not between 64 and 4KiB"));
         let ring_fits = ring_bytes.0.is_power_of_two() && (PAGE_BYTES..=MAX_RING_BYTES).contains(&ring_bytes.0);
         check("capture.ring_bytes", ring_fits, format!("{ring_bytes} is not a power of two from 4KiB to 1GiB"));

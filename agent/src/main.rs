@@ -33,15 +33,23 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Doctor(arguments) => {
             let config = cli.start(arguments.config.as_deref(), &environment)?;
-            run::doctor(config, arguments.json)
+            run::doctor(&config, arguments.json)
         }
         Command::Verify { json } => {
             cli.start(None, &environment)?;
             run::verify(*json)
         }
+        Command::Tap(arguments) => {
+            let config = cli.start(arguments.config.as_deref(), &environment)?;
+            run::tap(arguments.over(config), arguments.duration.0)
+        }
         Command::Config(command) => cli::config::command(command, &environment),
-        Command::Rules(command) => cli::rules::command(command, run::check_rules),
+        Command::Rules(command) => cli::rules::command(command, check_rules),
         Command::Probes(arguments) => cli::probes::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
     }
+}
+
+fn check_rules(files: &[String]) -> Result<String, String> {
+    seismo::alerts::check(files).map(|report| report.to_string()).map_err(|error| error.to_string())
 }

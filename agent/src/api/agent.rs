@@ -1,4 +1,4 @@
-//! Pages about the agent itself: readiness, probes, the pipeline's account, flows.
+//! Pages about the agent itself: readiness, probes, the pipeline's account, flows, workloads.
 
 use std::sync::atomic::Ordering;
 
@@ -34,6 +34,10 @@ pub(super) async fn probes(State(api): State<Api>) -> Response {
 
 pub(super) async fn flows(State(api): State<Api>) -> Response {
     plain(api.ask(Pages::flows).await)
+}
+
+pub(super) async fn workloads(State(api): State<Api>) -> Response {
+    plain(api.ask(Pages::workloads).await)
 }
 
 pub(super) async fn pipeline(State(api): State<Api>) -> Response {

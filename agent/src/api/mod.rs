@@ -44,6 +44,8 @@ pub trait Pages: Send + Sync + 'static {
     fn alerts(&self) -> Value;
     /// Tracked connections and how full the table is.
     fn flows(&self) -> Value;
+    /// Services and processes that the agent has seen, and how much of their traffic it could read.
+    fn workloads(&self) -> Value;
     /// The kernel side of the pipeline: ring and drop counts; shown under `kernel`.
     fn kernel(&self) -> Value;
 }
@@ -59,7 +61,7 @@ pub struct Api {
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 10] = [
+const ENDPOINTS: [(&str, &str); 11] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
@@ -69,6 +71,7 @@ const ENDPOINTS: [(&str, &str); 10] = [
     ("/api/seismo/probes", "each kernel program: hook, state, runs, time"),
     ("/api/seismo/pipeline", "records in, out and lost, stage by stage"),
     ("/api/seismo/flows", "tracked connections"),
+    ("/api/seismo/workloads", "services that were seen, and how much of their traffic could be read"),
     ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
 ];
 
@@ -90,6 +93,7 @@ impl Api {
             .route("/api/seismo/probes", get(agent::probes))
             .route("/api/seismo/pipeline", get(agent::pipeline))
             .route("/api/seismo/flows", get(agent::flows))
+            .route("/api/seismo/workloads", get(agent::workloads))
             .route("/api/seismo/spans", get(spans::spans))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());

@@ -41,6 +41,10 @@ impl Pages for MadeUp {
         json!({ "connections": 3 })
     }
 
+    fn workloads(&self) -> Value {
+        json!([])
+    }
+
     fn kernel(&self) -> Value {
         json!({ "ring_full": 1 })
     }
@@ -175,8 +179,8 @@ async fn probes_are_listed_as_the_agent_knows_them() {
         state: ProbeState::Failed,
         reason: "no".into(),
         verified_instructions: 5,
-        runs: 1,
-        run_ns: 2,
+        runs: Some(1),
+        run_ns: Some(2),
     };
     agent.health.set_probes(vec![probe.clone()]);
     let listed: Vec<ProbeStatus> = serde_json::from_str(&agent.get("/api/seismo/probes").await.1).unwrap();

@@ -42,6 +42,11 @@ fn write(out: &mut dyn io::Write, probes: &[ProbeStatus], coloured: bool) -> io:
     Ok(())
 }
 
+/// A number, or a dash where it is not known.
+fn shown(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
 fn row(probe: &ProbeStatus) -> [String; 8] {
     [
         probe.probe.clone(),
@@ -49,8 +54,8 @@ fn row(probe: &ProbeStatus) -> [String; 8] {
         probe.hook.clone(),
         probe.state.name().to_owned(),
         probe.verified_instructions.to_string(),
-        probe.runs.to_string(),
-        probe.run_ns.checked_div(probe.runs).map_or_else(|| "-".to_owned(), |ns| ns.to_string()),
+        shown(probe.runs),
+        shown(probe.run_ns.zip(probe.runs).and_then(|(ns, runs)| ns.checked_div(runs))),
         probe.reason.clone(),
     ]
 }
@@ -69,8 +74,8 @@ mod tests {
             state,
             reason: reason.to_owned(),
             verified_instructions: 321,
-            runs,
-            run_ns: runs * 150,
+            runs: Some(runs),
+            run_ns: Some(runs * 150),
         };
         let probes =
             [probe("tcp_state", ProbeState::Active, 4, ""), probe("tcp_x", ProbeState::Failed, 0, "no\x1b hook")];

@@ -43,7 +43,7 @@ pub struct Arguments {
 }
 
 pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let answer = arguments.agent.ask("/api/seismo/spans", &parameters(arguments))?;
+    let answer = arguments.agent.lines("/api/seismo/spans", &parameters(arguments), arguments.follow)?;
     let lines = answer.lines().filter(|line| !matches!(line, Ok(line) if line.is_empty()));
     let mut out = io::stdout().lock();
     if arguments.json {

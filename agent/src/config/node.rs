@@ -118,15 +118,20 @@ impl Node {
     }
 }
 
-/// The library's message on one line, without the source excerpt and without the position we print ourselves.
+/// The library's message on one line: without the source excerpt, without the position we print ourselves, and
+/// without what it tells programmers to set.
 fn plain_message(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
-    match line.split_once(": ") {
-        Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
-        _ => line.split(" at line ").next().unwrap_or(line).to_owned(),
-    }
+    let message = match line.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest,
+        _ => line,
+    };
+    [" at line ", ", set ", "; use "]
+        .iter()
+        .fold(message, |kept, cut| kept.split(cut).next().unwrap_or(kept))
+        .to_owned()
 }
 
 impl<'de> Deserialize<'de> for Node {

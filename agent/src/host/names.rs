@@ -161,12 +161,13 @@ impl Names {
                     self.remember(event.pid, resource, None);
                 }
             }
-            // Read at once: a short-lived client is gone before its first span is made. Of a process that is out of
-            // scope nothing is read.
+            // Read at once: a short-lived client is gone before its first span is made. Only in scope: of others
+            // not even the command line is looked at before they have a span.
             ProcessEventKind::Exec => {
                 self.forget(event.pid);
                 if event.in_scope
-                    && let Some((resource, start_ticks)) = self.identify(event.pid) {
+                    && let Some((resource, start_ticks)) = self.identify(event.pid)
+                {
                     self.remember(event.pid, resource, Some(start_ticks));
                 }
             }

@@ -108,11 +108,10 @@ fn probes(health: &Health, out: &mut Vec<Sample>) {
     let mut states: BTreeMap<(String, String), usize> = BTreeMap::new();
     for program in health.probes() {
         let rank = STATES.iter().position(|state| *state == program.state).unwrap_or(0);
-        let runs = [
-            (&PROBE_RUNS, Value::Count(program.runs)),
-            (&PROBE_RUN, Value::Float(program.run_ns as f64 / 1e9)),
-        ];
-        out.extend(runs.map(|(metric, value)| Sample {
+        // Absent, not zero, while the kernel keeps no run statistics.
+        let runs = program.runs.map(|runs| (&PROBE_RUNS, Value::Count(runs)));
+        let time = program.run_ns.map(|ns| (&PROBE_RUN, Value::Float(ns as f64 / 1e9)));
+        out.extend(runs.into_iter().chain(time).map(|(metric, value)| Sample {
             metric,
             labels: vec![program.probe.clone().into(), program.program.clone().into()],
             value,
@@ -157,7 +156,7 @@ mod tests {
         let health = Health::new();
         health.enter(Stage::Collected, 10);
         health.pass(Stage::Collected, 7);
-        health.drop(Stage::Collected, "queue_full", 2);
+        health.lose(Stage::Collected, "queue_full", 2);
         let lines = read(health);
         for expected in [
             "seismo.pipeline.records collected,entered Count(10)",
@@ -179,8 +178,8 @@ mod tests {
             state,
             reason: String::new(),
             verified_instructions: 1,
-            runs: 3,
-            run_ns: 1_500_000_000,
+            runs: Some(3),
+            run_ns: Some(1_500_000_000),
         };
         let health = Health::new();
         health.set_probes(vec![program("one", ProbeState::Active), program("two", ProbeState::Degraded)]);

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -145,8 +145,7 @@ fn detach_and_drain(programs: Programs, drain: JoinHandle<()>, stop: &AtomicBool
 
 /// Runs the agent until a signal or the duration ends it.
 pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
-    // One arena per thread that allocates would double the agent's memory; contention is not its problem.
-    limit_arenas();
+    loader::limit_arenas();
     let mut alerting = Alerting::new(&config, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
@@ -191,9 +190,10 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         engine: alerting.engine(),
         kernel: Arc::clone(&kernel),
         view,
+        table: Arc::clone(&table),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
-    let programs = Arc::new(Mutex::new(Some(programs)));
+    let mut programs = Some(programs);
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
@@ -209,8 +209,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             let mut picture = picture;
             loop {
                 every.tick().await;
-                if let Some(programs) = &*programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                    health.set_probes(programs.statuses());
+                if let Some(programs) = &programs
+                    && config.probes.stats
+                {
+                    health.set_probes(programs.statuses_with_runs());
+                }
+                if analysis.is_finished() {
+                    return;
                 }
                 table.expire(crate::clock::monotonic_ns());
                 if let Some(shown) = &mut screen
@@ -223,14 +228,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         };
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
-            () = housekeeping => Ok("never"),
+            () = housekeeping => Ok("the pipeline ended"),
         };
         logger::release();
         let began = Instant::now();
         log::info!("stopping: {}", reason.as_deref().unwrap_or("no signals can be had"));
         health.set_ready(Err("stopping".to_owned()));
-        let programs = programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(programs) = programs {
+        if let Some(programs) = programs.take() {
             detach_and_drain(programs, drain, &stop);
         }
         // The drain thread's end closes the queue: the pipeline finishes what is in it and ends.

@@ -1,17 +1,18 @@
 //! What the API shows of the running agent: the sources' samples, the rules, the flow table, the kernel's counts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
 use super::kernel::KernelSource;
-use super::pipeline::View;
+use super::pipeline::{View, WORKLOAD_BYTES};
 use crate::alerts::Engine;
 use crate::api::{Page, Pages};
 use crate::exporters::prometheus;
-use crate::metrics::gather;
-use crate::model::metric::Source;
+use crate::metrics::{Table, gather};
+use crate::model::metric::{Source, Value as Measured};
 
 /// Handles to everything that a page reads.
 pub struct RunningAgent {
@@ -19,6 +20,7 @@ pub struct RunningAgent {
     pub engine: Arc<Mutex<Engine>>,
     pub kernel: Arc<KernelSource>,
     pub view: Arc<View>,
+    pub table: Arc<Table>,
 }
 
 impl Pages for RunningAgent {
@@ -39,6 +41,21 @@ impl Pages for RunningAgent {
     fn flows(&self) -> Value {
         let shown = self.view.flows.lock().unwrap_or_else(PoisonError::into_inner);
         json!({ "tracked": self.view.tracked.load(Ordering::Relaxed), "connections": *shown })
+    }
+
+    fn workloads(&self) -> Value {
+        let mut samples = Vec::new();
+        self.table.collect(&mut samples);
+        let mut services: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for sample in samples.iter().filter(|sample| sample.metric == &WORKLOAD_BYTES) {
+            if let ([service, visibility], Measured::Count(bytes)) = (&sample.labels[..], &sample.value) {
+                services.entry(service.to_string()).or_default().insert(visibility.to_string(), (*bytes).into());
+            }
+        }
+        services
+            .into_iter()
+            .map(|(service, bytes)| json!({ "service.name": service, "bytes": bytes }))
+            .collect()
     }
 
     fn kernel(&self) -> Value {

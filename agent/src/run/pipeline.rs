@@ -138,7 +138,7 @@ impl Pipeline {
                     self.record(record);
                     passed += 1;
                 }
-                Err(malformed) => self.health.drop(Stage::Analyzed, malformed.name(), 1),
+                Err(malformed) => self.health.lose(Stage::Analyzed, malformed.name(), 1),
             }
         }
         self.health.pass(Stage::Analyzed, passed);

@@ -60,10 +60,10 @@ pub fn render(summary: &Summary, width: usize, height: usize) -> String {
     lines.extend(services(summary));
     let tail = tail(summary);
     let room = height.saturating_sub(lines.len() + tail.len() + 2);
-    if room > 0 {
+    if room > 0 && !summary.spans.is_empty() {
         lines.push(String::new());
         lines.push(format!("{:<10} {:<20} {:<6} {:<7} {:>8}  NAME", "AGO", "SERVICE", "KIND", "STATUS", "DURATION"));
-        lines.extend(summary.spans.iter().take(room.saturating_sub(1)).map(|span| span_line(span, summary.now_ns)));
+        lines.extend(summary.spans.iter().take(room).map(|span| span_line(span, summary.now_ns)));
     }
     lines.extend(tail);
     lines.truncate(height);

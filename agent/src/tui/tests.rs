@@ -53,13 +53,41 @@ fn busy() -> Summary {
 
 #[test]
 fn a_busy_agent_shows_services_spans_losses_and_its_log() {
-    insta::assert_snapshot!(render(&busy(), 80, 24), @"");
+    let expected = "\
+seismo   up 1h 2m 5s   http://127.0.0.1:9464
+probes   11 of 12 active   12346 records/s
+         payload: no such tracepoint
+lost     7 observed ring_full
+
+SERVICE                  REQUESTS/S   ERRORS/S      P50      P99
+nginx                          4567       45.7   85.0µs    850µs
+shop                           12.3       0.12   1.20ms   12.0ms
+idle                           0.00       0.00        -        -
+
+AGO        SERVICE              KIND   STATUS  DURATION  NAME
+2.00s      shop                 server ok        1.50ms  GET /user/{id}
+2.00s      shop                 client error     1.50ms  POST /·[31mevil
+
+line 2
+line 3
+line 4
+line 5
+line 6";
+    assert_eq!(render(&busy(), 80, 24), expected);
 }
 
 #[test]
 fn a_blind_agent_says_so_first() {
     let blind = Summary { not_ready: Some("no probe is attached".to_owned()), ..Summary::default() };
-    insta::assert_snapshot!(render(&blind, 80, 24), @"");
+    let expected = "\
+seismo   up 0s   http://
+probes   0 of 0 active   0.00 records/s
+NOT READY: no probe is attached
+lost     nothing
+
+SERVICE                  REQUESTS/S   ERRORS/S      P50      P99
+no requests yet; payloads are only read of what --scope names";
+    assert_eq!(render(&blind, 80, 24), expected);
 }
 
 #[test]

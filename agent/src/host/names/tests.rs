@@ -108,6 +108,16 @@ fn an_exec_changes_the_name_and_an_exit_keeps_it_for_late_spans() {
 }
 
 #[test]
+fn of_a_process_out_of_scope_nothing_is_read_before_it_has_a_span() {
+    let proc = FakeProc::new("scope");
+    let mut names = proc.names(Config::default(), "[]");
+    proc.process(25, "/usr/bin/curl", "curl", "0::/", 5);
+    names.process_event(&ProcessEvent { in_scope: false, ..event(25, 1, ProcessEventKind::Exec) });
+    assert!(names.is_empty());
+    assert_eq!(names.resource(25).service_name, "curl");
+}
+
+#[test]
 fn a_child_is_called_like_its_parent_until_it_executes_something() {
     let proc = FakeProc::new("fork");
     let mut names = proc.names(Config::default(), "[]");
