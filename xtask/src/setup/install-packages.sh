@@ -11,7 +11,8 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 
-units() { ls /lib/systemd/system 2>/dev/null | grep '\.\(service\|timer\|socket\)$' | sort || true; }
+# The units that could be enabled: templates cannot.
+units() { ls /lib/systemd/system 2>/dev/null | grep '^[^@]*\.\(service\|timer\|socket\)$' || true; }
 install() { apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"; }
 
 before=$(units)
@@ -22,14 +23,8 @@ install "$@" || { apt-get -o DPkg::Lock::Timeout=300 update && install "$@"; }
 # Nor at the next boot (of a system that runs systemd already).
 if [ -n "$systemctl" ]; then
     for unit in $(units); do
-        case "
-$before
-" in
-            *"
-$unit
-"*) ;;
-            *@*) ;;
-            *) SYSTEMD_OFFLINE=1 systemctl disable "$unit" ;;
-        esac
+        if ! printf '%s\n' "$before" | grep -qxF "$unit"; then
+            SYSTEMD_OFFLINE=1 systemctl disable "$unit"
+        fi
     done
 fi
