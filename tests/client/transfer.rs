@@ -21,6 +21,9 @@ const SIZES: [usize; 3] = [5, 300, 6000];
 /// For calls whose bytes are nowhere in user memory.
 const LARGE: usize = 100_000;
 
+/// Tells a peer that waits for it to send.
+const GO: &[u8] = b"go";
+
 type Operation = fn(RawFd, &mut [u8]) -> libc::ssize_t;
 
 pub fn run(path: &str, port: u16) -> Result<()> {
@@ -82,6 +85,7 @@ pub fn run(path: &str, port: u16) -> Result<()> {
         "io_uring-recv" => uring::receive,
         "sendmmsg" => return sendmmsg(socket),
         "recvmmsg" => return recvmmsg(socket),
+        "io_uring-late" => return late(&stream),
         "sendfile" => return sendfile(socket),
         "splice" => return splice(socket),
         _ => bail!("no transfer by {path}"),
@@ -148,6 +152,14 @@ fn recvmmsg(socket: RawFd) -> Result<()> {
     // SAFETY: every message's vector describes a part of `bytes`, which outlives the call; no time limit is given.
     let received = unsafe { libc::recvmmsg(socket, messages.as_mut_ptr(), count, 0, ptr::null_mut()) };
     report(received, &messages)
+}
+
+/// All bytes in one operation, asked of the peer only when the operation waits for them.
+fn late(mut stream: &TcpStream) -> Result<()> {
+    let mut bytes = vec![0; SIZES.iter().sum()];
+    moved(uring::receive_late(stream.as_raw_fd(), &mut bytes, || stream.write_all(GO)))?;
+    ensure!(bytes == pattern::bytes(0, bytes.len()), "other bytes than were sent");
+    Ok(())
 }
 
 fn by_sizes(mut bytes: &mut [u8]) -> Vec<libc::iovec> {

@@ -11,7 +11,7 @@ use crate::pattern;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Accepts one connection, sends `length` bytes of the pattern, then reads to the end.
+/// Accepts one connection, sends bytes of the pattern, then reads to the end.
 #[derive(Debug)]
 pub struct Peer {
     pub port: u16,
@@ -19,13 +19,24 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Sends `length` bytes at once.
     pub fn sending(length: usize) -> Result<Self> {
+        Self::start(length, 0)
+    }
+
+    /// Sends `length` bytes when the client has sent two.
+    pub fn sending_when_asked(length: usize) -> Result<Self> {
+        Self::start(length, 2)
+    }
+
+    fn start(length: usize, question: usize) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
         let thread = thread::spawn(move || {
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(LIMIT))?;
             stream.set_write_timeout(Some(LIMIT))?;
+            stream.read_exact(&mut vec![0; question])?;
             stream.write_all(&pattern::bytes(0, length))?;
             let mut received = Vec::new();
             stream.read_to_end(&mut received)?;

@@ -19,9 +19,10 @@ pub struct Record {
     pub direction: String,
     pub sequence: u32,
     pub length: u32,
-    pub syscall: i64,
-    /// Why fewer bytes than `length` were captured, as the agent names it.
-    pub cut: String,
+    /// Name of the system call in the thread's registers; empty if there is none.
+    pub syscall: String,
+    /// Why fewer bytes than `length` were captured.
+    pub cut: Vec<String>,
     pub data: Vec<u8>,
 }
 
@@ -85,8 +86,8 @@ fn parse(line: &str) -> Result<Record> {
         direction: text("direction")?.to_owned(),
         sequence: number("sequence")?.try_into()?,
         length: number("length")?.try_into()?,
-        syscall: number("syscall")?,
-        cut: json.get("cut").map(Value::to_string).unwrap_or_default(),
+        syscall: json.get("syscall").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        cut: serde_json::from_value(json.get("cut").context("cut")?.clone())?,
         data,
     })
 }

@@ -57,8 +57,7 @@ fn doctor_without_permission_says_what_it_could_not_find_out() -> Result<()> {
         println!("as nobody: {:?}\n{out}{err}", status.code());
         ensure!(status.code() == Some(1), "nobody cannot run the agent, doctor's status is {:?}", status.code());
         ensure!(out.contains("CAP_BPF"), "does not name the missing capability");
-        let unknown = ["could not", "cannot", "unknown", "not permitted"].iter().any(|word| out.contains(word));
-        ensure!(unknown, "does not say what it could not find out");
+        ensure!(out.contains("none was loaded"), "does not say that verdicts could not be had");
         let (status, out, _) = doctor(Vec::new(), &[])?;
         println!("as root: {:?}\n{out}", status.code());
         ensure!(status.code() == Some(0), "root can run the agent, doctor's status is {:?}", status.code());
