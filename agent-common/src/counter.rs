@@ -49,12 +49,12 @@ counters! {
     UNIX_RECEIVED_BYTES,
     OTHER_SENT_BYTES,
     OTHER_RECEIVED_BYTES,
-    /// Successful operations on TCP sockets in scope: each is collected or dropped.
-    PAYLOAD_OBSERVED,
-    /// Records of any kind handed to the ring.
+    /// Events that want a record: each is submitted or dropped for one of the reasons in [`crate::drops`].
+    RECORDS_OBSERVED,
+    /// Records that the ring took.
     RECORDS_SUBMITTED,
-    /// Records of any kind that wanted a place in the ring.
-    RECORDS_ATTEMPTED,
+    /// Bytes of the operations whose record was dropped.
+    PAYLOAD_DROPPED_BYTES,
     /// Operations that peeked (`MSG_PEEK`) and moved nothing.
     PAYLOAD_PEEKS,
     /// Operations on sockets out of scope: nothing was copied.

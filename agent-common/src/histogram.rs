@@ -19,20 +19,21 @@ const QUARTERS: [u64; 3] = [2_553_802_833, 3_037_000_499, 3_611_622_602];
 /// Bucket of a duration: `i` such that `upper_bound(i - 1) < ns <= upper_bound(i)` within 1e-6 relative.
 #[inline(always)]
 pub const fn bucket(ns: u64) -> usize {
-    // 2^30 / 10^9 = 1 + 77324 / 2^20 (error 1e-7). Above 2^40 ns (18 min) everything is in the last bucket.
-    if ns >= 1 << 40 {
+    // 2^30 / 10^9 = 1 + 1237182 / 2^24 (low by 2e-8, so that a duration equal to a bound is inside it). Above 2^38 ns
+    // (4.6 min) everything is in the last bucket.
+    if ns >= 1 << 38 {
         return BUCKETS - 1;
     }
     if ns == 0 {
         return 0;
     }
-    // Units of 2^-50 s. Upper bounds are inclusive, so the octave is that of one unit less.
-    let below = (ns << 20) + ns * 77_324 - 1;
+    // Units of 2^-54 s. Upper bounds are inclusive, so the octave is that of one unit less.
+    let below = (ns << 24) + ns * 1_237_182 - 1;
     let exponent = 63 - below.leading_zeros();
     let mantissa = if exponent >= 31 { below >> (exponent - 31) } else { below << (31 - exponent) };
     let quarter =
         (mantissa >= QUARTERS[0]) as u32 + (mantissa >= QUARTERS[1]) as u32 + (mantissa >= QUARTERS[2]) as u32;
-    let index = 1 + (exponent - 20) * PER_OCTAVE + quarter;
+    let index = 1 + (exponent - 24) * PER_OCTAVE + quarter;
     if index as usize >= BUCKETS - 1 { BUCKETS - 1 } else { index as usize }
 }
 

@@ -13,6 +13,7 @@ pub mod offsets;
 pub mod payload;
 pub mod process;
 pub mod record;
+pub mod syscall;
 pub mod tcp;
 
 /// Marks a wire struct: every byte pattern is a valid value and the struct has no padding.

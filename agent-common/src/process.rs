@@ -2,6 +2,10 @@
 
 use crate::{record::RecordHeader, wire};
 
+/// In `RecordHeader::flags`: the process is in scope by cgroup, pid or executable (not by port or network namespace,
+/// which are a socket's). Only such a process may be looked at more closely.
+pub const IN_SCOPE: u16 = 1;
+
 wire! {
     /// Record of `PROCESS_FORK`, `PROCESS_EXEC` and `PROCESS_EXIT`.
     pub struct ProcessRecord {

@@ -10,26 +10,7 @@ pub const ESTABLISHED: u8 = 1;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
 pub const CLOSE: u8 = 7;
-/// Number of states, state 0 unused (`TCP_MAX_STATES`, with `TCP_BOUND_INACTIVE` since 6.8).
-pub const STATES: usize = 14;
-/// Names in `ss` order of `tcp_states.h`, index = state.
-pub const STATE_NAMES: [&str; STATES] = [
-    "unknown",
-    "established",
-    "syn_sent",
-    "syn_recv",
-    "fin_wait1",
-    "fin_wait2",
-    "time_wait",
-    "close",
-    "close_wait",
-    "last_ack",
-    "listen",
-    "closing",
-    "new_syn_recv",
-    "bound_inactive",
-];
-
+pub const LISTEN: u8 = 10;
 wire! {
     /// Record of `TCP_STATE`.
     pub struct TcpStateRecord {

@@ -1,6 +1,20 @@
+//! Seismo's kernel programs: one file per probe family under `probes`, everything shared beside it.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod filter;
+mod kernel;
+mod maps;
+mod probes;
+
 #[panic_handler]
-fn p(_: &core::panic::PanicInfo) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Not reachable: the verifier refuses an object in which this call is left.
     loop {}
 }
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

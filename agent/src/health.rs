@@ -125,6 +125,16 @@ impl Health {
         }
     }
 
+    /// Replaces a stage's counts and losses by totals that the kernel programs keep.
+    pub fn set(&self, stage: Stage, entered: u64, passed: u64, drops: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.stage(stage).entered.store(entered, Ordering::Relaxed);
+        self.stage(stage).passed.store(passed, Ordering::Relaxed);
+        let mut all = self.drops.lock().unwrap_or_else(PoisonError::into_inner);
+        for (reason, count) in drops {
+            all.insert((stage, reason), count);
+        }
+    }
+
     /// Losses so far, by stage and reason.
     pub fn drops(&self) -> BTreeMap<(Stage, &'static str), u64> {
         self.drops.lock().unwrap_or_else(PoisonError::into_inner).clone()

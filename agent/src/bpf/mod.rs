@@ -1,1 +1,15 @@
-//! (being written)
+//! The kernel boundary: facts → plan → act, then records out of the ring and counts out of the maps.
+//!
+//! The only place with aya and `unsafe` in the agent. Nothing here knows a probe family or a protocol: families
+//! arrive as [`crate::model::probe::FamilySpec`], records leave as [`decode::Record`].
+
+mod btf;
+pub mod capabilities;
+pub mod counts;
+pub mod decode;
+pub mod drain;
+pub mod loader;
+pub mod offsets;
+pub mod plan;
+pub mod scope;
+pub mod support;

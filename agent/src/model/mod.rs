@@ -9,5 +9,6 @@ pub mod connection;
 pub mod exchange;
 pub mod metric;
 pub mod payload;
+pub mod probe;
 pub mod process;
 pub mod span;

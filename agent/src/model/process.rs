@@ -20,6 +20,8 @@ pub struct ProcessEvent {
     /// `CLOCK_MONOTONIC`, ns.
     pub ktime_ns: u64,
     pub kind: ProcessEventKind,
+    /// In scope by cgroup, pid or executable: only then may more than its name be read.
+    pub in_scope: bool,
 }
 
 /// OTel resource of a process. Shared by all its spans.

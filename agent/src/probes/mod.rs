@@ -1,1 +1,81 @@
-//! (being written)
+//! Probe families as the agent sees them: what each attaches, which metrics it fills, how its records become signals.
+//!
+//! One file per family, same stem as the kernel programs; one row per family in [`FAMILIES`]. Families know the wire
+//! contract and nothing of each other, of aya or of the stages behind them.
+
+use crate::model::metric::Histogram;
+use crate::model::probe::FamilySpec;
+
+pub mod floor;
+pub mod payload;
+pub mod process;
+pub mod scheduler;
+pub mod syscall;
+pub mod tcp;
+
+/// Every family, in the order in which they are attached: what names processes first, what reads bytes last (`floor` is for measuring).
+pub const FAMILIES: &[&FamilySpec] =
+    &[&process::FAMILY, &scheduler::FAMILY, &syscall::FAMILY, &tcp::FAMILY, &payload::FAMILY, &floor::FAMILY];
+
+/// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.
+const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;
+
+/// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, one classic bucket
+/// per octave. Bounds are exact powers of two, which are bounds of the fine buckets too: nothing is interpolated.
+fn seconds(lane: &[u64]) -> Option<Histogram> {
+    use seismo_common::histogram::{BUCKETS, MIN_EXPONENT, PER_OCTAVE};
+    let (sum_ns, fine) = lane.split_last()?;
+    if fine.len() != BUCKETS {
+        return None;
+    }
+    let bounds: Vec<f64> = CLASSIC_EXPONENTS.map(|exponent| 2f64.powi(exponent)).collect();
+    let mut counts = vec![0; bounds.len() + 1];
+    let first = *CLASSIC_EXPONENTS.start() - MIN_EXPONENT;
+    for (index, count) in fine.iter().enumerate() {
+        // Fine bucket `index` ends at 2^(MIN_EXPONENT + index / PER_OCTAVE).
+        let octave = (index as i32 + PER_OCTAVE as i32 - 1) / PER_OCTAVE as i32;
+        let coarse = (octave - first).clamp(0, bounds.len() as i32) as usize;
+        counts[coarse] += count;
+    }
+    Some(Histogram { bounds: bounds.into(), counts, sum: *sum_ns as f64 * 1e-9 })
+}
+
+#[cfg(test)]
+mod tests {
+    use seismo_common::histogram::{BUCKETS, bucket};
+
+    use super::{FAMILIES, seconds};
+
+    #[test]
+    fn every_family_file_is_a_row() {
+        let mut files: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/probes"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+            .filter(|stem| stem != "mod")
+            .collect();
+        files.sort();
+        let mut rows: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
+        rows.sort_unstable();
+        assert_eq!(files, rows);
+    }
+
+    #[test]
+    fn a_kernel_histogram_keeps_every_observation_on_the_right_side_of_each_bound() {
+        let durations = [1u64, 900, 1_100, 50_000, 1_000_000, 1_000_000_000, 20_000_000_000, 500_000_000_000];
+        let mut lane = vec![0u64; BUCKETS + 1];
+        for ns in durations {
+            lane[bucket(ns)] += 1;
+            lane[BUCKETS] += ns;
+        }
+        let histogram = seconds(&lane).unwrap();
+        assert_eq!(histogram.counts.iter().sum::<u64>(), durations.len() as u64);
+        let mut cumulative = 0;
+        for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
+            cumulative += count;
+            let expected = durations.iter().filter(|ns| **ns as f64 * 1e-9 <= *bound).count() as u64;
+            assert_eq!(cumulative, expected, "le {bound}");
+        }
+        assert!((histogram.sum - durations.iter().sum::<u64>() as f64 * 1e-9).abs() < 1e-6);
+        assert_eq!(seconds(&lane[1..]), None);
+    }
+}

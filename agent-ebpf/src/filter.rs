@@ -1,0 +1,79 @@
+//! Whose payload may be read. Decided in the kernel, before a byte is copied: exclude wins, then any include.
+//!
+//! Cost out of scope: an array lookup, a hash lookup and at most eight comparisons per kind that is configured.
+//! With no include rule nothing is ever in scope.
+
+use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
+use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+
+use crate::kernel::{Sock, Task};
+use crate::maps::{SCOPE, SCOPE_TGIDS};
+
+/// Is a socket operation of the running task in scope?
+#[inline(always)]
+pub fn in_scope(task: Task, sock: Sock) -> bool {
+    decide(task, Some(sock))
+}
+
+/// Is the running task in scope by itself, whatever its sockets are?
+#[inline(always)]
+pub fn process_in_scope(task: Task) -> bool {
+    decide(task, None)
+}
+
+#[inline(always)]
+fn decide(task: Task, sock: Option<Sock>) -> bool {
+    let Some(scope) = SCOPE.get(0) else { return false };
+    let tgid = task.tgid();
+    // SAFETY: the value is a byte that userspace replaces as a whole.
+    let by_process = unsafe { SCOPE_TGIDS.get(&tgid) }.copied().unwrap_or(0);
+    if by_process == TGID_EXCLUDED || matches(&scope.exclude, sock) {
+        return false;
+    }
+    by_process == TGID_INCLUDED || matches(&scope.include, sock)
+}
+
+/// Does any rule of one side match? Rules about sockets match no process.
+#[inline(always)]
+fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
+    if rules.all != 0 {
+        return true;
+    }
+    if rules.cgroups != 0 {
+        for index in 0..SCOPE_ENTRIES {
+            if index as u32 >= rules.cgroups {
+                break;
+            }
+            // SAFETY: index < SCOPE_ENTRIES, the length of both arrays; the helper takes any level.
+            let found = unsafe {
+                let level = *rules.cgroup_levels.as_ptr().add(index);
+                let id = *rules.cgroup_ids.as_ptr().add(index);
+                id != 0 && bpf_get_current_ancestor_cgroup_id(level as i32) == id
+            };
+            if found {
+                return true;
+            }
+        }
+    }
+    let Some(sock) = sock else { return false };
+    if rules.ports != 0 {
+        let (local, peer) = (u32::from(sock.local_port()), u32::from(sock.peer_port()));
+        for index in 0..SCOPE_ENTRIES {
+            // SAFETY: index < SCOPE_ENTRIES. Unused entries are 0, which no connected port is.
+            let port = unsafe { *rules.port_values.as_ptr().add(index) };
+            if port != 0 && (port == local || port == peer) {
+                return true;
+            }
+        }
+    }
+    if rules.netns != 0 {
+        let netns = sock.netns();
+        for index in 0..SCOPE_ENTRIES {
+            // SAFETY: index < SCOPE_ENTRIES. Unused entries are 0, which no namespace is.
+            if unsafe { *rules.netns_inodes.as_ptr().add(index) } == netns {
+                return true;
+            }
+        }
+    }
+    false
+}

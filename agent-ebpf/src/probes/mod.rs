@@ -1,0 +1,8 @@
+//! Probe families: one file each, same stem as in the agent. No family uses another.
+
+mod floor;
+mod payload;
+mod process;
+mod scheduler;
+mod syscall;
+mod tcp;

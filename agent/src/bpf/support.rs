@@ -1,0 +1,116 @@
+//! Facts about this kernel and host, read once into a plain struct. Reading changes nothing.
+//!
+//! What cannot be found out (no permission, no file) is a fact too: the reason stands in its place, so that
+//! `seismo doctor` can tell it without root.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde::Serialize;
+
+use super::btf::Btf;
+use super::capabilities::{self, Capability};
+use super::offsets::{self, Resolved};
+use crate::model::probe::FamilySpec;
+
+const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the kernel and the host offer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Facts {
+    pub kernel_release: String,
+    pub architecture: &'static str,
+    /// `none`, `integrity`, `confidentiality`, or why it is not known.
+    pub lockdown: String,
+    /// Why there is no usable BTF; `None` when there is.
+    pub btf_error: Option<String>,
+    /// Tracepoints of all families that the kernel has.
+    pub tracepoints: BTreeSet<String>,
+    /// Structs whose fields the programs read and which the kernel has.
+    pub structs: BTreeSet<String>,
+    #[serde(skip)]
+    pub offsets: Option<Resolved>,
+    pub missing_fields: Vec<String>,
+    /// Capabilities in effect, of those that matter here.
+    pub capabilities: Vec<String>,
+    pub missing_capabilities: Vec<String>,
+    pub bpf_jit: String,
+    pub unprivileged_bpf_disabled: String,
+    pub cpus: usize,
+}
+
+impl Facts {
+    /// Reads everything; `families` say which tracepoints matter.
+    pub fn read(families: &[&FamilySpec]) -> Self {
+        let mut facts = Self {
+            kernel_release: read("/proc/sys/kernel/osrelease"),
+            architecture: std::env::consts::ARCH,
+            lockdown: lockdown(),
+            btf_error: None,
+            tracepoints: BTreeSet::new(),
+            structs: BTreeSet::new(),
+            offsets: None,
+            missing_fields: Vec::new(),
+            capabilities: Vec::new(),
+            missing_capabilities: Vec::new(),
+            bpf_jit: read("/proc/sys/net/core/bpf_jit_enable"),
+            unprivileged_bpf_disabled: read("/proc/sys/kernel/unprivileged_bpf_disabled"),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        if let Err(error) = facts.read_btf(families) {
+            facts.btf_error = Some(format!("{error:#}"));
+        }
+        let held = capabilities::effective();
+        for needed in capabilities::NEEDED {
+            let list = if held.contains(needed) { &mut facts.capabilities } else { &mut facts.missing_capabilities };
+            list.push(needed.name().to_owned());
+        }
+        facts
+    }
+
+    /// Has every capability that loading needs?
+    pub fn can_load(&self) -> bool {
+        !capabilities::LOADING
+            .iter()
+            .any(|needed: &Capability| self.missing_capabilities.iter().any(|m| m == needed.name()))
+    }
+
+    fn read_btf(&mut self, families: &[&FamilySpec]) -> anyhow::Result<()> {
+        use anyhow::Context as _;
+        let bytes = fs::read(BTF_FILE)
+            .with_context(|| format!("{BTF_FILE}: needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (5.5 or later)"))?;
+        let btf = Btf::parse(bytes).context(BTF_FILE)?;
+        for program in families.iter().flat_map(|family| family.programs) {
+            let tracepoint = program.hook.tracepoint();
+            if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
+                self.tracepoints.insert(tracepoint.to_owned());
+            }
+            for name in program.structs {
+                if btf.has_struct(name) {
+                    self.structs.insert((*name).to_owned());
+                }
+            }
+        }
+        let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
+        self.missing_fields = resolved.missing.clone();
+        self.offsets = Some(resolved);
+        Ok(())
+    }
+}
+
+/// First line of a small file, or why it cannot be read.
+fn read(path: &str) -> String {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim_end().to_owned(),
+        Err(error) => format!("unknown ({path}: {error})"),
+    }
+}
+
+/// The kernel marks the active mode with brackets; without securityfs it cannot be told.
+fn lockdown() -> String {
+    let text = read("/sys/kernel/security/lockdown");
+    match text.split_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+        Some((mode, _)) => mode.to_owned(),
+        None => text,
+    }
+}

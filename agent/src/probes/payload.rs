@@ -1,0 +1,95 @@
+//! Socket payload: records to [`PayloadChunk`]; bytes by transport and direction for the whole host to metrics.
+//!
+//! Kernel programs: `agent-ebpf/src/probes/payload.rs` (tier L0).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use seismo_common::counter::{
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS, TCP_RECEIVED_BYTES, TCP_SENT_BYTES,
+    UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
+use seismo_common::payload::{PayloadRecord, SEND};
+
+use crate::model::connection::{Connection, Cookie, Direction, socket_address};
+use crate::model::metric::{Kind, Metric, Sample, Value};
+use crate::model::payload::PayloadChunk;
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+
+static SOCKET_IO: Metric = Metric {
+    name: "seismo.socket.io",
+    unit: "By",
+    kind: Kind::Counter,
+    description: "Bytes moved through sockets on this host",
+    labels: &["network.io.direction", "network.transport"],
+};
+static SKIPPED: Metric = Metric {
+    name: "seismo.payload.skipped",
+    unit: "{operation}",
+    kind: Kind::Counter,
+    description: "Socket operations that gave no record: out of scope (nothing was copied), or peeks (nothing moved)",
+    labels: &["reason"],
+};
+
+const STRUCTS: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock"];
+
+pub static FAMILY: FamilySpec = FamilySpec {
+    name: "payload",
+    gives: "request spans: bytes, lengths and stream positions of sockets in scope (tier L0)",
+    programs: &[
+        ProgramSpec {
+            name: "payload_send",
+            hook: Hook::TpBtf("sock_send_length"),
+            structs: STRUCTS,
+            fields: &[],
+            without: None,
+        },
+        ProgramSpec {
+            name: "payload_receive",
+            hook: Hook::TpBtf("sock_recv_length"),
+            structs: STRUCTS,
+            fields: &[],
+            without: None,
+        },
+    ],
+    metrics: &[&SOCKET_IO, &SKIPPED],
+    samples,
+};
+
+/// A record with its bytes as a chunk.
+pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
+    PayloadChunk {
+        connection: Connection {
+            cookie: Cookie(record.cookie),
+            local: socket_address(record.family, record.local_address, record.local_port),
+            peer: socket_address(record.family, record.peer_address, record.peer_port),
+        },
+        direction: if record.direction == SEND { Direction::Send } else { Direction::Receive },
+        ktime_ns: record.header.ktime_ns,
+        tgid: record.tgid,
+        tid: record.tid,
+        sequence: record.sequence,
+        length: record.length,
+        data,
+    }
+}
+
+fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
+    let Some(lanes) = kernel.lanes("COUNTERS") else { return };
+    for (direction, transport, lane) in [
+        ("transmit", "tcp", TCP_SENT_BYTES),
+        ("receive", "tcp", TCP_RECEIVED_BYTES),
+        ("transmit", "udp", UDP_SENT_BYTES),
+        ("receive", "udp", UDP_RECEIVED_BYTES),
+        ("transmit", "unix", UNIX_SENT_BYTES),
+        ("receive", "unix", UNIX_RECEIVED_BYTES),
+        ("transmit", "other", OTHER_SENT_BYTES),
+        ("receive", "other", OTHER_RECEIVED_BYTES),
+    ] {
+        let labels = vec![Cow::Borrowed(direction), Cow::Borrowed(transport)];
+        out.push(Sample { metric: &SOCKET_IO, labels, value: Value::Count(lanes[lane]) });
+    }
+    for (reason, lane) in [("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)] {
+        out.push(Sample { metric: &SKIPPED, labels: vec![Cow::Borrowed(reason)], value: Value::Count(lanes[lane]) });
+    }
+}

@@ -1,0 +1,82 @@
+//! Process life: fork, exec and exit records to [`ProcessEvent`]; host-wide counts to metrics.
+//!
+//! Kernel programs: `agent-ebpf/src/probes/process.rs`. What a process is called is not decided here.
+
+use seismo_common::counter::{PROCESS_EXECS, PROCESS_EXITS, PROCESS_STARTS};
+use seismo_common::process::{IN_SCOPE, ProcessRecord};
+use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
+
+use crate::model::metric::{Kind, Metric, Sample, Value};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+use crate::model::process::{ProcessEvent, ProcessEventKind};
+
+static STARTS: Metric = Metric {
+    name: "seismo.process.starts",
+    unit: "{process}",
+    kind: Kind::Counter,
+    description: "Processes created on this host",
+    labels: &[],
+};
+static EXECS: Metric = Metric {
+    name: "seismo.process.execs",
+    unit: "{exec}",
+    kind: Kind::Counter,
+    description: "Programs executed on this host",
+    labels: &[],
+};
+static EXITS: Metric = Metric {
+    name: "seismo.process.exits",
+    unit: "{process}",
+    kind: Kind::Counter,
+    description: "Processes ended on this host",
+    labels: &[],
+};
+
+pub static FAMILY: FamilySpec = FamilySpec {
+    name: "process",
+    gives: "process starts and exits; names of short-lived processes",
+    programs: &[
+        ProgramSpec {
+            name: "process_fork",
+            hook: Hook::TpBtf("sched_process_fork"),
+            structs: &["task_struct"],
+            fields: &[],
+            without: Some("starts are not counted"),
+        },
+        ProgramSpec {
+            name: "process_exec",
+            hook: Hook::TpBtf("sched_process_exec"),
+            structs: &["task_struct"],
+            fields: &[],
+            without: Some("a process keeps the name it had before exec"),
+        },
+        ProgramSpec {
+            name: "process_exit",
+            hook: Hook::TpBtf("sched_process_exit"),
+            structs: &["task_struct", "signal_struct"],
+            fields: &[],
+            without: Some("exits are not counted"),
+        },
+    ],
+    metrics: &[&STARTS, &EXECS, &EXITS],
+    samples,
+};
+
+/// A record as an event; `None` for a kind that is not this family's.
+pub fn event(record: &ProcessRecord) -> Option<ProcessEvent> {
+    let kind = match record.header.kind {
+        PROCESS_FORK => ProcessEventKind::Fork { parent_pid: record.parent_tgid },
+        PROCESS_EXEC => ProcessEventKind::Exec,
+        PROCESS_EXIT => ProcessEventKind::Exit { status: record.exit_code },
+        _ => return None,
+    };
+    let in_scope = record.header.flags & IN_SCOPE != 0;
+    Some(ProcessEvent { pid: record.tgid, ktime_ns: record.header.ktime_ns, kind, in_scope })
+}
+
+fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
+    let Some(lanes) = kernel.lanes("COUNTERS") else { return };
+    for (metric, lane) in [(&STARTS, PROCESS_STARTS), (&EXECS, PROCESS_EXECS), (&EXITS, PROCESS_EXITS)] {
+        out.push(Sample { metric, labels: Vec::new(), value: Value::Count(lanes[lane]) });
+    }
+}

@@ -1,0 +1,37 @@
+//! Kernel counts as a metric source: the active families' samples, and the kernel side of the agent's own account.
+
+use std::sync::Arc;
+
+use seismo_common::counter::{DROPS, RECORDS_OBSERVED, RECORDS_SUBMITTED};
+use seismo_common::drops::DROP_NAMES;
+
+use crate::bpf::counts::Counts;
+use crate::health::{Health, Stage};
+use crate::model::metric::{Sample, Source};
+use crate::model::probe::{FamilySpec, KernelCounts};
+
+/// Reads the maps at every scrape: about ten system calls, and one more per system call number in use.
+pub struct KernelSource {
+    pub counts: Counts,
+    /// Families that are attached, whole or in part; the metrics of the others are absent, never zero.
+    pub families: Vec<&'static FamilySpec>,
+    pub health: Arc<Health>,
+}
+
+impl Source for KernelSource {
+    fn collect(&self, out: &mut Vec<Sample>) {
+        self.account();
+        for family in &self.families {
+            (family.samples)(&self.counts, out);
+        }
+    }
+}
+
+impl KernelSource {
+    /// Brings the `observed` stage up to date. Drops are read with the totals, in one lookup: the sums agree.
+    pub fn account(&self) {
+        let Some(lanes) = self.counts.lanes("COUNTERS") else { return };
+        let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, lanes[DROPS + reason]));
+        self.health.set(Stage::Observed, lanes[RECORDS_OBSERVED], lanes[RECORDS_SUBMITTED], drops);
+    }
+}
