@@ -14,6 +14,8 @@ use crate::wait;
 
 /// Lines of each output shown when a test fails.
 const SHOWN_LINES: usize = 40;
+/// Characters shown of each line.
+const SHOWN_WIDTH: usize = 400;
 
 #[derive(Debug)]
 pub struct Process {
@@ -142,7 +144,9 @@ pub fn show_logs(dir: &Path) {
         let lines: Vec<&str> = text.lines().collect();
         if !lines.is_empty() {
             println!("--- {} (last of {} lines)", file.display(), lines.len());
-            lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)).for_each(|line| println!("{line}"));
+            for line in lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES)) {
+                println!("{}", line.chars().take(SHOWN_WIDTH).collect::<String>());
+            }
         }
     }
 }
