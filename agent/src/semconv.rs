@@ -29,6 +29,8 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CLIENT_PORT: &str = "client.port";
 pub const ERROR_TYPE: &str = "error.type";
+/// Marks the series that took the measurements above a cardinality limit.
+pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
 /// Advised duration buckets for requests are replaced by these, in seconds: 1, 2.5, 5 × 10^n from 100 µs to 10 s.
 pub const DURATION_BOUNDS: [f64; 16] =

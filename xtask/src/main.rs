@@ -1,1 +1,66 @@
-fn main() {}
+//! `cargo xtask`: Seismo's build, test and measurement commands. This file only dispatches; one file per command.
+//!
+//! Results go to standard output, progress to standard error. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod build;
+mod check;
+mod demo;
+mod generate;
+mod run;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+mod verify;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Seismo's build, test and measurement commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Arguments),
+    Build(build::Arguments),
+    Run(run::Arguments),
+    Test(test::Arguments),
+    Check(check::Arguments),
+    Tidy(tidy::Arguments),
+    Verify(verify::Arguments),
+    Gen(generate::Arguments),
+    Demo(demo::Arguments),
+    /// A service of the demo's workload; the demo starts these itself.
+    #[command(hide = true)]
+    DemoService(demo::service::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup(arguments) => setup::command(&arguments),
+        Command::Build(arguments) => build::command(&arguments),
+        Command::Run(arguments) => run::command(&arguments),
+        Command::Test(arguments) => test::command(&arguments),
+        Command::Check(arguments) => check::command(&arguments),
+        Command::Tidy(arguments) => tidy::command(&arguments),
+        Command::Verify(arguments) => verify::command(&arguments),
+        Command::Gen(arguments) => generate::command(&arguments),
+        Command::Demo(arguments) => demo::command(&arguments),
+        Command::DemoService(arguments) => demo::service::command(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The real servers and clients that the tests run: programs by name, and the Debian package that has each.
+//!
+//! A program that is already there is used, wherever it came from. Missing ones are installed in one go;
+//! no service is started or enabled by that (see `install-packages.sh`).
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::Toolchain;
+use crate::{shell, workspace};
+
+/// How to see that a package's purpose is served.
+enum Evidence {
+    Program(&'static str),
+    /// A module of the distribution's own Python, the one the tests run.
+    PythonModule(&'static str),
+}
+
+use Evidence::{Program, PythonModule};
+
+/// The one list of what tests need from Debian.
+const PACKAGES: &[(&str, Evidence)] = &[
+    ("curl", Program("curl")),
+    ("nginx", Program("nginx")),
+    ("nodejs", Program("node")),
+    ("prometheus", Program("prometheus")),
+    ("prometheus", Program("promtool")),
+    ("python3-requests", PythonModule("requests")),
+    ("systemd", Program("systemd-analyze")),
+    ("wrk", Program("wrk")),
+];
+
+const PYTHON: &str = "/usr/bin/python3";
+const SCRIPT: &str = include_str!("install-packages.sh");
+
+impl Evidence {
+    fn holds(&self) -> bool {
+        match self {
+            Program(name) => workspace::program(name).is_some(),
+            PythonModule(name) => {
+                let question = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)");
+                shell::output(Command::new(PYTHON).args(["-c", &question])).is_ok()
+            }
+        }
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    let mut packages: Vec<_> =
+        PACKAGES.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
+    packages.dedup();
+    packages
+}
+
+pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
+    let mut names: Vec<_> = PACKAGES.iter().map(|(package, _)| *package).collect();
+    names.dedup();
+    Ok(missing().is_empty().then(|| names.join(", ")))
+}
+
+pub(super) fn install(_: &Toolchain) -> Result<String> {
+    let wanted = missing();
+    let list = wanted.join(" ");
+    if workspace::program("apt-get").is_none() {
+        bail!("no apt-get here; install with your package manager what Debian calls: {list}");
+    }
+    let mut script = workspace::as_root(Path::new("sh"), &[])?;
+    script.args(["-c", SCRIPT, "install-packages"]).args(&wanted);
+    shell::watched(&format!("installing {list}"), &mut script, Duration::from_secs(900))
+        .with_context(|| format!("cannot install {list}; `apt-get install {list}` may tell more"))?;
+    let still = missing();
+    if !still.is_empty() {
+        bail!("installed {list}, but cannot find what these should bring: {}", still.join(" "));
+    }
+    Ok(list)
+}
