@@ -88,6 +88,10 @@ section! {
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,
+        /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
+        pub floor: bool = false,
+        /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.
+        pub stats: bool = false,
     }
 }
 

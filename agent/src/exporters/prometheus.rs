@@ -202,6 +202,8 @@ mod tests {
 
     use super::*;
     use crate::model::metric::Histogram;
+    use crate::store::query::METRIC_NAME;
+    use crate::store::{Matcher, MetricsConfig, Query, Recent};
 
     static CALLS: Metric = Metric {
         name: "seismo.calls",
@@ -258,6 +260,24 @@ mod tests {
         let sample = |metric| Sample { metric, labels: vec![], value: Value::Count(1) };
         let error = render(vec![sample(&FILL), sample(&OTHER)], Format::Text).unwrap_err();
         assert_eq!(error.to_string(), "seismo.fill has two definitions");
+    }
+
+    #[test]
+    fn bucket_bounds_read_the_same_on_the_page_and_in_the_store() {
+        let bounds = [1e-9, 0.00001, 0.0001, 0.00025, 0.5, 1.0, 2.5, 10.0, 1e6];
+        let histogram = Histogram { bounds: Cow::Owned(bounds.to_vec()), counts: vec![1; 10], sum: 1.0 };
+        let sample = Sample { metric: &TIME, labels: vec![], value: Value::Histogram(histogram) };
+        let mut store = Recent::new(MetricsConfig { keep_all: true, ..MetricsConfig::default() }, vec![]);
+        store.append(1, std::slice::from_ref(&sample));
+        let page = render(vec![sample], Format::Text).unwrap();
+        let mut buckets = 0;
+        let name = Matcher::equal(METRIC_NAME, "seismo_time_seconds_bucket");
+        store.select(&[name], 0, 1, &mut |labels, _| {
+            let expected = format!("{{le=\"{}\"", labels.get("le"));
+            assert!(page.contains(&expected), "{expected} in {page}");
+            buckets += 1;
+        });
+        assert_eq!(buckets, 10);
     }
 
     #[test]

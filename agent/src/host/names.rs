@@ -161,10 +161,12 @@ impl Names {
                     self.remember(event.pid, resource, None);
                 }
             }
-            // Read at once: a short-lived client is gone before its first span is made.
+            // Read at once: a short-lived client is gone before its first span is made. Of a process that is out of
+            // scope nothing is read.
             ProcessEventKind::Exec => {
                 self.forget(event.pid);
-                if let Some((resource, start_ticks)) = self.identify(event.pid) {
+                if event.in_scope
+                    && let Some((resource, start_ticks)) = self.identify(event.pid) {
                     self.remember(event.pid, resource, Some(start_ticks));
                 }
             }

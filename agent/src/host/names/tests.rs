@@ -50,7 +50,7 @@ impl Drop for FakeProc {
 }
 
 fn event(pid: u32, at_s: u64, kind: ProcessEventKind) -> ProcessEvent {
-    ProcessEvent { pid, ktime_ns: at_s * SECOND, kind }
+    ProcessEvent { pid, ktime_ns: at_s * SECOND, kind, in_scope: true }
 }
 
 #[test]
