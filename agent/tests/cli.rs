@@ -181,8 +181,8 @@ impl Agent {
             state: ProbeState::Active,
             reason: String::new(),
             verified_instructions: 10,
-            runs: 2,
-            run_ns: 300,
+            runs: Some(2),
+            run_ns: Some(300),
         }]);
         let api = Api::new(Arc::new(NoPages), health, Arc::clone(&spans), stopping);
         let (address, begun) = std::sync::mpsc::channel();

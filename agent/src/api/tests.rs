@@ -159,7 +159,7 @@ async fn the_pipeline_shows_what_entered_passed_and_was_lost() {
     let agent = Agent::start(Limits::default()).await;
     agent.health.enter(Stage::Collected, 10);
     agent.health.pass(Stage::Collected, 6);
-    Health::drop(&agent.health, Stage::Collected, "queue_full", 3);
+    Health::lose(&agent.health, Stage::Collected, "queue_full", 3);
     agent.spans.push(span(1));
     let page: Value = serde_json::from_str(&agent.get("/api/seismo/pipeline").await.1).unwrap();
     let expected =
