@@ -95,7 +95,7 @@ fn a_failing_server_raises_one_alert_that_resolves_when_it_recovers() -> Result<
     Rig::run(|rig| {
         let webhook = Webhook::start()?;
         let nginx = Nginx::start(rig, None)?;
-        let config = format!("exporters:\n  webhook:\n    url: {}\n", webhook.url());
+        let config = format!("alerts:\n  webhook: {}\n", webhook.url());
         let launch = Launch { rules: Some(RULES.to_owned()), config: Some(config), ..Launch::default() };
         let agent = Agent::launch(rig, &launch)?;
         let rules = agent.json("/api/v1/rules")?;
