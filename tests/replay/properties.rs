@@ -267,7 +267,9 @@ fn every_change_of_one_byte_leaves_values_that_are_in_the_bytes() {
     let mut differ = 0u32;
     for (number, (_, bytes)) in conversation.moves.iter().enumerate() {
         for at in 0..bytes.len() {
-            for change in [b'\0', b'\r', b'\n', b' ', b'9', b',', b':', bytes[at] ^ 0x20, bytes[at].wrapping_add(1), 0xff] {
+            for change in
+                [b'\0', b'\r', b'\n', b' ', b'9', b',', b':', bytes[at] ^ 0x20, bytes[at].wrapping_add(1), 0xff]
+            {
                 let mut script = Script::new(Config::default());
                 script.open(Role::Server);
                 let mut streams = [Vec::new(), Vec::new()];

@@ -54,9 +54,10 @@ impl Alerting {
         if let Some((_, webhook)) = &webhook {
             sources.push(webhook.account());
         }
-        let interval = shortest
-            .and_then(|millis| u64::try_from(millis).ok())
-            .map_or(alerts.evaluation_interval.0, |millis| alerts.evaluation_interval.0.min(Duration::from_millis(millis)));
+        let interval =
+            shortest.and_then(|millis| u64::try_from(millis).ok()).map_or(alerts.evaluation_interval.0, |millis| {
+                alerts.evaluation_interval.0.min(Duration::from_millis(millis))
+            });
         Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval })
     }
 
