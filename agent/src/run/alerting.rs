@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::RunOptions;
 use crate::alerts::{self, Config as AlertConfig, Engine};
@@ -78,15 +79,19 @@ impl Alerting {
             None => (None, None),
         };
         let mut every = tokio::time::interval(interval);
+        every.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (start, start_ms) = (Instant::now(), clock::wall_ns() / 1_000_000);
         loop {
-            tokio::select! {
-                _ = every.tick() => {}
+            let tick = tokio::select! {
+                tick = every.tick() => tick,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
-            }
+            };
+            // The time as scheduled: a step that is late by a millisecond must not make a `for` last an interval longer.
+            let since_start = tick.saturating_duration_since(start).as_millis();
+            let now_ms = i64::try_from(u128::from(start_ms) + since_start).unwrap_or(i64::MAX);
             let (sources, engine) = (Arc::clone(&sources), Arc::clone(&engine));
             // Gathering reads kernel maps: off the thread that serves.
             let stepped = tokio::task::spawn_blocking(move || {
-                let now_ms = i64::try_from(clock::wall_ns() / 1_000_000).unwrap_or(i64::MAX);
                 store.append(now_ms, &gather(&sources));
                 let mut changes = Vec::new();
                 engine.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms, &store, &mut changes);
