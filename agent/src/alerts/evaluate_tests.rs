@@ -95,7 +95,7 @@ fn the_api_shows_a_firing_alert_as_prometheus_does() {
     }
     insta::assert_snapshot!(show(&bench.engine.alerts_json()));
     let rules = bench.engine.rules_json();
-    let group = &rules["data"]["groups"][0];
+    let group = &rules["groups"][0];
     assert_eq!((&group["interval"], &group["limit"]), (&serde_json::json!(1), &serde_json::json!(3)));
     let mut rule = group["rules"][0].clone();
     rule["alerts"] = serde_json::json!([]);
@@ -130,7 +130,7 @@ fn keep_firing_for_bridges_a_gap_and_counts_anew_after_it() {
     let mut bench = Bench::new("  - {alert: High, expr: level > 5, keep_firing_for: 10s}\n");
     assert_eq!(bench.step(0, &[level("a", 6.0)]), ["firing 6"]);
     assert_eq!(bench.step(5, &[level("a", 1.0)]), [""; 0]);
-    assert_eq!(bench.engine.alerts_json()["data"]["alerts"][0]["keepFiringSince"], "1970-01-01T00:00:05Z");
+    assert_eq!(bench.engine.alerts_json()["alerts"][0]["keepFiringSince"], "1970-01-01T00:00:05Z");
     assert_eq!(bench.step(14, &[level("a", 6.0)]), [""; 0]);
     assert_eq!(bench.step(15, &[level("a", 1.0)]), [""; 0]);
     assert_eq!(bench.step(24, &[level("a", 1.0)]), [""; 0]);
@@ -143,7 +143,7 @@ fn a_failed_evaluation_leaves_alerts_alone_and_shows_why() {
     assert_eq!(bench.step(0, &[level("a", 6.0)]), ["firing 36"]);
     assert_eq!(bench.step(1, &[level("a", 6.0), level("b", 1.0)]), [""; 0]);
     let rules = bench.engine.rules_json();
-    let rule = &rules["data"]["groups"][0]["rules"][0];
+    let rule = &rules["groups"][0]["rules"][0];
     assert_eq!((&rule["health"], &rule["state"]), (&"err".into(), &"firing".into()));
     assert!(rule["lastError"].as_str().is_some_and(|error| error.contains("many-to-many")), "{rule}");
     let mut own = Vec::new();
@@ -151,7 +151,7 @@ fn a_failed_evaluation_leaves_alerts_alone_and_shows_why() {
     let own: Vec<String> = own.iter().map(|sample| format!("{} {:?}", sample.labels[0], sample.value)).collect();
     assert_eq!(own, ["success Count(1)", "failure Count(1)", "pending Count(0)", "firing Count(1)"]);
     assert_eq!(bench.step(2, &[level("a", 6.0),]), [""; 0]);
-    assert_eq!(bench.engine.rules_json()["data"]["groups"][0]["rules"][0]["health"], "ok");
+    assert_eq!(bench.engine.rules_json()["groups"][0]["rules"][0]["health"], "ok");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn labels_that_make_two_alerts_the_same_are_an_error() {
     assert_eq!(bench.step(0, &[level("a", 6.0)]), ["firing 6"]);
     assert_eq!(bench.step(1, &[level("a", 6.0), level("b", 6.0)]), [""; 0]);
     let rules = bench.engine.rules_json();
-    let error = rules["data"]["groups"][0]["rules"][0]["lastError"].as_str().unwrap_or_default().to_owned();
+    let error = rules["groups"][0]["rules"][0]["lastError"].as_str().unwrap_or_default().to_owned();
     assert!(error.contains("same labelset after applying alert labels"), "{error}");
 }
 
@@ -170,7 +170,7 @@ fn above_a_groups_limit_nothing_fires_and_what_fired_is_resolved() {
     assert_eq!(bench.step(0, &[level("a", 6.0)]), ["firing 6"]);
     let four = ["a", "b", "c", "d"].map(|place| level(place, 7.0));
     assert_eq!(bench.step(1, &four), ["resolved 7"]);
-    assert_eq!(bench.engine.alerts_json()["data"]["alerts"], serde_json::json!([]));
+    assert_eq!(bench.engine.alerts_json()["alerts"], serde_json::json!([]));
 }
 
 #[test]
@@ -190,5 +190,5 @@ fn a_scalar_expression_is_one_alert_without_labels() {
     let mut bench = Bench::new("  - {alert: Always, expr: 1 > bool 0, labels: {a: b}}\n");
     assert_eq!(bench.step(0, &[]), ["firing 1"]);
     let alerts = bench.engine.alerts_json();
-    assert_eq!(alerts["data"]["alerts"][0]["labels"], serde_json::json!({"a": "b", "alertname": "Always"}));
+    assert_eq!(alerts["alerts"][0]["labels"], serde_json::json!({"a": "b", "alertname": "Always"}));
 }

@@ -9,17 +9,17 @@ use super::rule::Rule;
 use crate::model::alert::AlertState;
 
 impl Engine {
-    /// Body of `/api/v1/rules`.
+    /// `data` of `/api/v1/rules`.
     pub fn rules_json(&self) -> Value {
         let groups: Vec<Value> = self.groups.iter().map(|state| self.group_json(state)).collect();
-        json!({ "status": "success", "data": { "groups": groups } })
+        json!({ "groups": groups })
     }
 
-    /// Body of `/api/v1/alerts`.
+    /// `data` of `/api/v1/alerts`.
     pub fn alerts_json(&self) -> Value {
         let rules = self.groups.iter().flat_map(|state| &state.rules);
         let alerts: Vec<Value> = rules.flat_map(|rule| rule.active.values()).map(alert_json).collect();
-        json!({ "status": "success", "data": { "alerts": alerts } })
+        json!({ "alerts": alerts })
     }
 
     fn group_json(&self, state: &GroupState) -> Value {

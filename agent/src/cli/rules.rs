@@ -18,10 +18,7 @@ pub enum Command {
 }
 
 /// `check` reads the files: what it says of sound ones, or the lines that say what is wrong.
-pub fn command(
-    command: &Command,
-    check: impl Fn(&[String]) -> Result<String, String>,
-) -> anyhow::Result<ExitCode> {
+pub fn command(command: &Command, check: impl Fn(&[String]) -> Result<String, String>) -> anyhow::Result<ExitCode> {
     let Command::Check { files } = command;
     let report = check(files).map_err(WrongFile)?;
     let mut out = io::stdout().lock();

@@ -9,7 +9,9 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{Body, Broken, Detect, Dialect, Event, Facts, Limits, Parser, Protocol, Request, Response, Side};
+use crate::protocols::{
+    Body, Broken, Detect, Dialect, Event, Facts, Limits, Parser, Protocol, Request, Response, Side,
+};
 
 use super::counts::{Counts, Ledger, Visibility};
 use super::pair::{Pairing, Pending};
@@ -47,7 +49,10 @@ pub enum Took {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The socket closed at `ktime_ns` with this errno.
-    Closed { error: u32, ktime_ns: u64 },
+    Closed {
+        error: u32,
+        ktime_ns: u64,
+    },
     Evicted,
 }
 
@@ -58,7 +63,10 @@ enum Reading {
     /// A body whose end the parser finds.
     Framed,
     /// Body that nobody looks at; afterwards the message is over, or framing goes on.
-    Skip { left: u64, last: bool },
+    Skip {
+        left: u64,
+        last: bool,
+    },
     ToClose,
 }
 
@@ -272,8 +280,7 @@ impl Session {
                 }
             };
             let (first_ns, last_ns, tid) = (piece.ktime_ns, piece.ktime_ns, piece.tid);
-            let facts =
-                MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
+            let facts = MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
             self.state(side).opening = Some(Opening { facts, pid: piece.tgid, overlapped });
             *self.tried(side) = Some(piece.position);
         }
@@ -322,7 +329,9 @@ impl Session {
     /// Facts of the message that is being read.
     fn facts(&mut self, side: Side) -> Option<&mut MessageFacts> {
         match side {
-            Side::Request if self.request.opening.is_some() => self.request.opening.as_mut().map(|open| &mut open.facts),
+            Side::Request if self.request.opening.is_some() => {
+                self.request.opening.as_mut().map(|open| &mut open.facts)
+            }
             Side::Response if self.response.opening.is_some() => {
                 self.response.opening.as_mut().map(|open| &mut open.facts)
             }

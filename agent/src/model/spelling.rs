@@ -69,9 +69,14 @@ pub fn knows_unit(unit: &str) -> bool {
 
 /// A sample's labels, dotted names. An empty value is no label, as in Prometheus' data model.
 pub fn labels(sample: &Sample) -> impl Iterator<Item = (&'static str, &str)> {
-    let overflow = sample.labels.is_empty() && !sample.metric.labels.is_empty();
-    let named = sample.metric.labels.iter().zip(&sample.labels).map(|(name, value)| (*name, value.as_ref()));
-    named.filter(|(_, value)| !value.is_empty()).chain(overflow.then_some((OTEL_METRIC_OVERFLOW, "true")))
+    labels_as(sample, sample.metric.labels, OTEL_METRIC_OVERFLOW)
+}
+
+/// The same under other names: those of the metric's labels in its order, and that of the overflow mark.
+pub fn labels_as<'a, N: Copy>(sample: &'a Sample, names: &'a [N], overflow: N) -> impl Iterator<Item = (N, &'a str)> {
+    let overflows = sample.labels.is_empty() && !sample.metric.labels.is_empty();
+    let named = names.iter().zip(&sample.labels).map(|(name, value)| (*name, value.as_ref()));
+    named.filter(|(_, value)| !value.is_empty()).chain(overflows.then_some((overflow, "true")))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::RunOptions;
 use crate::alerts::{self, Config as AlertConfig, Engine};
@@ -54,9 +55,10 @@ impl Alerting {
         if let Some((_, webhook)) = &webhook {
             sources.push(webhook.account());
         }
-        let interval = shortest
-            .and_then(|millis| u64::try_from(millis).ok())
-            .map_or(alerts.evaluation_interval.0, |millis| alerts.evaluation_interval.0.min(Duration::from_millis(millis)));
+        let interval =
+            shortest.and_then(|millis| u64::try_from(millis).ok()).map_or(alerts.evaluation_interval.0, |millis| {
+                alerts.evaluation_interval.0.min(Duration::from_millis(millis))
+            });
         Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval })
     }
 
@@ -77,15 +79,19 @@ impl Alerting {
             None => (None, None),
         };
         let mut every = tokio::time::interval(interval);
+        every.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let (start, start_ms) = (Instant::now(), clock::wall_ns() / 1_000_000);
         loop {
-            tokio::select! {
-                _ = every.tick() => {}
+            let tick = tokio::select! {
+                tick = every.tick() => tick,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
-            }
+            };
+            // The time as scheduled: a step that is late by a millisecond must not make a `for` last an interval longer.
+            let since_start = tick.saturating_duration_since(start).as_millis();
+            let now_ms = i64::try_from(u128::from(start_ms) + since_start).unwrap_or(i64::MAX);
             let (sources, engine) = (Arc::clone(&sources), Arc::clone(&engine));
             // Gathering reads kernel maps: off the thread that serves.
             let stepped = tokio::task::spawn_blocking(move || {
-                let now_ms = i64::try_from(clock::wall_ns() / 1_000_000).unwrap_or(i64::MAX);
                 store.append(now_ms, &gather(&sources));
                 let mut changes = Vec::new();
                 engine.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms, &store, &mut changes);

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use serde::Serialize;
 use seismo_common::config::Settings;
+use serde::Serialize;
 
 use crate::bpf::capabilities;
 use crate::bpf::loader::{self, Attach};
@@ -67,9 +67,7 @@ pub fn examine(enabled: &BTreeSet<&str>) -> Report {
         problems.push("no probe family can be attached; the reasons stand beside each".to_owned());
     }
     if facts.missing_capabilities.iter().any(|name| name == capabilities::CAP_SYS_PTRACE.name()) {
-        problems.push(
-            "CAP_SYS_PTRACE is missing: executables of other users' processes cannot be named".to_owned(),
-        );
+        problems.push("CAP_SYS_PTRACE is missing: executables of other users' processes cannot be named".to_owned());
     }
     let names = |list: &[capabilities::Capability]| list.iter().map(|capability| capability.name()).collect();
     Report {
@@ -144,25 +142,39 @@ impl Report {
             ))
         ));
         line(format!("lockdown      {}", facts.lockdown));
-        line(format!("BPF           JIT {}, unprivileged {}", jit(&facts.bpf_jit), unprivileged(&facts.unprivileged_bpf_disabled)));
+        line(format!(
+            "BPF           JIT {}, unprivileged {}",
+            jit(&facts.bpf_jit),
+            unprivileged(&facts.unprivileged_bpf_disabled)
+        ));
         line(format!(
             "capabilities  {}",
             if facts.missing_capabilities.is_empty() {
-                format!("all there ({}); kept after attaching: {}", facts.capabilities.join(", "), self.capabilities_kept.join(", "))
+                format!(
+                    "all there ({}); kept after attaching: {}",
+                    facts.capabilities.join(", "),
+                    self.capabilities_kept.join(", ")
+                )
             } else {
                 format!("missing {}", facts.missing_capabilities.join(", "))
             }
         ));
         line(format!(
             "programs      {}",
-            if self.loaded { "each was loaded for its verdict; none was attached" } else { "planned from the facts; none was loaded" }
+            if self.loaded {
+                "each was loaded for its verdict; none was attached"
+            } else {
+                "planned from the facts; none was loaded"
+            }
         ));
         for family in &self.families {
             line(String::new());
             line(format!("{:<12}  {:<11}  {}", family.name, family.state.name(), family.gives));
             for program in &family.programs {
                 let verdict = match program.state {
-                    ProbeState::Active if self.loaded => format!("{} instructions verified", program.verified_instructions),
+                    ProbeState::Active if self.loaded => {
+                        format!("{} instructions verified", program.verified_instructions)
+                    }
                     ProbeState::Active => "will be tried".to_owned(),
                     state => format!("{} {}", state.name(), program.reason),
                 };

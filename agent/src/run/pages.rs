@@ -52,10 +52,7 @@ impl Pages for RunningAgent {
                 services.entry(service.to_string()).or_default().insert(visibility.to_string(), (*bytes).into());
             }
         }
-        services
-            .into_iter()
-            .map(|(service, bytes)| json!({ "service.name": service, "bytes": bytes }))
-            .collect()
+        services.into_iter().map(|(service, bytes)| json!({ "service.name": service, "bytes": bytes })).collect()
     }
 
     fn kernel(&self) -> Value {

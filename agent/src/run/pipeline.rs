@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::bpf::decode::{Batch, Record};
 use crate::clock::{self, Clock};
-use crate::flows::{Counts, FlowState, Flows, Visibility};
+use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
@@ -37,11 +37,11 @@ pub static WORKLOAD_BYTES: Metric = Metric {
     description: "Bytes of connections in scope, by what could be seen of them",
     labels: &["service.name", "visibility"],
 };
-pub static FLOW_EVENTS: Metric = Metric {
-    name: "seismo.flows.events",
+pub static EVENTS: Metric = Metric {
+    name: "seismo.pipeline.events",
     unit: "{event}",
     kind: Kind::Counter,
-    description: "What befell connections, messages and bytes on the way to a span, by reason",
+    description: "What befell connections, messages, processes and bytes on the way to a span, by reason",
     labels: &["reason"],
 };
 pub static FLOWS_TRACKED: Metric = Metric {
@@ -208,13 +208,20 @@ impl Pipeline {
         *self.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.flows.snapshot(SHOWN_FLOWS);
     }
 
-    /// Adds to the table what the flows' own counters gained since the last time.
+    /// Adds to the table what each stage's own counters gained since the last time.
     fn show_counts(&mut self) {
-        let counts: &Counts = self.flows.counts();
-        for (reason, total) in counts.iter() {
+        let links = self.links.counts();
+        let others = [
+            ("server_span_linked", links.linked),
+            ("server_span_root", links.roots),
+            ("server_span_without_its_client", links.given_up),
+            ("process_name_evicted", self.names.evicted()),
+            ("scope_table_full", self.scope.failed()),
+        ];
+        for (reason, total) in self.flows.counts().iter().chain(others) {
             let shown = self.shown.entry(reason).or_default();
             if total > *shown {
-                self.table.add(&FLOW_EVENTS, &[reason], total - *shown);
+                self.table.add(&EVENTS, &[reason], total - *shown);
                 *shown = total;
             }
         }

@@ -6,10 +6,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use seismo_common::payload::{CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, PayloadRecord, SEND};
 use serde_json::json;
-use seismo_common::payload::{
-    CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, PayloadRecord, SEND,
-};
 
 use crate::bpf::decode::{Batch, Record};
 

@@ -37,8 +37,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const TRAFFIC: Duration = Duration::from_secs(4);
 /// The agent ends by itself should this process be killed.
 const AGENT_LIFETIME: &str = "120s";
-const SHOWN_SPANS: &str = "10";
-const SHOWN_METRICS: usize = 16;
+const SHOWN_SPANS: &str = "8";
+const SHOWN_METRICS: usize = 12;
 
 pub fn command(arguments: &Arguments) -> Result<()> {
     let agent = match &arguments.agent {
@@ -99,11 +99,16 @@ fn show(agent: &Path, folder: &Path, cgroup: &Cgroup, children: &mut Children) -
         thread::sleep(Duration::from_millis(50));
     }
 
-    let spans = shell::output(Command::new(agent).args(["spans", "--agent", &url, "--limit", SHOWN_SPANS]))?;
+    let ask = |options: &[&str]| {
+        let mut spans = Command::new(agent);
+        shell::output(spans.args(["spans", "--agent", &url, "--limit", SHOWN_SPANS]).args(options))
+    };
+    let spans = ask(&[])?;
     println!("\nThe last spans (`seismo spans`):\n{}", spans.trim_end());
+    println!("\nThe last that failed (`seismo spans --status error`):\n{}", ask(&["--status", "error"])?.trim_end());
     let page = http::get(&url, "/metrics")?.text;
-    println!("\nSome of the metrics ({url}/metrics):");
-    for line in request_metrics(&page) {
+    println!("\nRequests counted (histograms, from {url}/metrics):");
+    for line in request_counts(&page) {
         println!("{line}");
     }
     let seen = request_count(&page);
@@ -139,11 +144,9 @@ fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Counts and sums of the request durations: what a person reads first.
-fn request_metrics(page: &str) -> impl Iterator<Item = &str> {
-    page.lines()
-        .filter(|line| line.starts_with("http_") && ["_count{", "_sum{"].iter().any(|part| line.contains(part)))
-        .take(SHOWN_METRICS)
+/// Every series' number of requests.
+fn request_counts(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter(|line| line.starts_with("http_") && line.contains("_count{")).take(SHOWN_METRICS)
 }
 
 /// Requests that servers answered, over all series.
@@ -175,9 +178,9 @@ seismo_syscalls_total{syscall=\"read\"} 100
     }
 
     #[test]
-    fn the_shown_metrics_are_counts_and_sums_without_buckets() {
-        let shown: Vec<_> = request_metrics(PAGE).collect();
-        assert_eq!(shown.len(), 4);
-        assert!(shown.iter().all(|line| !line.contains("_bucket") && !line.starts_with('#')));
+    fn of_a_histogram_only_the_count_is_shown() {
+        let shown: Vec<_> = request_counts(PAGE).collect();
+        assert_eq!(shown.len(), 3);
+        assert!(shown.iter().all(|line| line.contains("_count{")));
     }
 }
