@@ -26,6 +26,7 @@ pub fn run() -> Result<()> {
             Step::Say { server: true, bytes, piece } => say(&mut server, &mut client, &bytes, piece)?,
             Step::Say { server: false, bytes, piece } => say(&mut client, &mut server, &bytes, piece)?,
             Step::Close { server: true } => close(&mut server, &mut client)?,
+            Step::Wait { millis } => std::thread::sleep(Duration::from_millis(millis)),
             Step::Close { server: false } => close(&mut client, &mut server)?,
         }
     }

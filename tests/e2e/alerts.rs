@@ -99,7 +99,7 @@ fn a_failing_server_raises_one_alert_that_resolves_when_it_recovers() -> Result<
         let launch = Launch { rules: Some(RULES.to_owned()), config: Some(config), ..Launch::default() };
         let agent = Agent::launch(rig, &launch)?;
         let rules = agent.json("/api/v1/rules")?;
-        let rule = rules.pointer("/data/groups/0/rules/0").context("no rule in /api/v1/rules")?;
+        let rule = rules.pointer("/data/groups/0/rules/0").with_context(|| format!("no rule: {rules}"))?;
         ensure!(rule.get("name").and_then(Value::as_str) == Some("ServerErrors"), "{rule}");
 
         let stop = AtomicBool::new(false);

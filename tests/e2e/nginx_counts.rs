@@ -33,6 +33,9 @@ fn compare(agent: &Agent<'_>, logged: &BTreeMap<String, u64>) -> Result<()> {
         let counted =
             agent.settled(logged, |page| page.by(metric, "http_response_status_code", &[("service_name", service)]))?;
         println!("nginx logged {logged:?}, seismo counted {counted:?} ({metric} of {service})");
+        if counted != *logged {
+            println!("records dropped: {:?}", agent.page()?.by("seismo_records_dropped_total", "reason", &[]));
+        }
         ensure!(counted == *logged, "{metric}: {counted:?}, logged {logged:?}");
     }
     agent.nothing_lost()

@@ -87,7 +87,7 @@ fn a_proxied_request_has_spans_on_all_four_ends() -> Result<()> {
             (Kind::Client, "curl", "/up/user/7"),
             (Kind::Server, "nginx", "/up/user/7"),
             (Kind::Client, "nginx", "/user/7"),
-            (Kind::Server, "server.py", "/user/7"),
+            (Kind::Server, "server", "/user/7"),
         ];
         ensure!(found == expected, "spans: {found:?}, expected {expected:?}");
         Ok(())

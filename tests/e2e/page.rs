@@ -1,7 +1,7 @@
 //! The pages that the interface promises: names, content types, and agreement between them.
 
 use anyhow::{Context, Result, ensure};
-use seismo_tests::agent::Agent;
+use seismo_tests::agent::{Agent, Launch};
 use seismo_tests::http;
 use seismo_tests::nginx::Nginx;
 use seismo_tests::rig::Rig;
@@ -35,7 +35,9 @@ const NAMES: [&str; 18] = [
 fn the_agent_shows_what_the_interface_promises() -> Result<()> {
     Rig::run(|rig| {
         let nginx = Nginx::start(rig, None)?;
-        let agent = Agent::start(rig)?;
+        // Run counts cost the kernel a clock read per run, so they are asked for.
+        let config = Some("probes:\n  stats: true\n".to_owned());
+        let agent = Agent::launch(rig, &Launch { config, ..Launch::default() })?;
         let paths: Vec<String> = (0..20).map(|turn| format!("/user/{turn}")).collect();
         client(rig, Language::Python, nginx.port, &paths)?;
         agent.settled(&20.0, |page| page.sum("http_server_request_duration_seconds_count", &[]))?;

@@ -2,6 +2,8 @@
 //! command line, stopped in order and never left behind.
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -157,4 +159,22 @@ impl<'a> Agent<'a> {
 fn clean(status: ExitStatus) -> Result<()> {
     ensure!(status.success(), "the agent ended with {}", process::describe(status));
     Ok(())
+}
+
+/// Words before a command that run it as a user without any right.
+pub fn nobody() -> Result<Vec<OsString>> {
+    let program = programs::find("setpriv")?.into_os_string();
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"].map(OsString::from);
+    Ok([program].into_iter().chain(user).collect())
+}
+
+/// A copy of the agent that everybody may run, wherever the build lies.
+pub fn program_for_all(rig: &Rig) -> Result<PathBuf> {
+    let copy = rig.dir().join("seismo");
+    if !copy.exists() {
+        fs::copy(programs::seismo()?, &copy)?;
+        fs::set_permissions(rig.dir(), fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(copy)
 }

@@ -17,6 +17,8 @@ pub enum Step {
     },
     /// One end closes its socket.
     Close { server: bool },
+    /// Nothing happens for a while.
+    Wait { millis: u64 },
 }
 
 /// Piece in which things are said unless told otherwise.
@@ -38,13 +40,18 @@ pub const fn server_closes() -> Step {
     Step::Close { server: true }
 }
 
+/// Long enough for the agent to look at the process while it is there.
+pub const fn pause() -> Step {
+    Step::Wait { millis: 500 }
+}
+
 impl Step {
     /// In pieces of `piece` bytes.
     #[must_use]
     pub fn by(self, size: usize) -> Self {
         match self {
             Self::Say { server, bytes, .. } => Self::Say { server, bytes, piece: size.max(1) },
-            close @ Self::Close { .. } => close,
+            silent => silent,
         }
     }
 }
@@ -54,6 +61,7 @@ pub fn to_json(steps: &[Step]) -> String {
     let steps = steps.iter().map(|step| match step {
         Step::Say { server, bytes, piece } => json!({ "server": server, "bytes": bytes, "piece": piece }),
         Step::Close { server } => json!({ "server": server }),
+        Step::Wait { millis } => json!({ "millis": millis }),
     });
     Value::Array(steps.collect()).to_string()
 }
@@ -64,6 +72,9 @@ pub fn from_json(text: &str) -> Result<Vec<Step>> {
 }
 
 fn step(value: &Value) -> Result<Step> {
+    if let Some(millis) = value.get("millis").and_then(Value::as_u64) {
+        return Ok(Step::Wait { millis });
+    }
     let server = value.get("server").and_then(Value::as_bool).context("server")?;
     let Some(bytes) = value.get("bytes") else { return Ok(Step::Close { server }) };
     let piece = value.get("piece").and_then(Value::as_u64).context("piece")?.try_into()?;

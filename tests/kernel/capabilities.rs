@@ -3,12 +3,11 @@
 //! Found by dropping each: an agent with one less must not start, or must show less of the same traffic.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use seismo_tests::agent::{Agent, Launch};
-use seismo_tests::conversation::{client, server, to_json};
+use seismo_tests::agent::{Agent, Launch, nobody, program_for_all};
+use seismo_tests::conversation::{client, pause, server, to_json};
 use seismo_tests::programs;
 use seismo_tests::rig::Rig;
 use std::io::Write;
@@ -27,22 +26,22 @@ fn unit_capabilities() -> Result<Vec<String>> {
     names.iter().map(|name| plain(name).with_context(|| format!("{UNIT}: {name}"))).collect()
 }
 
-/// Runs the agent as root with these capabilities and no others, and without a way to get more.
-fn limited(capabilities: &[&str]) -> Result<Launch> {
+/// Runs the agent as the unit does: not as root, with these capabilities and without a way to get more.
+fn limited(rig: &Rig, capabilities: &[&str]) -> Result<Launch> {
     let set = ["-all".to_owned()].into_iter().chain(capabilities.iter().map(|name| format!("+{name}")));
     let set = set.collect::<Vec<_>>().join(",");
-    let mut through = vec![programs::find("setpriv")?.into_os_string()];
-    through.extend([format!("--bounding-set={set}"), "--inh-caps=-all".to_owned()].map(OsString::from));
+    let mut through = nobody()?;
+    through.extend(["bounding-set", "inh-caps", "ambient-caps"].map(|kind| format!("--{kind}={set}").into()));
     through.push("--no-new-privs".into());
-    Ok(Launch { through, ..Launch::default() })
+    Ok(Launch { through, program: Some(program_for_all(rig)?), ..Launch::default() })
 }
 
 /// What an agent achieves: the state of each probe, and what it knows of a process of another user and of its
 /// requests. Two agents that achieve the same need the same.
 fn achievement(rig: &Rig, launch: &Launch) -> Result<BTreeMap<String, String>> {
     let agent = Agent::launch(rig, launch)?;
-    let steps =
-        [client("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"), server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")];
+    let answer = server("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let steps = [pause(), client("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"), answer, pause()];
     let mut process = rig.start_client(CLIENT, "a-long-service-name", &["play"])?;
     process.input()?.write_all(to_json(&steps).as_bytes())?;
     process.finish(Duration::from_secs(20))?;
@@ -68,12 +67,12 @@ fn the_units_capabilities_are_enough_and_none_is_too_many() -> Result<()> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         println!("{UNIT}: {names:?}");
         let free = achievement(rig, &Launch::default())?;
-        let all = achievement(rig, &limited(&names)?).context("with all capabilities of the unit")?;
+        let all = achievement(rig, &limited(rig, &names)?).context("with all capabilities of the unit")?;
         ensure!(all == free, "the unit's capabilities are too few: {all:#?}\nunlimited: {free:#?}");
         let mut needless = Vec::new();
         for left_out in &names {
             let rest: Vec<&str> = names.iter().filter(|name| *name != left_out).copied().collect();
-            match achievement(rig, &limited(&rest)?) {
+            match achievement(rig, &limited(rig, &rest)?) {
                 Err(error) => println!("without {left_out}: {}", format!("{error:#}").lines().next().unwrap_or("")),
                 Ok(less) if less != all => {
                     let differs = all.iter().find(|(key, value)| less.get(*key) != Some(value));
