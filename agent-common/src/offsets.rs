@@ -44,6 +44,8 @@ offsets! {
     task_run_delay = false "task_struct": "sched_info.run_delay",
     task_run_count = false "task_struct": "sched_info.pcount",
     signal_live = true "signal_struct": "live.counter",
+    /// x86-64: `-ENOSYS` from the entry of a system call until its result is stored.
+    regs_ax = true "pt_regs": "ax",
     regs_orig_ax = true "pt_regs": "orig_ax",
     regs_si = true "pt_regs": "si",
     regs_dx = true "pt_regs": "dx",

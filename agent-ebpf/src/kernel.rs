@@ -126,6 +126,16 @@ impl Registers {
         unsafe { load(self.0, offset!(regs_orig_ax)) }
     }
 
+    /// Is the system call still running? On the way out of one, work that others left for this thread (io_uring
+    /// completions) runs with the registers of a call that it has nothing to do with.
+    #[inline(always)]
+    pub fn in_syscall(self) -> bool {
+        const ENOSYS: i64 = 38;
+        // SAFETY: a pt_regs to the verifier. The entry code stores -ENOSYS where the result will be.
+        let result: i64 = unsafe { load(self.0, offset!(regs_ax)) };
+        result == -ENOSYS
+    }
+
     /// Second argument.
     #[inline(always)]
     pub fn argument_1(self) -> u64 {

@@ -83,8 +83,10 @@ pub struct ProbeStatus {
     pub reason: String,
     /// Instructions the verifier walked.
     pub verified_instructions: u32,
-    pub runs: u64,
-    pub run_ns: u64,
+    /// Runs since it was attached, where the kernel keeps run statistics (`probes.stats`).
+    pub runs: Option<u64>,
+    /// Time in those runs, ns.
+    pub run_ns: Option<u64>,
 }
 
 /// Shared by all stages; cheap to update, locked only where something rare is written.
@@ -119,7 +121,7 @@ impl Health {
     }
 
     /// `count` records were lost in the stage.
-    pub fn drop(&self, stage: Stage, reason: &'static str, count: u64) {
+    pub fn lose(&self, stage: Stage, reason: &'static str, count: u64) {
         if count > 0 {
             *self.drops.lock().unwrap_or_else(PoisonError::into_inner).entry((stage, reason)).or_default() += count;
         }

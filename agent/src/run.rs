@@ -1,1 +1,99 @@
-//! (being written)
+//! The only wiring: configuration → facts → plan → programs in the kernel, the threads behind them, and the ways to look.
+//!
+//! Threads: drain (kernel ring → batches), pipeline (batches → metrics and spans), and one runtime for the API, the
+//! alert rules and the terminal. Everything that can be refused is refused before a program is loaded; capabilities are
+//! dropped before the first thread starts.
+
+mod agent;
+mod alerting;
+mod doctor;
+mod kernel;
+mod pages;
+mod pipeline;
+mod scope;
+mod screen;
+mod tap;
+
+pub use agent::run;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::config::{Config, Probes};
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Stop cleanly after this long.
+    pub duration: Option<Duration>,
+    /// Rule files beside the configured ones.
+    pub rules: Vec<PathBuf>,
+    /// Webhook for alerts instead of the configured one.
+    pub webhook: Option<String>,
+}
+
+/// Prints what this kernel and host offer.
+pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
+    let report = doctor::examine(&enabled(&config.probes));
+    if json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        write!(std::io::stdout(), "{}", report.text())?;
+    }
+    Ok(if report.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Loads every program, those that are off by default too, and prints the verifier's verdict on each.
+pub fn verify(json: bool) -> Result<ExitCode> {
+    let every = crate::probes::FAMILIES.iter().map(|family| family.name).collect();
+    let report = doctor::examine(&every);
+    let programs: Vec<_> = report.families.iter().flat_map(|family| &family.programs).collect();
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&programs)?)?;
+    } else {
+        for program in &programs {
+            let verdict = if report.loaded { program.state.name() } else { "not tried" };
+            let line = format!(
+                "{:<20} {:<30} {verdict:<11} {:>7}  {}",
+                program.program, program.hook, program.verified_instructions, program.reason
+            );
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        for problem in &report.problems {
+            writeln!(out, "! {problem}")?;
+        }
+    }
+    let accepted = programs.iter().all(|program| program.state == crate::health::ProbeState::Active);
+    Ok(if report.loaded && accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the raw payload records of what is in scope.
+pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
+    let until = Instant::now() + duration;
+    let kernel = agent::start_kernel(&config)?;
+    let printed = tap::print(&kernel.batches, until, &mut std::io::stdout().lock())?;
+    kernel.stop();
+    log::info!("{printed} records");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Names of the families that the configuration wants.
+fn enabled(probes: &Probes) -> BTreeSet<&'static str> {
+    [
+        ("process", probes.process),
+        ("tcp", probes.tcp),
+        ("payload", probes.payload),
+        ("scheduler", probes.scheduler),
+        ("syscall", probes.syscall),
+        ("floor", probes.floor),
+    ]
+    .into_iter()
+    .filter_map(|(name, wanted)| wanted.then_some(name))
+    .collect()
+}

@@ -16,6 +16,8 @@ pub const HTTP_RESPONSE_SIZE: &str = "http.response.size";
 pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
 pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
 pub const URL_PATH: &str = "url.path";
+pub const URL_QUERY: &str = "url.query";
+pub const URL_TEMPLATE: &str = "url.template";
 pub const URL_SCHEME: &str = "url.scheme";
 pub const USER_AGENT_ORIGINAL: &str = "user_agent.original";
 pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
@@ -29,6 +31,8 @@ pub const SERVER_PORT: &str = "server.port";
 pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CLIENT_PORT: &str = "client.port";
 pub const ERROR_TYPE: &str = "error.type";
+/// Marks the series that took the measurements above a cardinality limit.
+pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
 /// Advised duration buckets for requests are replaced by these, in seconds: 1, 2.5, 5 × 10^n from 100 µs to 10 s.
 pub const DURATION_BOUNDS: [f64; 16] =

@@ -1,1 +1,28 @@
-//! Harness.
+//! The test harness: real servers and clients in a control group of their own, a handle on the agent, and
+//! the numbers of both sides in a form that can be compared.
+//!
+//! Everything listens on loopback ports that were free a moment ago, everything is waited for rather than
+//! slept for, and whatever was started ends with the test, by process id. A missing program is an error that
+//! names the command which installs it; nothing is skipped.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod agent;
+pub mod bpf;
+pub mod cgroup;
+pub mod conversation;
+pub mod exposition;
+pub mod http;
+pub mod nginx;
+pub mod numbers;
+pub mod pattern;
+pub mod peer;
+pub mod process;
+pub mod programs;
+pub mod prometheus;
+pub mod rig;
+pub mod scripted;
+pub mod spans;
+pub mod tap;
+pub mod wait;
+pub mod webhook;
+pub mod wrk;

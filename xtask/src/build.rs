@@ -28,12 +28,13 @@ pub fn command(arguments: &Arguments) -> Result<()> {
 /// Compiles the agent; cargo shows its own progress.
 pub fn agent(profile: Profile, features: &[String]) -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--package", "seismo", "--bin", "seismo"]);
+    // Not `--package`: with the same selection of crates as `cargo test`, nothing is compiled twice.
+    cargo.args(["build", "--bin", "seismo"]);
     if profile == Profile::Release {
         cargo.arg("--release");
     }
-    if !features.is_empty() {
-        cargo.arg("--features").arg(features.join(","));
+    for feature in features {
+        cargo.arg("--features").arg(format!("seismo/{feature}"));
     }
     shell::run(&mut cargo)
 }

@@ -54,7 +54,7 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     setup::setup(Purpose::Test)?;
     let mut failed = Vec::new();
     for &part in Part::value_variants() {
-        let name = format!("{part:?}").to_lowercase();
+        let name = part.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         if arguments.skip.contains(&part) {
             println!("check {name}: left out");
             continue;

@@ -63,17 +63,7 @@ fn kernel_tests() -> Result<Command> {
         bail!("this machine cannot run the agent, `seismo doctor` says:\n{}", String::from_utf8_lossy(&said).trim());
     }
     let mut cargo = cargo_test();
-    cargo.args([
-        "--package",
-        "seismo-tests",
-        "--features",
-        "root-tests",
-        "--test",
-        "kernel",
-        "--test",
-        "e2e",
-        "--no-fail-fast",
-    ]);
+    cargo.args(["--features", "seismo-tests/root-tests", "--test", "kernel", "--test", "e2e", "--no-fail-fast"]);
     if !workspace::is_root() {
         // Compiled by the user, run by root: the build products stay the user's.
         let runner = workspace::as_root(std::path::Path::new("env"), VARIABLES)?;

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use crate::build;
 use crate::setup::{self, Purpose};
 use crate::workspace::{self, Profile};
-use crate::{build, shell};
 
 /// Load each kernel program here; show verdict and instruction count
 #[derive(clap::Args)]
@@ -29,28 +30,38 @@ const BUDGET: &str = "docs/verify-budget.json";
 struct Verified {
     program: String,
     hook: String,
-    /// `ok`, or why the kernel refused it.
-    verdict: String,
+    /// `active` when the kernel took it.
+    state: String,
+    /// Why it did not.
+    reason: String,
     verified_instructions: u64,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
     setup::setup(Purpose::Build)?;
     build::agent(Profile::Dev, &[])?;
-    let answer = shell::output(workspace::as_root(&workspace::agent(Profile::Dev), &[])?.args(["verify", "--json"]))?;
-    let programs: Vec<Verified> =
-        serde_json::from_str(&answer).context("`seismo verify --json` printed something else")?;
+    let mut verify = workspace::as_root(&workspace::agent(Profile::Dev), &[])?;
+    let output = verify.args(["verify", "--json"]).stdin(Stdio::null()).output().context("cannot start the agent")?;
+    // It also fails when a program is refused; then the table still says which.
+    let programs: Vec<Verified> = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`seismo verify` failed: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
     if arguments.json {
-        print!("{answer}");
+        print!("{}", String::from_utf8_lossy(&output.stdout));
     } else {
-        println!("{:<28} {:<36} {:>12}  verdict", "program", "hook", "instructions");
-        for Verified { program, hook, verdict, verified_instructions } in &programs {
-            println!("{program:<28} {hook:<36} {verified_instructions:>12}  {verdict}");
+        println!("{:<24} {:<36} {:>12}  verdict", "program", "hook", "instructions");
+        for Verified { program, hook, state, reason, verified_instructions } in &programs {
+            println!(
+                "{}",
+                format!("{program:<24} {hook:<36} {verified_instructions:>12}  {state} {reason}").trim_end()
+            );
         }
     }
     let problems = problems(&programs, budget(&workspace::root().join(BUDGET))?.as_ref());
     if !problems.is_empty() {
         bail!("{}", problems.join("; "));
+    }
+    if !output.status.success() {
+        bail!("`seismo verify` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
@@ -69,9 +80,9 @@ fn problems(programs: &[Verified], budget: Option<&BTreeMap<String, u64>>) -> Ve
         return vec!["no program was loaded".to_owned()];
     }
     let mut problems = Vec::new();
-    for Verified { program, verdict, verified_instructions, .. } in programs {
-        if verdict != "ok" {
-            problems.push(format!("{program} was refused: {verdict}"));
+    for Verified { program, state, reason, verified_instructions, .. } in programs {
+        if state != "active" {
+            problems.push(format!("{program} is {state}: {reason}"));
         }
         match budget.map(|budget| budget.get(program)) {
             Some(None) => problems.push(format!("{program} has no budget in {BUDGET}")),
@@ -88,22 +99,18 @@ fn problems(programs: &[Verified], budget: Option<&BTreeMap<String, u64>>) -> Ve
 mod tests {
     use super::*;
 
-    fn program(program: &str, verdict: &str, verified_instructions: u64) -> Verified {
-        Verified {
-            program: program.to_owned(),
-            hook: String::new(),
-            verdict: verdict.to_owned(),
-            verified_instructions,
-        }
+    fn program(program: &str, state: &str, verified_instructions: u64) -> Verified {
+        let (program, state) = (program.to_owned(), state.to_owned());
+        Verified { program, hook: String::new(), state, reason: String::new(), verified_instructions }
     }
 
     #[test]
     fn a_program_that_is_refused_above_or_without_budget_is_a_problem() {
         let budget = BTreeMap::from([("a".to_owned(), 100)]);
-        assert_eq!(problems(&[program("a", "ok", 100)], Some(&budget)), Vec::<String>::new());
-        assert_eq!(problems(&[program("a", "ok", 101)], Some(&budget)).len(), 1);
-        assert_eq!(problems(&[program("b", "ok", 1)], Some(&budget)).len(), 1);
-        assert_eq!(problems(&[program("a", "invalid access", 1)], None).len(), 1);
+        assert_eq!(problems(&[program("a", "active", 100)], Some(&budget)), Vec::<String>::new());
+        assert_eq!(problems(&[program("a", "active", 101)], Some(&budget)).len(), 1);
+        assert_eq!(problems(&[program("b", "active", 1)], Some(&budget)).len(), 1);
+        assert_eq!(problems(&[program("a", "failed", 1)], None).len(), 1);
         assert_eq!(problems(&[], None).len(), 1);
     }
 }

@@ -104,8 +104,9 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
     let (captured, cut) = if task.is_compat() {
         (0, CUT_COMPAT)
     } else {
-        // An io worker's registers are not those of the operation.
-        let buffer = if task.is_io_worker() { Buffer::None } else { Buffer::of(syscall) };
+        // An io worker's registers are not those of the operation, nor are those of a call that is over.
+        let own = registers.in_syscall() && !task.is_io_worker();
+        let buffer = if own { Buffer::of(syscall) } else { Buffer::None };
         capture(scratch, buffer, registers.argument_1(), registers.argument_2(), length)
     };
     let captured = captured & (2 * MAX_CAPTURE as u64 - 1);

@@ -1,1 +1,159 @@
-//! (being written)
+//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
+//!
+//! Only reads; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
+//! come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
+
+mod agent;
+mod answer;
+pub mod server;
+pub mod span_json;
+mod spans;
+mod stall;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::health::Health;
+use crate::store::spans::Spans;
+
+/// A page with its content type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub content_type: String,
+    pub body: String,
+}
+
+/// What other units show. Called on a blocking thread, so it may read kernel maps; it should take
+/// milliseconds, not seconds.
+pub trait Pages: Send + Sync + 'static {
+    /// The metrics page in the format that the `Accept` header asks for.
+    fn metrics(&self, accept: Option<&str>) -> Result<Page, String>;
+    /// `data` of Prometheus' `/api/v1/rules`.
+    fn rules(&self) -> Value;
+    /// `data` of Prometheus' `/api/v1/alerts`.
+    fn alerts(&self) -> Value;
+    /// Tracked connections and how full the table is.
+    fn flows(&self) -> Value;
+    /// Services and processes that the agent has seen, and how much of their traffic it could read.
+    fn workloads(&self) -> Value;
+    /// The kernel side of the pipeline: ring and drop counts; shown under `kernel`.
+    fn kernel(&self) -> Value;
+}
+
+/// What the API shows.
+#[derive(Clone)]
+pub struct Api {
+    pages: Arc<dyn Pages>,
+    health: Arc<Health>,
+    spans: Arc<Spans>,
+    /// True once the agent stops: followers end then.
+    stopping: watch::Receiver<bool>,
+}
+
+/// Path and one line about it, for the index page.
+const ENDPOINTS: [(&str, &str); 11] = [
+    ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
+    ("/healthz", "200 while the agent lives"),
+    ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
+    ("/api/v1/rules", "alerting rules and their state, as Prometheus has them"),
+    ("/api/v1/alerts", "pending and firing alerts, as Prometheus has them"),
+    ("/api/v1/status/buildinfo", "version of the agent"),
+    ("/api/seismo/probes", "each kernel program: hook, state, runs, time"),
+    ("/api/seismo/pipeline", "records in, out and lost, stage by stage"),
+    ("/api/seismo/flows", "tracked connections"),
+    ("/api/seismo/workloads", "services that were seen, and how much of their traffic could be read"),
+    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
+];
+
+impl Api {
+    /// `stopping` becomes true when followers shall end.
+    pub fn new(pages: Arc<dyn Pages>, health: Arc<Health>, spans: Arc<Spans>, stopping: watch::Receiver<bool>) -> Self {
+        Self { pages, health, spans, stopping }
+    }
+
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/", get(index))
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(agent::readyz))
+            .route("/api/v1/rules", get(|State(api): State<Self>| async move { api.json(Pages::rules).await }))
+            .route("/api/v1/alerts", get(|State(api): State<Self>| async move { api.json(Pages::alerts).await }))
+            .route("/api/v1/status/buildinfo", get(buildinfo))
+            .route("/api/seismo/probes", get(agent::probes))
+            .route("/api/seismo/pipeline", get(agent::pipeline))
+            .route("/api/seismo/flows", get(agent::flows))
+            .route("/api/seismo/workloads", get(agent::workloads))
+            .route("/api/seismo/spans", get(spans::spans))
+            .fallback(|request: Request| async move {
+                let message = format!("there is nothing at {}", request.uri().path());
+                answer::failure(StatusCode::NOT_FOUND, "not_found", &message)
+            })
+            .method_not_allowed_fallback(|request: Request| async move {
+                let message = format!("{} is not allowed here", request.method());
+                answer::failure(StatusCode::METHOD_NOT_ALLOWED, "bad_method", &message)
+            })
+            .with_state(self)
+    }
+
+    /// Asks for a page on a blocking thread.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Pages) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let pages = Arc::clone(&self.pages);
+        tokio::task::spawn_blocking(move || question(&*pages)).await.map_err(|error| error.to_string())
+    }
+
+    /// Prometheus' envelope around what a page gives.
+    async fn json(&self, question: fn(&dyn Pages) -> Value) -> Response {
+        match self.ask(question).await {
+            Ok(found) => answer::success(found),
+            Err(message) => answer::internal(&message),
+        }
+    }
+}
+
+/// Waits until the agent stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // A sender that is gone means the same as `true`.
+    let _gone = stopping.wait_for(|stopping| *stopping).await.is_err();
+}
+
+async fn metrics(State(api): State<Api>, request: Request) -> Response {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    match api.ask(move |pages| pages.metrics(accept.as_deref())).await {
+        Ok(Ok(page)) => ([(header::CONTENT_TYPE, page.content_type)], page.body).into_response(),
+        Ok(Err(message)) | Err(message) => answer::internal(&message),
+    }
+}
+
+async fn buildinfo() -> Response {
+    answer::success(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": "", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
+    }))
+}
+
+async fn index() -> Response {
+    let rows: String = ENDPOINTS
+        .iter()
+        .map(|(path, about)| format!("<tr><td><a href=\"{path}\">{path}</a></td><td>{about}</td></tr>\n"))
+        .collect();
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>Seismo</title>\n\
+         <h1>Seismo {}</h1>\n<table>\n{rows}</table>\n</html>\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
+}

@@ -60,8 +60,8 @@ fn drain_once(ring: &mut RingBuf<MapData>, buffer: &mut Vec<u8>, health: &Health
     buffer.clear();
     match queue.try_send(batch) {
         Ok(()) => health.pass(Stage::Collected, records),
-        Err(TrySendError::Full(_)) => health.drop(Stage::Collected, "queue_full", records),
-        Err(TrySendError::Disconnected(_)) => health.drop(Stage::Collected, "pipeline_gone", records),
+        Err(TrySendError::Full(_)) => health.lose(Stage::Collected, "queue_full", records),
+        Err(TrySendError::Disconnected(_)) => health.lose(Stage::Collected, "pipeline_gone", records),
     }
     more
 }

@@ -67,8 +67,8 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
             state: ProbeState::Active,
             reason: String::new(),
             verified_instructions: 0,
-            runs: 0,
-            run_ns: 0,
+            runs: None,
+            run_ns: None,
         };
         match &planned.decision {
             Decision::Disabled => status.state = ProbeState::Disabled,
@@ -132,14 +132,16 @@ fn verdict(error: &ProgramError) -> String {
 }
 
 impl Programs {
-    /// State of every program, with run counts where the kernel keeps them (`bpf_stats_enabled`).
+    /// State of every program.
     pub fn statuses(&self) -> Vec<ProbeStatus> {
+        self.statuses.clone()
+    }
+
+    /// State of every program with its runs; right only while the kernel keeps them ([`enable_run_stats`]).
+    pub fn statuses_with_runs(&self) -> Vec<ProbeStatus> {
         let mut statuses = self.statuses.clone();
         for status in statuses.iter_mut().filter(|status| status.state == ProbeState::Active) {
-            if let Some((runs, run_ns)) = self.run_stats(&status.program) {
-                status.runs = runs;
-                status.run_ns = run_ns;
-            }
+            (status.runs, status.run_ns) = self.run_stats(&status.program).unzip();
         }
         statuses
     }
@@ -164,6 +166,16 @@ pub fn enable_run_stats() -> Result<std::os::fd::OwnedFd> {
 fn bytes_of<T: Wire>(value: &T) -> &[u8] {
     // SAFETY: `Wire` promises no padding, so every byte is initialised; the slice borrows the value.
     unsafe { std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) }
+}
+
+/// Keeps the allocator to two arenas: one per allocating thread would double the agent's memory, and contention for them
+/// is not what it waits for. Call before threads start.
+pub fn limit_arenas() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
 }
 
 /// Gives freed heap back to the system: parsing the kernel's BTF took 30 MB.

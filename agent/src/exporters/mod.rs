@@ -1,1 +1,4 @@
-//! (being written)
+//! Ways out of the agent: pages that are pulled and notifications that are pushed. One file each.
+
+pub mod prometheus;
+pub mod webhook;

@@ -1,1 +1,223 @@
-//! (being written)
+//! Flows: payload chunks and connection events to exchanges.
+//!
+//! `table` (connections by cookie, bounded) → `flow` (one connection) → `stream` (order, gaps) → `session` (parser of
+//! `protocols`) → `pair` (request to response). Pure: time comes with the records or from [`Flows::tick`]. Everything
+//! is bounded by [`Config`]; whatever is given up is counted by reason in [`Counts`] and every byte in one
+//! [`Visibility`]. Does not link exchanges to each other.
+
+mod counts;
+mod flow;
+mod pair;
+mod session;
+mod stream;
+mod table;
+
+use std::collections::VecDeque;
+
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie};
+use crate::model::exchange::Exchange;
+use crate::model::payload::PayloadChunk;
+use crate::protocols::{self, Dialect, Limits, REGISTRY};
+use crate::section::Interval;
+
+pub use counts::{Counts, Visibility};
+pub use flow::FlowState;
+
+use counts::Ledger;
+use flow::Flow;
+use session::{Context, Ending};
+use table::Table;
+
+crate::section! {
+    /// Tracking of connections.
+    pub struct Config {
+        /// Connections tracked at once; one more and one that was quiet is given up.
+        pub connections: usize = 16_384,
+        /// Sends or receives of one stream that wait for one before them.
+        pub segments_per_stream: usize = 256,
+        /// Captured bytes of one stream that wait.
+        pub held_bytes_per_stream: usize = 1_048_576,
+        /// Bytes that wait or are kept on all connections together; who has more than an equal share gives back.
+        pub held_bytes: usize = 67_108_864,
+        /// Requests in flight on one connection.
+        pub pending_per_connection: usize = 1024,
+        /// Longest head of a message, in bytes.
+        pub head_bytes: usize = 65_536,
+        /// How long bytes wait for those before them, and answers for their request.
+        pub reorder_wait: Interval = Interval::millis(100),
+        /// A request without an answer, or an answer that stopped, is given up after this time.
+        pub request_timeout: Interval = Interval::secs(60),
+    }
+    sections {
+        /// What the parsers of each protocol do.
+        pub protocols: protocols::Config,
+    }
+}
+
+/// Connections looked at per tick for requests that take too long.
+const SCAN_PER_TICK: usize = 1024;
+/// Waiting connections looked at per tick.
+const DUE_PER_TICK: usize = 4096;
+
+/// All tracked connections.
+pub struct Flows {
+    config: Config,
+    dialects: Vec<Option<Box<dyn Dialect>>>,
+    table: Table<Flow>,
+    /// Connections that wait for something, by the time at which they have waited enough.
+    due: VecDeque<(u64, Cookie)>,
+    scan: usize,
+    held_bytes: usize,
+    counts: Counts,
+    ledger: Ledger,
+}
+
+impl Flows {
+    pub fn new(config: Config) -> Self {
+        let dialects = REGISTRY.iter().map(|row| row.dialect.map(|open| open(&config.protocols))).collect();
+        Self {
+            dialects,
+            table: Table::new(config.connections),
+            due: VecDeque::new(),
+            scan: 0,
+            held_bytes: 0,
+            counts: Counts::default(),
+            ledger: Ledger::default(),
+            config,
+        }
+    }
+
+    /// Takes bytes of a connection.
+    pub fn payload(&mut self, chunk: PayloadChunk, out: &mut Vec<Exchange>) {
+        let (connection, ktime_ns) = (chunk.connection, chunk.ktime_ns);
+        self.admit(connection, out);
+        self.visit(connection.cookie, ktime_ns, out, |flow, config, cx| flow.payload(chunk, config, cx));
+    }
+
+    /// Takes an event of a connection's life.
+    pub fn connection(&mut self, event: &ConnEvent, out: &mut Vec<Exchange>) {
+        let (kind, ktime_ns) = (event.kind, event.ktime_ns);
+        if matches!(kind, ConnEventKind::Opened { .. }) {
+            self.admit(event.connection, out);
+        }
+        self.visit(event.connection.cookie, ktime_ns, out, |flow, config, cx| flow.event(kind, ktime_ns, config, cx));
+    }
+
+    /// Lets time pass: gaps that nobody fills, answers that do not come. Bounded work per call; call it every
+    /// 100 ms or so.
+    pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Exchange>) {
+        for _ in 0..DUE_PER_TICK {
+            match self.due.front() {
+                Some((due_ns, cookie)) if *due_ns <= now_ns => {
+                    let cookie = *cookie;
+                    self.due.pop_front();
+                    self.visit(cookie, now_ns, out, |flow, config, cx| {
+                        flow.queued = false;
+                        flow.advance(now_ns, false, config, cx);
+                    });
+                }
+                _ => break,
+            }
+        }
+        for _ in 0..SCAN_PER_TICK.min(self.table.places()) {
+            self.scan = if self.scan + 1 < self.table.places() { self.scan + 1 } else { 0 };
+            let Self { config, dialects, table, held_bytes, counts, ledger, .. } = self;
+            if let Some(flow) = table.at(self.scan) {
+                let before = flow.buffered_bytes();
+                flow.expire(now_ns, config, &mut context(config, dialects, counts, ledger, out));
+                *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
+            }
+        }
+    }
+
+    /// Tracked connections.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every outcome by reason since the start: exchanges whole and incomplete, messages refused, bytes given up.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Bytes by process and by how far they could be read, since the last call.
+    pub fn drain_visibility(&mut self, each: impl FnMut(u32, Visibility, u64)) {
+        self.ledger.drain(each);
+    }
+
+    /// The state of at most `limit` connections.
+    pub fn snapshot(&self, limit: usize) -> Vec<FlowState> {
+        self.table.values().take(limit).map(Flow::state).collect()
+    }
+
+    /// Makes sure that the connection is tracked.
+    fn admit(&mut self, connection: Connection, out: &mut Vec<Exchange>) {
+        if self.table.get(connection.cookie).is_some() {
+            return;
+        }
+        if let Some(evicted) = self.table.insert(connection.cookie, Flow::new(connection)) {
+            self.counts.add("connection_evicted", 1);
+            self.end(evicted, Ending::Evicted, out);
+        }
+    }
+
+    /// Does something with a tracked connection and settles the accounts afterwards.
+    fn visit(
+        &mut self,
+        cookie: Cookie,
+        now_ns: u64,
+        out: &mut Vec<Exchange>,
+        act: impl FnOnce(&mut Flow, &Config, &mut Context<'_>),
+    ) {
+        let Self { config, dialects, table, due, held_bytes, counts, ledger, .. } = self;
+        let Some(flow) = table.get(cookie) else { return };
+        let before = flow.buffered_bytes();
+        let mut cx = context(config, dialects, counts, ledger, out);
+        act(flow, config, &mut cx);
+        *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
+        // Only who has more than an equal share gives back: the sum stays below twice the bound.
+        let share_bytes = config.held_bytes / config.connections.max(1);
+        if *held_bytes > config.held_bytes && flow.buffered_bytes() > share_bytes {
+            let before = flow.buffered_bytes();
+            flow.squeeze(share_bytes, config, &mut cx);
+            *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
+        }
+        if let Some(ending) = flow.ended(now_ns, config) {
+            if let Some(flow) = self.table.remove(cookie) {
+                self.end(flow, ending, out);
+            }
+        } else if flow.waits() && !flow.queued && due.len() < 2 * config.connections {
+            // A connection that closed may still have its place; one that finds none comes with its next record.
+            flow.queued = true;
+            due.push_back((now_ns.saturating_add(config.reorder_wait.as_ns()), cookie));
+        }
+    }
+
+    fn end(&mut self, flow: Flow, ending: Ending, out: &mut Vec<Exchange>) {
+        self.held_bytes = self.held_bytes.saturating_sub(flow.buffered_bytes());
+        let Self { config, dialects, counts, ledger, .. } = self;
+        flow.end(ending, config, &mut context(config, dialects, counts, ledger, out));
+    }
+}
+
+fn context<'a>(
+    config: &Config,
+    dialects: &'a mut [Option<Box<dyn Dialect>>],
+    counts: &'a mut Counts,
+    ledger: &'a mut Ledger,
+    out: &'a mut Vec<Exchange>,
+) -> Context<'a> {
+    Context {
+        dialects,
+        counts,
+        ledger,
+        out,
+        pending_limit: config.pending_per_connection,
+        limits: Limits { head_bytes: config.head_bytes },
+        now_ns: 0,
+    }
+}

@@ -1,1 +1,12 @@
-//! (being written)
+//! Who is who on this host: process names, containers, cgroups and network namespaces, out of procfs and cgroupfs.
+//!
+//! Everything takes the root of procfs as a parameter, so tests run against a directory they made.
+
+pub mod cgroup;
+pub mod container;
+pub mod glob;
+pub mod names;
+pub mod netns;
+mod ports;
+pub mod procfs;
+mod service;

@@ -1,1 +1,31 @@
-//! (being written)
+//! From measurements to samples: our own table of series, the agent's account of itself, and the registry
+//! that knows every definition.
+//!
+//! Sources (kernel maps, the table, health) are asked at each scrape and each rule evaluation by
+//! [`gather`]; nothing is pushed. Cost of a scrape is one clone of each series' label values.
+//! It does not format: that is `exporters`.
+
+mod gather;
+mod health;
+mod process;
+mod registry;
+mod requests;
+mod table;
+
+pub use crate::model::spelling::prometheus_name;
+pub use gather::gather;
+pub use health::{BuildInfo, HealthSource};
+pub use process::ProcessSource;
+pub use registry::{OWN, check_definitions};
+pub use requests::{INCOMPLETE_EXCHANGES, record_exchange};
+pub use table::Table;
+
+crate::section! {
+    /// The table of series that are observed in the agent (requests, exits, bytes by visibility).
+    pub struct Config {
+        /// Label sets per metric. What is above goes to one series with `otel_metric_overflow="true"`.
+        pub series_limit: usize = 2000,
+        /// A series that saw nothing for this long is forgotten; should it return, it starts from zero.
+        pub ttl: crate::section::Interval = crate::section::Interval::secs(3600),
+    }
+}

@@ -12,6 +12,8 @@ pub enum Incomplete {
     Gap,
     /// A message head longer than the parser's bound.
     HeadTooLong,
+    /// The other message was there and could not be parsed.
+    Malformed,
     /// No response within the protocol's timeout.
     Timeout,
     /// The table was full and the connection was evicted.
@@ -24,6 +26,7 @@ impl Incomplete {
             Self::Joined => "joined",
             Self::Gap => "gap",
             Self::HeadTooLong => "head_too_long",
+            Self::Malformed => "malformed",
             Self::Timeout => "timeout",
             Self::Evicted => "evicted",
         }

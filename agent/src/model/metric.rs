@@ -51,6 +51,7 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub metric: &'static Metric,
+    /// Empty although the metric has labels: the series that took what was above the cardinality limit.
     pub labels: LabelValues,
     pub value: Value,
 }

@@ -6,9 +6,11 @@
 pub mod alert;
 pub mod attributes;
 pub mod connection;
+pub mod display;
 pub mod exchange;
 pub mod metric;
 pub mod payload;
 pub mod probe;
 pub mod process;
 pub mod span;
+pub mod spelling;

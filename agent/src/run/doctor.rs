@@ -112,8 +112,8 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
         state,
         reason,
         verified_instructions: 0,
-        runs: 0,
-        run_ns: 0,
+        runs: None,
+        run_ns: None,
     }
 }
 

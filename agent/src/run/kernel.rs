@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use seismo_common::counter::{DROPS, RECORDS_OBSERVED, RECORDS_SUBMITTED};
+use seismo_common::counter::{
+    DROPS, PAYLOAD_DROPPED_BYTES, RECORDS_OBSERVED, RECORDS_SUBMITTED, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+};
 use seismo_common::drops::DROP_NAMES;
 
 use crate::bpf::counts::Counts;
@@ -28,6 +30,20 @@ impl Source for KernelSource {
 }
 
 impl KernelSource {
+    /// The kernel side of the record path by name: observed, submitted, bytes of dropped records, drops by reason.
+    pub fn lanes(&self) -> Vec<(&'static str, u64)> {
+        let Some(lanes) = self.counts.lanes("COUNTERS") else { return Vec::new() };
+        let named = [
+            ("observed", RECORDS_OBSERVED),
+            ("submitted", RECORDS_SUBMITTED),
+            ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
+            ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
+            ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
+        ];
+        let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
+        named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()
+    }
+
     /// Brings the `observed` stage up to date. Drops are read with the totals, in one lookup: the sums agree.
     pub fn account(&self) {
         let Some(lanes) = self.counts.lanes("COUNTERS") else { return };

@@ -1,1 +1,7 @@
-//! (being written)
+//! Traces: exchanges to spans, and spans to their parents.
+//!
+//! `assemble` names a span and gives it ids that the other end of the connection computes too; `link` sets a parent
+//! where that parent is known to be exported. Pure: time is a parameter.
+
+pub mod assemble;
+pub mod link;

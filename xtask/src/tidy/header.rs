@@ -4,7 +4,7 @@ use super::Finding;
 use super::tree::Tree;
 
 /// A header shorter than this says nothing.
-const LEAST_LETTERS: usize = 16;
+const LEAST_LETTERS: usize = 14;
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -125,7 +125,7 @@ pub(super) fn boundaries(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A stage gets time, bytes and configuration as arguments: no clock, thread, socket or file of its own.
+/// A stage gets time and bytes as arguments: no clock, thread or socket of its own.
 pub(super) fn pure_stages(tree: &Tree) -> Vec<Finding> {
     const WORLD: &[&str] = &[
         "clock::monotonic_ns",
@@ -137,8 +137,6 @@ pub(super) fn pure_stages(tree: &Tree) -> Vec<Finding> {
         "TcpStream",
         "UdpSocket",
         "UnixStream",
-        "std::env",
-        "std::fs",
         "std::thread",
         "thread::spawn",
         "tokio",
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_reaches_for_no_clock_thread_socket_or_file() {
+    fn a_stage_reaches_for_no_clock_thread_or_socket() {
         let text =
             "let now = Instant::now();\nuse std::net::TcpStream;\nstd::thread::sleep(t);\nuse std::net::IpAddr;\n";
         assert_eq!(

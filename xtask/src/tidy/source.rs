@@ -1,7 +1,7 @@
 //! A Rust file as the rules see it: its lines with comments and literals blanked, and which of them are test code.
 //!
-//! Test code is what follows `#[cfg(test)]` (to the end of that item), files named `tests.rs` or `*_tests.rs`, and
-//! everything in the `tests` package. Not a parser: attributes on expressions and macros that build items are not
+//! Test code is what follows `#[cfg(test)]` (to the end of that item), the file of a module declared there, files named
+//! `tests.rs` or `*_tests.rs`, and everything in the `tests` package. Not a parser: attributes on expressions and macros that build items are not
 //! understood, which the rules can live with.
 
 use std::path::{Path, PathBuf};
@@ -38,6 +38,27 @@ impl Source {
             })
             .collect();
         Self { path, lines }
+    }
+
+    /// Paths (without extension) of the modules that are declared for tests only, as `#[cfg(test)] mod x;`.
+    pub(super) fn test_modules(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let stem = self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let folder = match stem {
+            "mod" | "lib" | "main" => self.path.parent().unwrap_or(Path::new("")).to_path_buf(),
+            _ => self.path.with_extension(""),
+        };
+        self.lines
+            .iter()
+            .filter(|line| line.test)
+            .filter_map(|line| line.code.trim().strip_prefix("mod ")?.strip_suffix(';'))
+            .map(move |name| folder.join(name))
+    }
+
+    /// The whole file is test code.
+    pub(super) fn mark_as_test(&mut self) {
+        for line in &mut self.lines {
+            line.test = true;
+        }
     }
 
     /// Lines that are shipped.
@@ -219,6 +240,15 @@ mod tests {
         );
         let tests: Vec<_> = source.lines.iter().filter(|line| line.test).map(|line| line.number).collect();
         assert_eq!(tests, [2, 3, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn modules_declared_for_tests_are_named_with_their_place() {
+        let text = "#[cfg(test)]\nmod cases;\nmod eval;\n";
+        for (path, module) in [("a/mod.rs", "a/cases"), ("a/b.rs", "a/b/cases"), ("a/lib.rs", "a/cases")] {
+            let source = Source::new(PathBuf::from(path), text);
+            assert_eq!(source.test_modules().collect::<Vec<_>>(), [Path::new(module)], "{path}");
+        }
     }
 
     #[test]

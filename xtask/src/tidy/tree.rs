@@ -49,6 +49,9 @@ impl Tree {
                 _ => {}
             }
         }
+        let tests: Vec<_> = tree.sources.iter().flat_map(Source::test_modules).collect();
+        let of_tests = |path: &Path| tests.iter().any(|module| path.with_extension("").starts_with(module));
+        tree.sources.iter_mut().filter(|source| of_tests(&source.path)).for_each(Source::mark_as_test);
         tree
     }
 

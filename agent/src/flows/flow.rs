@@ -1,0 +1,361 @@
+//! One tracked connection: its two streams, what protocol they carry, and when waiting for bytes is over.
+//!
+//! Undecided bytes are held until they tell the protocol; after [`MAX_ATTEMPTS`] turn-arounds that told nothing they
+//! are only counted. A hole, or an answer ahead of its request, is waited for until `reorder_wait` has passed on
+//! the records' own clock or the bounds of the configuration are reached. Does not pair and does not parse.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::connection::{ConnEventKind, Connection, Direction, Role};
+use crate::model::exchange::Incomplete;
+use crate::model::payload::PayloadChunk;
+use crate::protocols::{Detect, REGISTRY, Side};
+
+use super::Config;
+use super::counts::Visibility;
+use super::session::{Context, Ending, Session, Took};
+use super::stream::{Content, Piece, Segment, Stream};
+
+/// Turn-arounds at which a protocol is looked for.
+const MAX_ATTEMPTS: u8 = 32;
+/// Bytes that are looked at to tell a protocol.
+const DETECT_BYTES: usize = 768;
+
+enum Phase {
+    Undecided,
+    Session(Box<Session>),
+    Opaque,
+    Unknown,
+}
+
+/// State of a connection, for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowState {
+    pub cookie: u64,
+    pub local: String,
+    pub peer: String,
+    /// `client`, `server` or empty.
+    pub role: String,
+    /// Name of the protocol, `undecided`, `opaque` or `unknown`.
+    pub protocol: String,
+    pub exchanges: u64,
+    pub in_flight: usize,
+    /// Bytes that wait or are kept.
+    pub buffered_bytes: usize,
+    /// Stream positions up to which both streams were read; the low 32 bits are sequence numbers.
+    pub send_position: Option<u64>,
+    pub receive_position: Option<u64>,
+    pub last_ktime_ns: u64,
+}
+
+pub struct Flow {
+    connection: Connection,
+    handshake: Option<Role>,
+    phase: Phase,
+    send: Lane,
+    receive: Lane,
+    last_direction: Option<Direction>,
+    /// Latest time of any record of the connection.
+    now_ns: u64,
+    attempts: u8,
+    /// Bytes went by before the protocol was known.
+    joined: bool,
+    closing: Option<Ending>,
+    /// A place in the queue of those to be looked at again is taken.
+    pub queued: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    stream: Stream,
+    blocked_since_ns: Option<u64>,
+}
+
+impl Flow {
+    pub fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            handshake: None,
+            phase: Phase::Undecided,
+            send: Lane::default(),
+            receive: Lane::default(),
+            last_direction: None,
+            now_ns: 0,
+            attempts: 0,
+            joined: false,
+            closing: None,
+            queued: false,
+        }
+    }
+
+    fn lane(&mut self, direction: Direction) -> &mut Lane {
+        match direction {
+            Direction::Send => &mut self.send,
+            Direction::Receive => &mut self.receive,
+        }
+    }
+
+    /// Takes a chunk and whatever it makes readable.
+    pub fn payload(&mut self, mut chunk: PayloadChunk, config: &Config, cx: &mut Context<'_>) {
+        let turned = self.last_direction != Some(chunk.direction);
+        self.last_direction = Some(chunk.direction);
+        let length = chunk.length as usize;
+        if chunk.data.len() > length {
+            cx.counts.add("captured_beyond_length", (chunk.data.len() - length) as u64);
+            chunk.data.truncate(length);
+        }
+        let lane = self.lane(chunk.direction);
+        let segment = Segment {
+            position: lane.stream.place(chunk.sequence),
+            length: u64::from(chunk.length),
+            data: chunk.data,
+            ktime_ns: chunk.ktime_ns,
+            tgid: chunk.tgid,
+            tid: chunk.tid,
+            turned,
+            whole: true,
+        };
+        let pushed = lane.stream.push(segment);
+        if let Err(early) = pushed {
+            cx.counts.add("early_bytes", early.length);
+            cx.ledger.add(early.tgid, Visibility::Lost, early.length);
+            if let Phase::Session(session) = &mut self.phase {
+                session.lose(Incomplete::Gap, cx);
+            }
+        }
+        self.advance(chunk.ktime_ns, false, config, cx);
+    }
+
+    /// Takes an event of the connection's life.
+    pub fn event(&mut self, kind: ConnEventKind, ktime_ns: u64, config: &Config, cx: &mut Context<'_>) {
+        match kind {
+            ConnEventKind::Opened { role } => self.handshake = Some(role),
+            ConnEventKind::Closed { error, .. } => {
+                self.closing = Some(Ending::Closed { error, ktime_ns });
+                self.advance(ktime_ns, false, config, cx);
+            }
+        }
+    }
+
+    /// Reads as far as the streams go. `force`: nothing is waited for any more.
+    pub fn advance(&mut self, now_ns: u64, force: bool, config: &Config, cx: &mut Context<'_>) {
+        self.now_ns = self.now_ns.max(now_ns);
+        cx.now_ns = self.now_ns;
+        // Requests first: answers wait for them.
+        let first = match &self.phase {
+            Phase::Session(session) => session.request_direction,
+            _ => Direction::Send,
+        };
+        let second = match first {
+            Direction::Send => Direction::Receive,
+            Direction::Receive => Direction::Send,
+        };
+        loop {
+            let mut progress = false;
+            for direction in [first, second] {
+                while self.step(direction, force, config, cx) {
+                    progress = true;
+                }
+            }
+            if !progress {
+                break;
+            }
+        }
+        for direction in [first, second] {
+            let overlap = self.lane(direction).stream.drain_overlap();
+            cx.counts.add("overlap_bytes", overlap);
+        }
+    }
+
+    /// Gives back memory: what waits is taken as it is; if that is not enough, what is in flight ends.
+    pub fn squeeze(&mut self, share_bytes: usize, config: &Config, cx: &mut Context<'_>) {
+        cx.counts.add("memory_limit", 1);
+        self.advance(self.now_ns, true, config, cx);
+        if let Phase::Session(session) = &mut self.phase
+            && session.buffered_bytes() > share_bytes
+        {
+            session.lose(Incomplete::Evicted, cx);
+        }
+    }
+
+    /// Ends what is in flight for too long.
+    pub fn expire(&mut self, now_ns: u64, config: &Config, cx: &mut Context<'_>) {
+        cx.now_ns = now_ns;
+        if let Phase::Session(session) = &mut self.phase {
+            session.expire(config.request_timeout.as_ns(), cx);
+        }
+    }
+
+    /// The last step: all bytes are read, all exchanges ended.
+    pub fn end(mut self, ending: Ending, config: &Config, cx: &mut Context<'_>) {
+        self.advance(self.now_ns, true, config, cx);
+        if let Phase::Session(session) = &mut self.phase {
+            session.end(ending, cx);
+        }
+    }
+
+    /// How the connection ended, once nothing more is to come. A closed socket can still be read by its owner, so
+    /// a client with requests in flight gets `reorder_wait` to read the answers.
+    pub fn ended(&self, now_ns: u64, config: &Config) -> Option<Ending> {
+        let ending = self.closing?;
+        let Ending::Closed { ktime_ns, .. } = ending else { return Some(ending) };
+        let waits = match &self.phase {
+            Phase::Session(session) => session.role() == Role::Client && session.in_flight() > 0,
+            _ => false,
+        };
+        (!waits || now_ns.saturating_sub(ktime_ns) >= config.reorder_wait.as_ns()).then_some(ending)
+    }
+
+    /// Whether time alone can change something soon.
+    pub fn waits(&self) -> bool {
+        self.closing.is_some() || self.send.blocked_since_ns.is_some() || self.receive.blocked_since_ns.is_some()
+    }
+
+    pub fn buffered_bytes(&self) -> usize {
+        let parser = match &self.phase {
+            Phase::Session(session) => session.buffered_bytes(),
+            _ => 0,
+        };
+        self.send.stream.held().1 + self.receive.stream.held().1 + parser
+    }
+
+    pub fn state(&self) -> FlowState {
+        let (protocol, role, exchanges, in_flight) = match &self.phase {
+            Phase::Session(session) => {
+                (session.protocol(), Some(session.role()), session.exchanges(), session.in_flight())
+            }
+            Phase::Undecided => ("undecided", self.handshake, 0, 0),
+            Phase::Opaque => ("opaque", self.handshake, 0, 0),
+            Phase::Unknown => ("unknown", self.handshake, 0, 0),
+        };
+        FlowState {
+            cookie: self.connection.cookie.0,
+            local: self.connection.local.to_string(),
+            peer: self.connection.peer.to_string(),
+            role: role.map_or("", |role| if role == Role::Client { "client" } else { "server" }).to_owned(),
+            protocol: protocol.to_owned(),
+            exchanges,
+            in_flight,
+            buffered_bytes: self.buffered_bytes(),
+            send_position: self.send.stream.position(),
+            receive_position: self.receive.stream.position(),
+            last_ktime_ns: self.now_ns,
+        }
+    }
+
+    /// One piece of one stream. `false`: nothing there, or it has to wait.
+    fn step(&mut self, direction: Direction, force: bool, config: &Config, cx: &mut Context<'_>) -> bool {
+        let now_ns = self.now_ns;
+        let wait_ns = config.reorder_wait.as_ns();
+        let lane = self.lane(direction);
+        let (segments, bytes) = lane.stream.held();
+        if segments == 0 {
+            lane.blocked_since_ns = None;
+            return false;
+        }
+        let waited = lane.blocked_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= wait_ns);
+        let expired =
+            force || waited || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        let took = match lane.stream.peek(expired) {
+            Some(piece) => self.show(direction, &piece, expired, cx).map(|took| (piece, took)),
+            None => None,
+        };
+        let lane = self.lane(direction);
+        let Some((piece, took)) = took else {
+            lane.blocked_since_ns.get_or_insert(now_ns);
+            return false;
+        };
+        if let Took::Bytes(bytes, visibility) = took {
+            lane.stream.take(bytes);
+            cx.ledger.add(piece.tgid, visibility, bytes);
+            let is_gap = matches!(piece.content, Content::Gap);
+            if is_gap {
+                cx.counts.add("gap_bytes", bytes);
+            }
+            // Who waited for the other side and got nothing does not wait again for each piece.
+            if !expired || is_gap {
+                lane.blocked_since_ns = None;
+            }
+        }
+        if let Phase::Session(session) = &mut self.phase {
+            let (opaque, hopeless) = (session.is_opaque(), session.is_hopeless());
+            if opaque || hopeless {
+                session.lose(Incomplete::Malformed, cx);
+                cx.counts.add(if opaque { "became_opaque" } else { "misjudged" }, 1);
+                self.phase = if opaque { Phase::Opaque } else { Phase::Unknown };
+            }
+        }
+        true
+    }
+
+    /// `None`: it has to wait.
+    fn show(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+        match &mut self.phase {
+            Phase::Session(session) => match session.read(session.side(direction), piece, expired, cx) {
+                Took::Blocked => None,
+                took => Some(took),
+            },
+            Phase::Opaque => Some(Took::Bytes(piece.length, unread(piece, Visibility::Opaque))),
+            Phase::Unknown => Some(Took::Bytes(piece.length, unread(piece, Visibility::UnknownProtocol))),
+            Phase::Undecided => self.decide(direction, piece, expired, cx),
+        }
+    }
+
+    fn decide(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+        let stream = &self.lane(direction).stream;
+        let begun = stream.is_begun();
+        let eligible = (piece.turned || !begun) && matches!(piece.content, Content::Bytes(_));
+        if eligible {
+            let prefix = stream.prefix(DETECT_BYTES);
+            let mut more = false;
+            for (row, protocol) in REGISTRY.iter().enumerate() {
+                let side = match (protocol.detect)(&prefix) {
+                    Detect::Request => Side::Request,
+                    Detect::Response => Side::Response,
+                    Detect::More => {
+                        more = true;
+                        continue;
+                    }
+                    Detect::No => continue,
+                };
+                let request_direction = match (side, direction) {
+                    (Side::Request, direction) => direction,
+                    (Side::Response, Direction::Send) => Direction::Receive,
+                    (Side::Response, Direction::Receive) => Direction::Send,
+                };
+                let fresh = self.handshake.is_some() && !self.joined;
+                if self.joined || (!fresh && side == Side::Response) {
+                    cx.counts.add("joined", 1);
+                }
+                self.phase = match cx.dialects.get(row) {
+                    Some(Some(dialect)) => {
+                        let parser = dialect.parser(cx.limits);
+                        let known = (side, fresh);
+                        let session = Session::new(self.connection, (row, protocol), parser, request_direction, known);
+                        Phase::Session(Box::new(session))
+                    }
+                    _ => Phase::Opaque,
+                };
+                return Some(Took::Nothing);
+            }
+            // The very first segment may have overtaken the one before it.
+            if !expired && (more || !begun) {
+                return None;
+            }
+            self.attempts = self.attempts.saturating_add(1);
+            if self.attempts >= MAX_ATTEMPTS {
+                cx.counts.add("protocol_unknown", 1);
+                self.phase = Phase::Unknown;
+            }
+        }
+        self.joined = true;
+        Some(Took::Bytes(piece.length, unread(piece, Visibility::UnknownProtocol)))
+    }
+}
+
+fn unread(piece: &Piece, visibility: Visibility) -> Visibility {
+    match piece.content {
+        Content::Gap => Visibility::Lost,
+        Content::Bytes(_) | Content::Missing => visibility,
+    }
+}

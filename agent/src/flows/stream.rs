@@ -1,0 +1,345 @@
+//! One direction of a connection: segments in any order in, pieces in stream order out.
+//!
+//! Segments are ordered by 64-bit position (whose low 32 bits are the TCP sequence number). What was moved but not
+//! captured comes out as [`Content::Missing`] with its exact size; what no record told of, once the wait for it is
+//! over, as [`Content::Gap`]. Bytes that came before are dropped and counted. Holds at most what its owner lets it:
+//! the owner asks for [`Stream::held`] and decides when a hole has lasted long enough.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+/// Positions begin here, so that a segment from before the first one seen has a position too.
+const ORIGIN: u64 = 1 << 32;
+
+/// One send or receive at its place.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub position: u64,
+    /// Bytes moved; `data` is what was captured of them, from the first on.
+    pub length: u64,
+    pub data: Bytes,
+    pub ktime_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    /// The connection's segment before this one went the other way, or there was none.
+    pub turned: bool,
+    /// Its first byte is the first of the operation.
+    pub whole: bool,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.position.saturating_add(self.length)
+    }
+
+    fn drop_front(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.length);
+        self.position += bytes;
+        self.length -= bytes;
+        self.data.advance(usize::try_from(bytes).unwrap_or(usize::MAX).min(self.data.len()));
+        self.whole &= bytes == 0;
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Content {
+    Bytes(Bytes),
+    /// Moved by the operation and not captured: its size and time are known.
+    Missing,
+    /// Between two operations: its size is known.
+    Gap,
+}
+
+/// The next bytes of a stream.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub content: Content,
+    pub position: u64,
+    pub length: u64,
+    /// Of the operation that moved it; for a gap, of the one before.
+    pub ktime_ns: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    /// Begins an operation after one the other way.
+    pub turned: bool,
+    /// Begins an operation.
+    pub starts: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// By position; no two overlap the bytes already taken.
+    held: VecDeque<Segment>,
+    held_bytes: usize,
+    /// Position of the next byte to hand out; `None` until one was.
+    next: Option<u64>,
+    /// Position of the first byte handed out.
+    start: u64,
+    /// End of the furthest segment: what sequence numbers are read relative to.
+    furthest: Option<u64>,
+    overlap_bytes: u64,
+    /// Time, process and thread of the last bytes handed out.
+    last: (u64, u32, u32),
+}
+
+impl Stream {
+    /// The position of a sequence number, the nearest to what was seen so far.
+    pub fn place(&self, sequence: u32) -> u64 {
+        match self.furthest {
+            None => ORIGIN | u64::from(sequence),
+            Some(furthest) => {
+                let distance = sequence.wrapping_sub(furthest as u32).cast_signed();
+                furthest.saturating_add_signed(i64::from(distance))
+            }
+        }
+    }
+
+    /// Takes a segment. `Err`: it begins before the first byte that was ever handed out, so the order in which
+    /// messages were read is not the order in which they were sent.
+    pub fn push(&mut self, mut segment: Segment) -> Result<(), Segment> {
+        if segment.length == 0 {
+            return Ok(());
+        }
+        self.furthest = Some(self.furthest.map_or(segment.end(), |furthest| furthest.max(segment.end())));
+        if let Some(next) = self.next {
+            if segment.position < self.start {
+                return Err(segment);
+            }
+            let old = next.saturating_sub(segment.position).min(segment.length);
+            self.overlap_bytes += old;
+            segment.drop_front(old);
+            if segment.length == 0 {
+                return Ok(());
+            }
+        }
+        self.held_bytes += segment.data.len();
+        let behind = self.held.iter().rev().take_while(|held| held.position > segment.position).count();
+        self.held.insert(self.held.len() - behind, segment);
+        self.untangle();
+        Ok(())
+    }
+
+    /// Two threads sent at once and the first read the position only after the second had sent: its segment lies
+    /// too far on by exactly the second's length. Then the hole in front, the overlap and the second are one size.
+    fn untangle(&mut self) {
+        let (Some(next), Some(first), Some(second)) = (self.next, self.held.front(), self.held.get(1)) else { return };
+        let hole = first.position.saturating_sub(next);
+        if hole > 0 && second.length == hole && second.end() == first.end() && first.length > hole {
+            if let Some(first) = self.held.front_mut() {
+                first.position -= hole;
+            }
+        }
+    }
+
+    /// The next piece. A hole is waited for unless `expired`.
+    pub fn peek(&self, expired: bool) -> Option<Piece> {
+        let front = self.held.front()?;
+        let next = self.next.unwrap_or(front.position);
+        if front.position > next {
+            let (ktime_ns, tgid, tid) = self.last;
+            return expired.then_some(Piece {
+                content: Content::Gap,
+                position: next,
+                length: front.position - next,
+                ktime_ns,
+                tgid,
+                tid,
+                turned: false,
+                starts: false,
+            });
+        }
+        let (content, length) = if front.data.is_empty() {
+            (Content::Missing, front.length)
+        } else {
+            (Content::Bytes(front.data.clone()), front.data.len() as u64)
+        };
+        Some(Piece {
+            content,
+            position: front.position,
+            length: length.min(front.length),
+            ktime_ns: front.ktime_ns,
+            tgid: front.tgid,
+            tid: front.tid,
+            turned: front.turned && front.whole,
+            starts: front.whole,
+        })
+    }
+
+    /// Hands out `bytes` of the piece that `peek` showed.
+    pub fn take(&mut self, bytes: u64) {
+        let Some(front) = self.held.front_mut() else { return };
+        let next = *self.next.get_or_insert_with(|| {
+            self.start = front.position;
+            front.position
+        });
+        if front.position > next {
+            self.next = Some(next + bytes.min(front.position - next));
+            return;
+        }
+        let before = front.data.len();
+        front.drop_front(bytes);
+        self.held_bytes -= before - front.data.len();
+        self.last = (front.ktime_ns, front.tgid, front.tid);
+        let next = front.position;
+        self.next = Some(next);
+        // Later segments may begin with bytes that were handed out now.
+        while let Some(front) = self.held.front_mut() {
+            let old = next.saturating_sub(front.position).min(front.length);
+            let before = front.data.len();
+            front.drop_front(old);
+            self.held_bytes -= before - front.data.len();
+            self.overlap_bytes += old;
+            if front.length > 0 {
+                break;
+            }
+            self.held.pop_front();
+        }
+    }
+
+    /// Captured bytes from the next position on, as far as they lie in one piece, at most `limit`.
+    pub fn prefix(&self, limit: usize) -> Vec<u8> {
+        let mut prefix = Vec::new();
+        let mut end = self.held.front().map_or(0, |front| self.next.unwrap_or(front.position));
+        for segment in &self.held {
+            if segment.position != end || prefix.len() >= limit {
+                break;
+            }
+            let room = limit - prefix.len();
+            prefix.extend_from_slice(segment.data.get(..room).unwrap_or(&segment.data));
+            if (segment.data.len() as u64) < segment.length {
+                break;
+            }
+            end = segment.end();
+        }
+        prefix
+    }
+
+    /// Segments and captured bytes that wait.
+    pub fn held(&self) -> (usize, usize) {
+        (self.held.len(), self.held_bytes)
+    }
+
+    /// Whether a byte was ever handed out.
+    pub fn is_begun(&self) -> bool {
+        self.next.is_some()
+    }
+
+    pub fn position(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Bytes that came twice, since the last call.
+    pub fn drain_overlap(&mut self) -> u64 {
+        std::mem::take(&mut self.overlap_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Content, Segment, Stream};
+    use bytes::Bytes;
+
+    fn segment(stream: &Stream, sequence: u32, data: &'static [u8], length: u64) -> Segment {
+        Segment {
+            position: stream.place(sequence),
+            length,
+            data: Bytes::from_static(data),
+            ktime_ns: 0,
+            tgid: 1,
+            tid: 1,
+            turned: false,
+            whole: true,
+        }
+    }
+
+    fn push(stream: &mut Stream, sequence: u32, data: &'static [u8]) {
+        let segment = segment(stream, sequence, data, data.len() as u64);
+        stream.push(segment).unwrap();
+    }
+
+    /// Everything that can be handed out: captured bytes, `_` for a missing and `?` for a lost byte.
+    fn read(stream: &mut Stream, expired: bool) -> String {
+        let mut text = String::new();
+        while let Some(piece) = stream.peek(expired) {
+            match piece.content {
+                Content::Bytes(bytes) => text.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Content::Missing => text.push_str(&"_".repeat(usize::try_from(piece.length).unwrap())),
+                Content::Gap => text.push_str(&"?".repeat(usize::try_from(piece.length).unwrap())),
+            }
+            stream.take(piece.length);
+        }
+        text
+    }
+
+    #[test]
+    fn swapped_segments_come_out_in_order_also_across_the_wrap() {
+        let mut stream = Stream::default();
+        push(&mut stream, u32::MAX - 1, b"abcd");
+        assert_eq!(read(&mut stream, false), "abcd");
+        push(&mut stream, 5, b"hi");
+        assert_eq!(read(&mut stream, false), "");
+        push(&mut stream, 2, b"efg");
+        assert_eq!(read(&mut stream, false), "efghi");
+        assert_eq!(stream.position().map(|position| position as u32), Some(7));
+        assert_eq!(stream.held(), (0, 0));
+    }
+
+    #[test]
+    fn before_anything_was_read_an_earlier_segment_is_the_beginning() {
+        let mut stream = Stream::default();
+        push(&mut stream, 0, b"world");
+        push(&mut stream, 0u32.wrapping_sub(6), b"hello ");
+        assert_eq!(read(&mut stream, false), "hello world");
+    }
+
+    #[test]
+    fn after_that_an_earlier_segment_is_refused() {
+        let mut stream = Stream::default();
+        push(&mut stream, 100, b"b");
+        assert_eq!(read(&mut stream, false), "b");
+        let early = segment(&stream, 99, b"a", 1);
+        assert!(stream.push(early).is_err());
+    }
+
+    #[test]
+    fn overlapping_bytes_come_out_once_and_are_counted() {
+        let mut stream = Stream::default();
+        push(&mut stream, 10, b"abcd");
+        push(&mut stream, 12, b"cdef");
+        push(&mut stream, 13, b"d");
+        assert_eq!(read(&mut stream, false), "abcdef");
+        push(&mut stream, 10, b"abcdefgh");
+        assert_eq!(read(&mut stream, false), "gh");
+        assert_eq!(stream.drain_overlap(), 2 + 1 + 6);
+    }
+
+    #[test]
+    fn two_senders_whose_positions_crossed_are_put_right() {
+        for swapped in [false, true] {
+            let mut stream = Stream::default();
+            push(&mut stream, 0, b"-");
+            assert_eq!(read(&mut stream, false), "-");
+            // First sent six bytes, second three; the first read the position after both.
+            let mut sends: [(u32, &'static [u8]); 2] = [(4, b"FIRST!"), (7, b"two")];
+            if swapped {
+                sends.reverse();
+            }
+            for (sequence, data) in sends {
+                push(&mut stream, sequence, data);
+            }
+            assert_eq!(read(&mut stream, false), "FIRST!two");
+            assert_eq!(stream.drain_overlap(), 0);
+        }
+    }
+
+    #[test]
+    fn missing_bytes_and_gaps_have_their_exact_size() {
+        let mut stream = Stream::default();
+        let cut = segment(&stream, 0, b"ab", 5);
+        stream.push(cut).unwrap();
+        push(&mut stream, 9, b"z");
+        assert_eq!(read(&mut stream, false), "ab___");
+        assert_eq!(read(&mut stream, true), "????z");
+    }
+}

@@ -1,0 +1,271 @@
+//! `seismo run`: starts everything in an order in which each refusal leaves nothing behind, and stops it in the order in
+//! which nothing on its way is lost.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use seismo_common::config::Settings;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::alerting::Alerting;
+use super::kernel::KernelSource;
+use super::pages::RunningAgent;
+use super::pipeline::{Parts, Pipeline, View};
+use super::scope::{self, ScopeKeeper};
+use super::screen::Picture;
+use super::{RunOptions, doctor, enabled};
+use crate::api::{Api, server};
+use crate::bpf::counts::Counts;
+use crate::bpf::decode::Batch;
+use crate::bpf::drain;
+use crate::bpf::loader::{self, Attach, Programs};
+use crate::bpf::plan;
+use crate::bpf::support::Facts;
+use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
+use crate::cli::logger;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::flows::Flows;
+use crate::health::{Health, ProbeState};
+use crate::host::names::Names;
+use crate::host::procfs::Procfs;
+use crate::metrics::{BuildInfo, HealthSource, ProcessSource, Table};
+use crate::model::metric::Source;
+use crate::model::probe::FamilySpec;
+use crate::probes::FAMILIES;
+use crate::store::spans::Spans;
+use crate::traces::link::Links;
+use crate::tui::Screen;
+
+const PROC: &str = "/proc";
+/// How often program states and idle series are looked after, and the screen is drawn.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Programs in the kernel with the thread that drains their records.
+pub struct RunningKernel {
+    programs: Programs,
+    drain: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    pub batches: Receiver<Batch>,
+    pub counts: Counts,
+    pub scope: ScopeKeeper,
+    pub health: Arc<Health>,
+    pub families: Vec<&'static FamilySpec>,
+    /// Keeps run statistics on.
+    _stats: Option<std::os::fd::OwnedFd>,
+}
+
+/// Facts → plan → act, then capabilities are dropped and the drain thread starts.
+pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
+    let proc = Procfs::new(PROC);
+    let resolved = scope::resolve(&config.scope, &proc)?;
+    if resolved.is_empty() {
+        log::info!("no scope: requests are not looked at; --scope says whose payload may be read");
+    }
+    let facts = Facts::read(FAMILIES);
+    let obstacles = doctor::obstacles(&facts);
+    if !obstacles.is_empty() {
+        bail!("{} (seismo doctor tells more)", obstacles.join("; "));
+    }
+    let plan = plan::plan(&facts, FAMILIES, &enabled(&config.probes));
+    let settings = Settings {
+        capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
+        syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
+        drop_every: config.capture.drop_one_in,
+        ..Settings::DEFAULT
+    };
+    let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
+    let ring_bytes = u32::try_from(config.capture.ring_bytes.0).context("capture.ring_bytes")?;
+    let loaded = loader::load(&facts, &plan, settings, ring_bytes, Attach::Yes)?;
+    let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
+
+    let health = Arc::new(Health::new());
+    let families = report(&health, &loaded.programs);
+    if families.is_empty() {
+        bail!("no probe family could be attached (seismo doctor tells why)");
+    }
+    capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
+
+    let (sender, batches) = sync_channel(QUEUE_BATCHES);
+    let stop = Arc::new(AtomicBool::new(false));
+    let drain = {
+        let (health, stop, interval) = (Arc::clone(&health), Arc::clone(&stop), config.capture.drain_interval.0);
+        std::thread::Builder::new()
+            .name("seismo-drain".to_owned())
+            .spawn(move || drain::run(loaded.ring, interval, &health, &sender, &stop))?
+    };
+    let programs = loaded.programs;
+    Ok(RunningKernel { programs, drain, stop, batches, counts: loaded.counts, scope, health, families, _stats: stats })
+}
+
+/// One start-up line per family that is not whole; the families that are attached.
+fn report(health: &Health, programs: &Programs) -> Vec<&'static FamilySpec> {
+    let statuses = programs.statuses();
+    let mut attached = Vec::new();
+    let mut active = Vec::new();
+    for family in FAMILIES {
+        let (state, reasons) = plan::family_state(family, &statuses);
+        match state {
+            ProbeState::Active | ProbeState::Degraded => attached.push(*family),
+            ProbeState::Disabled | ProbeState::Unsupported | ProbeState::Failed => {}
+        }
+        match state {
+            ProbeState::Active => active.push(family.name),
+            ProbeState::Disabled => {}
+            _ => log::warn!("probe family {} is {}: {}", family.name, state.name(), reasons.join("; ")),
+        }
+    }
+    log::info!("probe families active: {}", active.join(", "));
+    health.set_probes(statuses);
+    attached
+}
+
+impl RunningKernel {
+    /// Detaches everything, lets the drain thread empty the ring and waits for it.
+    pub fn stop(self) {
+        let Self { programs, drain, stop, .. } = self;
+        detach_and_drain(programs, drain, &stop);
+    }
+}
+
+/// Nothing new is written once the programs are gone, so the ring's end is reached.
+fn detach_and_drain(programs: Programs, drain: JoinHandle<()>, stop: &AtomicBool) {
+    drop(programs);
+    stop.store(true, Ordering::Release);
+    if drain.join().is_err() {
+        log::error!("the drain thread panicked");
+    }
+}
+
+/// Runs the agent until a signal or the duration ends it.
+pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
+    loader::limit_arenas();
+    let mut alerting = Alerting::new(&config, &options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(server::bind(config.listen.0))?;
+    let RunningKernel { programs, drain, stop, batches, counts, scope, health, families, _stats } =
+        start_kernel(&config)?;
+
+    let clock = Arc::new(Clock::new());
+    let table = Arc::new(Table::new(config.metrics.clone()));
+    let spans = Arc::new(Spans::new(config.spans.capacity));
+    let view = Arc::new(View::default());
+    let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
+    let pipeline = Pipeline::new(Parts {
+        names: Names::new(config.names.clone(), config.services.clone(), PROC),
+        scope,
+        flows: Flows::new(config.flows.clone()),
+        links: Links::new(config.links.clone()),
+        table: Arc::clone(&table),
+        spans: Arc::clone(&spans),
+        clock: Arc::clone(&clock),
+        health: Arc::clone(&health),
+        view: Arc::clone(&view),
+    });
+    let analysis = std::thread::Builder::new()
+        .name("seismo-pipeline".to_owned())
+        .spawn(move || pipeline.run(&batches))
+        .context("starting the pipeline")?;
+
+    // The kernel's counts come first: they bring the health that is read after them up to date.
+    let mut sources: Vec<Arc<dyn Source>> = vec![
+        Arc::clone(&kernel) as Arc<dyn Source>,
+        Arc::new(HealthSource(Arc::clone(&health))),
+        Arc::new(ProcessSource),
+        Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
+        Arc::clone(&table) as Arc<dyn Source>,
+    ];
+    sources.extend(alerting.sources());
+    let sources: Arc<[Arc<dyn Source>]> = sources.into();
+
+    let (stopping, stopped) = watch::channel(false);
+    let pages = Arc::new(RunningAgent {
+        sources: Arc::clone(&sources),
+        engine: alerting.engine(),
+        kernel: Arc::clone(&kernel),
+        view,
+        table: Arc::clone(&table),
+    });
+    let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
+    let mut programs = Some(programs);
+    let outcome = runtime.block_on(async {
+        let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
+        let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
+        health.set_ready(Ok(()));
+        log::info!("listening on http://{}", config.listen);
+        let picture = Picture::new(&config, Arc::clone(&sources), Arc::clone(&health), Arc::clone(&spans));
+        let housekeeping = async {
+            let mut screen = Screen::open();
+            if screen.is_some() {
+                logger::hold();
+            }
+            let mut every = tokio::time::interval(HOUSEKEEPING);
+            let mut picture = picture;
+            loop {
+                every.tick().await;
+                if let Some(programs) = &programs
+                    && config.probes.stats
+                {
+                    health.set_probes(programs.statuses_with_runs());
+                }
+                if analysis.is_finished() {
+                    return;
+                }
+                table.expire(crate::clock::monotonic_ns());
+                if let Some(shown) = &mut screen
+                    && shown.draw(&picture.take()).is_err()
+                {
+                    screen = None;
+                    logger::release();
+                }
+            }
+        };
+        let reason = tokio::select! {
+            reason = asked_to_stop(options.duration) => reason,
+            () = housekeeping => Ok("the pipeline ended"),
+        };
+        logger::release();
+        let began = Instant::now();
+        log::info!("stopping: {}", reason.as_deref().unwrap_or("no signals can be had"));
+        health.set_ready(Err("stopping".to_owned()));
+        if let Some(programs) = programs.take() {
+            detach_and_drain(programs, drain, &stop);
+        }
+        // The drain thread's end closes the queue: the pipeline finishes what is in it and ends.
+        let panicked = analysis.join().is_err();
+        kernel.account();
+        let told = stopping.send(true);
+        debug_assert!(told.is_ok(), "the API holds a receiver");
+        evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
+        serving.await.map_err(|error| anyhow!("API: {error}"))?;
+        log::info!("stopped after {} ms", began.elapsed().as_millis());
+        if panicked {
+            bail!("the pipeline panicked; what it had not stored is lost");
+        }
+        reason.map(|_| ())
+    });
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Waits for SIGTERM, SIGINT or the end of the duration; says which.
+async fn asked_to_stop(duration: Option<Duration>) -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let timer = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = timer => "the duration is over",
+    })
+}

@@ -1,0 +1,120 @@
+//! Alert rules at work: every interval the sources are gathered into the store of recent samples, the rules are stepped
+//! over it, and each change of state goes to the log and to the webhook.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::sync::watch;
+
+use super::RunOptions;
+use crate::alerts::{self, Config as AlertConfig, Engine};
+use crate::cli::WrongFile;
+use crate::clock;
+use crate::config::Config;
+use crate::exporters::webhook::{Sender, Webhook};
+use crate::metrics::gather;
+use crate::model::alert::Alert;
+use crate::model::metric::Source;
+use crate::store::Recent;
+
+/// How long notifications under way may take once the agent stops.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The rules, what they look at, and whom they tell.
+pub struct Alerting {
+    engine: Arc<Mutex<Engine>>,
+    store: Recent,
+    config: AlertConfig,
+    webhook: Option<(Sender, Webhook)>,
+    sources: Vec<Arc<dyn Source>>,
+    interval: Duration,
+}
+
+impl Alerting {
+    /// Reads the rule files; wrong ones are refused here, before anything starts.
+    pub fn new(config: &Config, options: &RunOptions) -> Result<Self> {
+        let mut alerts = config.alerts.clone();
+        alerts.rules.extend(options.rules.iter().map(|path| path.to_string_lossy().into_owned()));
+        if options.webhook.is_some() {
+            alerts.webhook.clone_from(&options.webhook);
+        }
+        let groups =
+            alerts::load(&alerts.rules, config.samples.history).map_err(|error| WrongFile(error.to_string()))?;
+        let shortest = groups.iter().filter_map(|group| group.interval_ms).min();
+        let store = Recent::new(config.samples.clone(), alerts::selectors(&groups));
+        let engine = Engine::new(groups, &alerts);
+        let webhook = alerts
+            .webhook
+            .as_deref()
+            .map(|url| Webhook::new(url, alerts.notification_queue))
+            .transpose()
+            .map_err(|error| WrongFile(format!("webhook: {error}")))?;
+        let mut sources: Vec<Arc<dyn Source>> = vec![engine.account(), store.account()];
+        if let Some((_, webhook)) = &webhook {
+            sources.push(webhook.account());
+        }
+        let interval = shortest
+            .and_then(|millis| u64::try_from(millis).ok())
+            .map_or(alerts.evaluation_interval.0, |millis| alerts.evaluation_interval.0.min(Duration::from_millis(millis)));
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval })
+    }
+
+    pub fn engine(&self) -> Arc<Mutex<Engine>> {
+        Arc::clone(&self.engine)
+    }
+
+    /// The rules' own metrics.
+    pub fn sources(&mut self) -> Vec<Arc<dyn Source>> {
+        std::mem::take(&mut self.sources)
+    }
+
+    /// Steps until the agent stops; then notifications under way get a short grace.
+    pub async fn run(self, sources: Arc<[Arc<dyn Source>]>, mut stopped: watch::Receiver<bool>) {
+        let Self { engine, mut store, config, webhook, interval, .. } = self;
+        let (sender, mut sending) = match webhook {
+            Some((sender, webhook)) => (Some(sender), Some(tokio::spawn(webhook.run()))),
+            None => (None, None),
+        };
+        let mut every = tokio::time::interval(interval);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                _ = stopped.wait_for(|stopped| *stopped) => break,
+            }
+            let (sources, engine) = (Arc::clone(&sources), Arc::clone(&engine));
+            // Gathering reads kernel maps: off the thread that serves.
+            let stepped = tokio::task::spawn_blocking(move || {
+                let now_ms = i64::try_from(clock::wall_ns() / 1_000_000).unwrap_or(i64::MAX);
+                store.append(now_ms, &gather(&sources));
+                let mut changes = Vec::new();
+                engine.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms, &store, &mut changes);
+                (store, changes)
+            })
+            .await;
+            match stepped {
+                Ok((kept, changes)) => {
+                    store = kept;
+                    notify(&changes, sender.as_ref(), &config);
+                }
+                Err(error) => {
+                    log::error!("alert rules stopped: {}", anyhow!(error));
+                    break;
+                }
+            }
+        }
+        drop(sender);
+        if let Some(sending) = &mut sending
+            && tokio::time::timeout(GRACE, sending).await.is_err()
+        {
+            log::warn!("notifications were still waiting for the webhook");
+        }
+    }
+}
+
+fn notify(changes: &[Alert], sender: Option<&Sender>, config: &AlertConfig) {
+    let Some(sender) = sender else { return };
+    for body in changes.iter().filter_map(|alert| alerts::payload(alert, config)) {
+        sender.send(body);
+    }
+}

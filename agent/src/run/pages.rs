@@ -1,0 +1,67 @@
+//! What the API shows of the running agent: the sources' samples, the rules, the flow table, the kernel's counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+
+use super::kernel::KernelSource;
+use super::pipeline::{View, WORKLOAD_BYTES};
+use crate::alerts::Engine;
+use crate::api::{Page, Pages};
+use crate::exporters::prometheus;
+use crate::metrics::{Table, gather};
+use crate::model::metric::{Source, Value as Measured};
+
+/// Handles to everything that a page reads.
+pub struct RunningAgent {
+    pub sources: Arc<[Arc<dyn Source>]>,
+    pub engine: Arc<Mutex<Engine>>,
+    pub kernel: Arc<KernelSource>,
+    pub view: Arc<View>,
+    pub table: Arc<Table>,
+}
+
+impl Pages for RunningAgent {
+    fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
+        let format = prometheus::negotiate(accept);
+        let body = prometheus::render(gather(&self.sources), format).map_err(|error| error.to_string())?;
+        Ok(Page { content_type: format.content_type().to_owned(), body })
+    }
+
+    fn rules(&self) -> Value {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).rules_json()
+    }
+
+    fn alerts(&self) -> Value {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).alerts_json()
+    }
+
+    fn flows(&self) -> Value {
+        let shown = self.view.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        json!({ "tracked": self.view.tracked.load(Ordering::Relaxed), "connections": *shown })
+    }
+
+    fn workloads(&self) -> Value {
+        let mut samples = Vec::new();
+        self.table.collect(&mut samples);
+        let mut services: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for sample in samples.iter().filter(|sample| sample.metric == &WORKLOAD_BYTES) {
+            if let ([service, visibility], Measured::Count(bytes)) = (&sample.labels[..], &sample.value) {
+                services.entry(service.to_string()).or_default().insert(visibility.to_string(), (*bytes).into());
+            }
+        }
+        services
+            .into_iter()
+            .map(|(service, bytes)| json!({ "service.name": service, "bytes": bytes }))
+            .collect()
+    }
+
+    fn kernel(&self) -> Value {
+        self.kernel.account();
+        let lanes: Map<String, Value> =
+            self.kernel.lanes().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        Value::Object(lanes)
+    }
+}

@@ -1,0 +1,222 @@
+//! The analysis thread: batches of records → signals → exchanges → request metrics and spans.
+//!
+//! One thread, one owner for flows, names and scope: no lock on the way but the metric table's and the span ring's.
+//! Every record of a batch ends as passed or as dropped with a reason.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::bpf::decode::{Batch, Record};
+use crate::clock::{self, Clock};
+use crate::flows::{Counts, FlowState, Flows, Visibility};
+use crate::health::{Health, Stage};
+use crate::host::names::Names;
+use crate::metrics::{Table, record_exchange};
+use crate::model::exchange::Exchange;
+use crate::model::metric::{Kind, Metric};
+use crate::model::process::Resources as _;
+use crate::model::span::Span;
+use crate::probes::{payload, process, tcp};
+use crate::run::scope::ScopeKeeper;
+use crate::store::spans::Spans;
+use crate::traces::assemble::{Wire, assemble};
+use crate::traces::link::Links;
+
+/// Time between looks at timeouts, when no records come.
+const TICK: Duration = Duration::from_millis(100);
+/// Connections shown by `/api/seismo/flows`.
+const SHOWN_FLOWS: usize = 1000;
+
+pub static WORKLOAD_BYTES: Metric = Metric {
+    name: "seismo.workload",
+    unit: "By",
+    kind: Kind::Counter,
+    description: "Bytes of connections in scope, by what could be seen of them",
+    labels: &["service.name", "visibility"],
+};
+pub static FLOW_EVENTS: Metric = Metric {
+    name: "seismo.flows.events",
+    unit: "{event}",
+    kind: Kind::Counter,
+    description: "What befell connections, messages and bytes on the way to a span, by reason",
+    labels: &["reason"],
+};
+pub static FLOWS_TRACKED: Metric = Metric {
+    name: "seismo.flows.tracked",
+    unit: "{connection}",
+    kind: Kind::Gauge,
+    description: "Connections in the flow table",
+    labels: &[],
+};
+
+/// What the API shows of the pipeline's inside; replaced at every tick while somebody may look.
+#[derive(Debug, Default)]
+pub struct View {
+    pub flows: Mutex<Vec<FlowState>>,
+    pub tracked: AtomicU64,
+}
+
+/// The stages behind the ring, and what they write to.
+pub struct Pipeline {
+    pub names: Names,
+    pub scope: ScopeKeeper,
+    pub flows: Flows,
+    pub links: Links,
+    pub table: Arc<Table>,
+    pub spans: Arc<Spans>,
+    pub clock: Arc<Clock>,
+    pub health: Arc<Health>,
+    pub view: Arc<View>,
+    exchanges: Vec<Exchange>,
+    finished: Vec<Span>,
+    /// Totals already added to the table.
+    shown: HashMap<&'static str, u64>,
+    next_tick_ns: u64,
+}
+
+/// The parts of a [`Pipeline`] that others make.
+pub struct Parts {
+    pub names: Names,
+    pub scope: ScopeKeeper,
+    pub flows: Flows,
+    pub links: Links,
+    pub table: Arc<Table>,
+    pub spans: Arc<Spans>,
+    pub clock: Arc<Clock>,
+    pub health: Arc<Health>,
+    pub view: Arc<View>,
+}
+
+impl Pipeline {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { names, scope, flows, links, table, spans, clock, health, view } = parts;
+        Self {
+            names,
+            scope,
+            flows,
+            links,
+            table,
+            spans,
+            clock,
+            health,
+            view,
+            exchanges: Vec::new(),
+            finished: Vec::new(),
+            shown: HashMap::new(),
+            next_tick_ns: 0,
+        }
+    }
+
+    /// Works until the drain thread is gone and its last batch is done.
+    pub fn run(mut self, batches: &Receiver<Batch>) {
+        loop {
+            match batches.recv_timeout(TICK) {
+                Ok(batch) => self.batch(&batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now_ns = clock::monotonic_ns();
+            if now_ns >= self.next_tick_ns {
+                self.next_tick_ns = now_ns + TICK.as_nanos() as u64;
+                self.tick(now_ns);
+            }
+        }
+        self.tick(clock::monotonic_ns());
+        self.links.flush(&mut self.finished);
+        self.store();
+    }
+
+    fn batch(&mut self, batch: &Batch) {
+        let mut passed = 0;
+        self.health.enter(Stage::Analyzed, batch.records);
+        for record in batch.iter() {
+            match record {
+                Ok(record) => {
+                    self.record(record);
+                    passed += 1;
+                }
+                Err(malformed) => self.health.lose(Stage::Analyzed, malformed.name(), 1),
+            }
+        }
+        self.health.pass(Stage::Analyzed, passed);
+    }
+
+    fn record(&mut self, record: Record) {
+        match record {
+            Record::Process(record) => {
+                if let Some(event) = process::event(&record) {
+                    self.names.process_event(&event);
+                    self.scope.process_event(&event);
+                }
+            }
+            Record::TcpState(record) => {
+                if let Some(event) = tcp::event(&record) {
+                    self.links.connection(&event);
+                    self.flows.connection(&event, &mut self.exchanges);
+                }
+            }
+            Record::Payload(record, data) => {
+                self.flows.payload(payload::chunk(&record, data), &mut self.exchanges);
+            }
+        }
+        self.finish_exchanges();
+    }
+
+    /// Exchanges to metrics and spans.
+    fn finish_exchanges(&mut self) {
+        if self.exchanges.is_empty() {
+            return;
+        }
+        self.health.enter(Stage::Stored, self.exchanges.len() as u64);
+        for exchange in self.exchanges.drain(..) {
+            let resource = self.names.resource(exchange.pid);
+            record_exchange(&self.table, &exchange, &resource);
+            let (wire, now_ns) = (Wire::of(&exchange), exchange.end_ns);
+            self.links.span(wire, assemble(exchange, resource, &self.clock), now_ns, &mut self.finished);
+        }
+        self.store();
+    }
+
+    fn store(&mut self) {
+        let count = self.finished.len() as u64;
+        for span in self.finished.drain(..) {
+            self.spans.push(span);
+        }
+        if count > 0 {
+            self.health.pass(Stage::Stored, count);
+        }
+    }
+
+    fn tick(&mut self, now_ns: u64) {
+        self.clock.refresh();
+        self.names.advance(now_ns);
+        self.flows.tick(now_ns, &mut self.exchanges);
+        self.finish_exchanges();
+        self.links.tick(now_ns, &mut self.finished);
+        self.store();
+        let (names, table) = (&mut self.names, &self.table);
+        self.flows.drain_visibility(|pid, visibility: Visibility, bytes| {
+            let resource = names.resource(pid);
+            table.add(&WORKLOAD_BYTES, &[&resource.service_name, visibility.name()], bytes);
+        });
+        self.show_counts();
+        self.table.set(&FLOWS_TRACKED, &[], self.flows.len() as f64);
+        self.view.tracked.store(self.flows.len() as u64, Ordering::Relaxed);
+        *self.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.flows.snapshot(SHOWN_FLOWS);
+    }
+
+    /// Adds to the table what the flows' own counters gained since the last time.
+    fn show_counts(&mut self) {
+        let counts: &Counts = self.flows.counts();
+        for (reason, total) in counts.iter() {
+            let shown = self.shown.entry(reason).or_default();
+            if total > *shown {
+                self.table.add(&FLOW_EVENTS, &[reason], total - *shown);
+                *shown = total;
+            }
+        }
+    }
+}

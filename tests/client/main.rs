@@ -1,0 +1,40 @@
+//! What the tests run inside their control group: small programs that do one thing an exact number of times
+//! and print what they did, so that a test can hold it against what the agent saw.
+//!
+//! `transfer PATH PORT` moves bytes by one system call · `http PORT PATH COUNT` asks over one connection ·
+//! `play` acts out a conversation from its input · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
+
+mod http;
+mod play;
+mod transfer;
+mod uring;
+mod work;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        ["transfer", path, port] => transfer::run(path, port.parse()?),
+        ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
+        ["play"] => play::run(),
+        ["getppid", count] => work::getppid(count.parse()?),
+        ["spawn", count] => work::spawn(count.parse()?),
+        ["refused", port, count] => work::refused(port.parse()?, count.parse()?),
+        ["spin", threads, millis] => work::spin(threads.parse()?, millis.parse()?),
+        _ => bail!("unknown arguments: {words:?}"),
+    }
+}

@@ -1,0 +1,15 @@
+//! The agent beside real servers and clients: what it counted and timed against what they logged themselves.
+//!
+//! Needs root (or what the agent itself needs), the packages of `cargo xtask setup --test`, and a build of the agent.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod alerts;
+mod conversations;
+mod nginx_counts;
+mod nginx_times;
+mod odd_bytes;
+mod page;
+mod scrape;
+mod scripted;
+mod shutdown;

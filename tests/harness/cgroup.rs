@@ -1,0 +1,72 @@
+//! A control group of one test: what the agent's scope names, so that it reads nobody else's bytes.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::wait;
+
+/// A version 2 control group below the one that the tests run in; removed when dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    pub fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("seismo-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = own()?.join(name);
+        fs::create_dir(&path).with_context(|| format!("the tests make control groups: {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file that a process writes `0` to in order to move itself in.
+    pub fn door(&self) -> Result<File> {
+        let file = self.path.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&file).with_context(|| file.display().to_string())
+    }
+
+    /// Processes in the group now.
+    pub fn pids(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            // SAFETY: kill takes no pointers; every process of this group was started by the test.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        // A group can be removed once its last process is reaped, which may take a moment.
+        let removed = wait::until("an empty control group", Duration::from_secs(5), || {
+            Ok(fs::remove_dir(&self.path).is_ok().then_some(()))
+        });
+        if removed.is_err() {
+            eprintln!("{} could not be removed", self.path.display());
+        }
+    }
+}
+
+/// The version 2 control group that this process is in.
+fn own() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let root = mounts.lines().find_map(mount_point).context("no version 2 control group hierarchy is mounted")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let place = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+    Ok(root.join(place))
+}
+
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    filesystem.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from)).flatten()
+}

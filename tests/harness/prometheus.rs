@@ -1,0 +1,55 @@
+//! A real Prometheus that scrapes the agent, and promtool's opinion of the agent's page.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process::Process;
+use crate::rig::{Rig, free_port};
+use crate::{http, programs};
+
+#[derive(Debug)]
+pub struct Prometheus {
+    pub process: Process,
+    port: u16,
+}
+
+impl Prometheus {
+    /// Starts outside the scope and scrapes `target` every second.
+    pub fn start(rig: &Rig, target: u16) -> Result<Self> {
+        let port = free_port()?;
+        let text = format!(
+            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: seismo\n    \
+             static_configs:\n      - targets: ['127.0.0.1:{target}']\n"
+        );
+        let mut command = Command::new(programs::find("prometheus")?);
+        command.arg("--config.file").arg(rig.file("prometheus.yml", &text)?);
+        command.arg("--storage.tsdb.path").arg(rig.dir().join("prometheus"));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=warn");
+        let mut process = rig.outside("prometheus", command)?;
+        let ready = || http::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200);
+        process.await_ready(Duration::from_secs(30), ready)?;
+        Ok(Self { process, port })
+    }
+
+    /// The value of an expression that yields one series; none if it yields nothing.
+    pub fn value(&self, expression: &str) -> Result<Option<f64>> {
+        let answer = http::get(self.port, &format!("/api/v1/query?query={}", http::encode(expression)))?.json()?;
+        let value = answer.pointer("/data/result/0/value/1").and_then(Value::as_str);
+        value.map(|text| text.parse().with_context(|| text.to_owned())).transpose()
+    }
+}
+
+/// What `promtool check metrics` says of a page; empty when it has nothing to object to.
+pub fn lint(rig: &Rig, page: &str) -> Result<String> {
+    let mut command = Command::new(programs::find("promtool")?);
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let mut process = rig.outside("promtool", command)?;
+    process.input()?.write_all(page.as_bytes())?;
+    let (status, _) = process.wait(Duration::from_secs(20))?;
+    let said = format!("{}{}", process.out(), process.err());
+    Ok(if status.success() { said } else { format!("{}: {said}", crate::process::describe(status)) })
+}

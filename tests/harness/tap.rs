@@ -1,0 +1,99 @@
+//! `seismo tap`: the payload records as the kernel programs wrote them, one JSON object a line.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process::Process;
+use crate::rig::Rig;
+use crate::{programs, wait};
+
+/// One record.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub tgid: u32,
+    pub cookie: u64,
+    /// `send` or `receive`.
+    pub direction: String,
+    pub sequence: u32,
+    pub length: u32,
+    /// Name of the system call in the thread's registers; empty if there is none.
+    pub syscall: String,
+    /// Why fewer bytes than `length` were captured.
+    pub cut: Vec<String>,
+    pub data: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Tap {
+    process: Process,
+}
+
+impl Tap {
+    pub fn start(rig: &Rig, scopes: &[String]) -> Result<Self> {
+        let mut command = Command::new(programs::seismo()?);
+        command.args(["tap", "--json", "--duration", "120s"]);
+        let own = vec![format!("cgroup={}", rig.cgroup().path().display())];
+        for scope in if scopes.is_empty() { &own } else { scopes } {
+            command.args(["--scope", scope]);
+        }
+        Ok(Self { process: rig.outside("tap", command)? })
+    }
+
+    /// Complete records so far.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let text = self.process.out();
+        let complete = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or(""));
+        complete.lines().map(|line| parse(line).with_context(|| format!("not a record: {line}"))).collect()
+    }
+
+    /// Runs `beacon` until a record shows that the programs are attached.
+    pub fn await_attached(&mut self, mut beacon: impl FnMut() -> Result<()>) -> Result<()> {
+        wait::until("the tap's first record", Duration::from_secs(30), || {
+            anyhow::ensure!(self.process.ended()?.is_none(), "the tap ended: {}", self.process.err());
+            beacon()?;
+            Ok((!self.records()?.is_empty()).then_some(()))
+        })
+    }
+
+    /// Waits until the records of a process cover `bytes`, and returns them.
+    pub fn of(&self, tgid: u32, direction: &str, bytes: usize) -> Result<Vec<Record>> {
+        let read = || {
+            let all = self.records()?;
+            Ok(all.into_iter().filter(|record| record.tgid == tgid && record.direction == direction).collect())
+        };
+        let enough = wait::until("all bytes of a transfer in the tap", Duration::from_secs(5), || {
+            let records: Vec<Record> = read()?;
+            let seen: usize = records.iter().map(|record| record.length as usize).sum();
+            Ok((seen >= bytes).then_some(records))
+        });
+        // What is missing is for the test to say.
+        enough.or_else(|_| read())
+    }
+}
+
+fn parse(line: &str) -> Result<Record> {
+    let json: Value = serde_json::from_str(line)?;
+    let number = |key: &str| json.get(key).and_then(Value::as_i64).with_context(|| key.to_owned());
+    let text = |key: &str| json.get(key).and_then(Value::as_str).with_context(|| key.to_owned());
+    let data = unhex(text("data_hex")?)?;
+    anyhow::ensure!(number("captured")? as usize == data.len(), "captured is not the length of the bytes");
+    Ok(Record {
+        tgid: number("tgid")?.try_into()?,
+        cookie: json.get("cookie").and_then(Value::as_u64).context("cookie")?,
+        direction: text("direction")?.to_owned(),
+        sequence: number("sequence")?.try_into()?,
+        length: number("length")?.try_into()?,
+        syscall: json.get("syscall").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        cut: serde_json::from_value(json.get("cut").context("cut")?.clone())?,
+        data,
+    })
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| Some(digit.to_digit(16)? as u8)).collect();
+    let digits = digits.context("not hexadecimal")?;
+    Ok(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+}

@@ -1,0 +1,17 @@
+//! The kernel programs against this kernel: what each hook saw and counted against what a small client did.
+//!
+//! Needs root (or what the agent itself needs) and a build of the agent; no server beyond the test's own.
+#![cfg(test)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bounds;
+mod capabilities;
+mod configuration;
+mod leftovers;
+mod payload;
+mod payload_rows;
+mod process;
+mod sched;
+mod scope;
+mod syscall;
+mod tcp;

@@ -1,0 +1,106 @@
+//! Plays operations on sockets into `Flows`: keeps sequence numbers and a clock, checks that every byte is accounted for.
+//!
+//! The clock moves 1 ms per operation. Nothing here knows a protocol.
+
+use bytes::Bytes;
+use seismo::flows::{Config, Flows};
+use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role};
+use seismo::model::exchange::Exchange;
+use seismo::model::payload::PayloadChunk;
+
+pub const MS: u64 = 1_000_000;
+
+/// One connection seen from one end.
+pub struct Script {
+    pub flows: Flows,
+    pub out: Vec<Exchange>,
+    pub now_ns: u64,
+    pub connection: Connection,
+    /// Sequence number of the next byte sent and received.
+    pub sequences: [u32; 2],
+    received: u64,
+}
+
+impl Script {
+    pub fn new(config: Config) -> Self {
+        Self {
+            flows: Flows::new(config),
+            out: Vec::new(),
+            now_ns: 1_000 * MS,
+            connection: Connection {
+                cookie: Cookie(7),
+                local: "10.0.0.2:8080".parse().unwrap(),
+                peer: "10.0.0.1:40000".parse().unwrap(),
+            },
+            // Both wrap soon.
+            sequences: [u32::MAX - 90, u32::MAX - 40],
+            received: 0,
+        }
+    }
+
+    /// As the client's end of the same connection.
+    pub fn at_client(mut self) -> Self {
+        std::mem::swap(&mut self.connection.local, &mut self.connection.peer);
+        self
+    }
+
+    pub fn event(&mut self, kind: ConnEventKind) {
+        let event = ConnEvent { connection: self.connection, ktime_ns: self.now_ns, kind };
+        self.flows.connection(&event, &mut self.out);
+    }
+
+    pub fn open(&mut self, role: Role) {
+        self.event(ConnEventKind::Opened { role });
+    }
+
+    pub fn close(&mut self, error: u32) {
+        self.event(ConnEventKind::Closed { retransmits: 0, error });
+        self.tick(1_000 * MS);
+    }
+
+    /// Lets time pass.
+    pub fn tick(&mut self, by_ns: u64) {
+        self.now_ns += by_ns;
+        self.flows.tick(self.now_ns, &mut self.out);
+    }
+
+    /// The chunk of an operation that moves `length` bytes of which `bytes` were captured. Delivers nothing.
+    pub fn operation(&mut self, direction: Direction, bytes: &[u8], length: usize) -> PayloadChunk {
+        self.now_ns += MS;
+        let length = u32::try_from(length).unwrap();
+        let sequence = &mut self.sequences[direction as usize];
+        let chunk = PayloadChunk {
+            connection: self.connection,
+            direction,
+            ktime_ns: self.now_ns,
+            tgid: 100,
+            tid: 101,
+            sequence: *sequence,
+            length,
+            data: Bytes::copy_from_slice(bytes),
+        };
+        *sequence = sequence.wrapping_add(length);
+        chunk
+    }
+
+    pub fn deliver(&mut self, chunk: PayloadChunk) {
+        self.received += u64::from(chunk.length);
+        self.flows.payload(chunk, &mut self.out);
+    }
+
+    pub fn play(&mut self, direction: Direction, bytes: &[u8]) {
+        let chunk = self.operation(direction, bytes, bytes.len());
+        self.deliver(chunk);
+    }
+
+    /// Every byte received, and every byte of every gap, was counted once. Call it when all connections are closed.
+    pub fn check_accounts(&mut self) {
+        assert_eq!(self.flows.len(), 0, "a connection is still tracked");
+        let mut visible = 0;
+        self.flows.drain_visibility(|_, _, bytes| visible += bytes);
+        let counts = self.flows.counts();
+        let expected = self.received + counts.get("gap_bytes") - counts.get("overlap_bytes");
+        let counts: Vec<_> = counts.iter().collect();
+        assert_eq!(visible, expected, "bytes do not add up: {counts:?}");
+    }
+}
