@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bench;
 mod build;
 mod check;
 mod demo;
@@ -37,6 +38,7 @@ enum Command {
     Tidy(tidy::Arguments),
     Verify(verify::Arguments),
     Gen(generate::Arguments),
+    Bench(bench::Arguments),
     Demo(demo::Arguments),
     /// A service of the demo's workload; the demo starts these itself.
     #[command(hide = true)]
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Tidy(arguments) => tidy::command(&arguments),
         Command::Verify(arguments) => verify::command(&arguments),
         Command::Gen(arguments) => generate::command(&arguments),
+        Command::Bench(arguments) => bench::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::DemoService(arguments) => demo::service::command(&arguments),
     };
