@@ -63,6 +63,9 @@ offsets! {
     net_inode = true "net": "ns.inum",
     tcp_write_seq = true "tcp_sock": "write_seq",
     tcp_copied_seq = true "tcp_sock": "copied_seq",
+    tcp_snd_nxt = false "tcp_sock": "snd_nxt",
+    /// Transmission time of the flight's start, and of the last segment acknowledged, µs (`net/ipv4/tcp_rate.c`).
+    tcp_first_tx = false "tcp_sock": "first_tx_mstamp",
     tcp_total_retrans = true "tcp_sock": "total_retrans",
 }
 

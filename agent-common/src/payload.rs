@@ -29,6 +29,10 @@ wire! {
     /// Fixed part of a payload record; `captured` bytes follow.
     pub struct PayloadRecord {
         pub header: RecordHeader,
+        /// `CLOCK_MONOTONIC` at which a send's last segment was handed to the network, ns (`tcp_sock.first_tx_mstamp`,
+        /// µs precision); 0 where that is not known. A sender that is preempted inside the call comes back late, so the
+        /// time of the hook can lie behind the peer's answer.
+        pub sent_ns: u64,
         /// Socket cookie (`sock_gen_cookie`): names the socket for the life of the boot.
         pub cookie: u64,
         /// TCP sequence number of the first byte: `write_seq` after the send, or `copied_seq` after the
@@ -58,4 +62,4 @@ wire! {
     }
 }
 
-const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 96);
+const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 104);

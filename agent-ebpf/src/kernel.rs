@@ -263,6 +263,19 @@ impl TcpSock {
         unsafe { load(self.0, offset!(tcp_copied_seq)) }
     }
 
+    /// When the bytes up to `write_seq` were handed to the network, ns; 0 if they were not all, or where it is not
+    /// known. A flight that began with an earlier send gives that one's time: userspace knows when that was.
+    #[inline(always)]
+    pub fn sent_ns(self) -> u64 {
+        if offset!(tcp_snd_nxt) == ABSENT || offset!(tcp_first_tx) == ABSENT {
+            return 0;
+        }
+        // SAFETY: as above.
+        let (next, first_us): (u32, u64) =
+            unsafe { (load(self.0, offset!(tcp_snd_nxt)), load(self.0, offset!(tcp_first_tx))) };
+        if next == self.write_sequence() { first_us * 1000 } else { 0 }
+    }
+
     /// Segments retransmitted over the connection's life.
     #[inline(always)]
     pub fn retransmits(self) -> u32 {

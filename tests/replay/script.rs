@@ -73,6 +73,7 @@ impl Script {
             connection: self.connection,
             direction,
             ktime_ns: self.now_ns,
+            began_ns: self.now_ns,
             tgid: 100,
             tid: 101,
             sequence: *sequence,

@@ -94,10 +94,9 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
     if setting!(drop_every) != 0 && injected() {
         return Err(INJECTED);
     }
-    let end = {
-        let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
-        if direction == SEND { tcp.write_sequence() } else { tcp.copied_sequence() }
-    };
+    let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
+    let (end, sent_ns) =
+        if direction == SEND { (tcp.write_sequence(), tcp.sent_ns()) } else { (tcp.copied_sequence(), 0) };
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(NO_SCRATCH)?;
     let registers = task.registers();
     let syscall = registers.syscall();
@@ -116,6 +115,7 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
     unsafe {
         (*scratch).record = PayloadRecord {
             header: emit::header(PAYLOAD, cut, total as u32),
+            sent_ns,
             // The helper gives the socket a cookie if it has none, which marks it as tracked for the tcp programs.
             cookie: bpf_get_socket_cookie(sock.0.cast_mut()),
             sequence: end.wrapping_sub(length),

@@ -101,12 +101,12 @@ mod tests {
 
     /// A payload record of `captured` bytes, as the kernel lays it out.
     fn payload(captured: u32) -> Vec<u8> {
-        let mut bytes = vec![0u8; 96 + captured as usize];
+        let mut bytes = vec![0u8; 104 + captured as usize];
         bytes[0..2].copy_from_slice(&PAYLOAD.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&(96 + captured).to_ne_bytes());
-        bytes[36..40].copy_from_slice(&captured.to_ne_bytes()); // length
-        bytes[40..44].copy_from_slice(&captured.to_ne_bytes()); // captured
-        bytes[96..].fill(b'x');
+        bytes[4..8].copy_from_slice(&(104 + captured).to_ne_bytes());
+        bytes[44..48].copy_from_slice(&captured.to_ne_bytes()); // length
+        bytes[48..52].copy_from_slice(&captured.to_ne_bytes()); // captured
+        bytes[104..].fill(b'x');
         bytes
     }
 
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(batch(whole[..end].to_vec()).iter().next(), Some(Err(Malformed::Length)), "cut at {end}");
         }
         let mut lies = payload(16);
-        lies[40..44].copy_from_slice(&17u32.to_ne_bytes());
+        lies[48..52].copy_from_slice(&17u32.to_ne_bytes());
         assert_eq!(batch(lies).iter().next(), Some(Err(Malformed::Length)));
         let mut unknown = payload(0);
         unknown[0] = 99;

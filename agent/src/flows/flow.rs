@@ -69,6 +69,8 @@ pub struct Flow {
 struct Lane {
     stream: Stream,
     blocked_since_ns: Option<u64>,
+    /// Time of the latest operation.
+    last_ns: u64,
 }
 
 impl Flow {
@@ -110,11 +112,14 @@ impl Flow {
             length: u64::from(chunk.length),
             data: chunk.data,
             ktime_ns: chunk.ktime_ns,
+            // A stamp from before this side's operation before belongs to that one.
+            began_ns: chunk.began_ns.clamp(lane.last_ns.min(chunk.ktime_ns), chunk.ktime_ns),
             tgid: chunk.tgid,
             tid: chunk.tid,
             turned,
             whole: true,
         };
+        lane.last_ns = lane.last_ns.max(chunk.ktime_ns);
         let pushed = lane.stream.push(segment);
         if let Err(early) = pushed {
             cx.counts.add("early_bytes", early.length);

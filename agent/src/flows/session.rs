@@ -279,7 +279,7 @@ impl Session {
                     false
                 }
             };
-            let (first_ns, last_ns, tid) = (piece.ktime_ns, piece.ktime_ns, piece.tid);
+            let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
             let facts = MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
             self.state(side).opening = Some(Opening { facts, pid: piece.tgid, overlapped });
             *self.tried(side) = Some(piece.position);

@@ -20,6 +20,8 @@ pub struct Segment {
     pub length: u64,
     pub data: Bytes,
     pub ktime_ns: u64,
+    /// When its first byte began to move, at most `ktime_ns`.
+    pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
     /// The connection's segment before this one went the other way, or there was none.
@@ -59,6 +61,8 @@ pub struct Piece {
     pub length: u64,
     /// Of the operation that moved it; for a gap, of the one before.
     pub ktime_ns: u64,
+    /// When that operation began to move bytes.
+    pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
     /// Begins an operation after one the other way.
@@ -143,6 +147,7 @@ impl Stream {
                 position: next,
                 length: front.position - next,
                 ktime_ns,
+                began_ns: ktime_ns,
                 tgid,
                 tid,
                 turned: false,
@@ -159,6 +164,7 @@ impl Stream {
             position: front.position,
             length: length.min(front.length),
             ktime_ns: front.ktime_ns,
+            began_ns: front.began_ns,
             tgid: front.tgid,
             tid: front.tid,
             turned: front.turned && front.whole,
@@ -246,6 +252,7 @@ mod tests {
             length,
             data: Bytes::from_static(data),
             ktime_ns: 0,
+            began_ns: 0,
             tgid: 1,
             tid: 1,
             turned: false,

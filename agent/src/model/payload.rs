@@ -10,6 +10,9 @@ pub struct PayloadChunk {
     pub direction: Direction,
     /// `CLOCK_MONOTONIC` when the operation had moved the bytes, ns.
     pub ktime_ns: u64,
+    /// When its first byte began to move, as far as that is known; at most `ktime_ns`. For a send this is when the
+    /// kernel handed it to the network: the sender itself may come back from the call later than the answer.
+    pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
     /// TCP sequence number of the first byte (wraps at 2^32).

@@ -31,6 +31,9 @@ static SKIPPED: Metric = Metric {
     labels: &["reason"],
 };
 
+/// A stamp older than this is of an earlier send.
+const MAX_SEND_NS: u64 = 1_000_000_000;
+
 const STRUCTS: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock"];
 
 pub static FAMILY: FamilySpec = FamilySpec {
@@ -66,12 +69,20 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
         },
         direction: if record.direction == SEND { Direction::Send } else { Direction::Receive },
         ktime_ns: record.header.ktime_ns,
+        began_ns: began_ns(record),
         tgid: record.tgid,
         tid: record.tid,
         sequence: record.sequence,
         length: record.length,
         data,
     }
+}
+
+/// Time of transmission, where it is known and can be that of this operation.
+fn began_ns(record: &PayloadRecord) -> u64 {
+    let (done, sent) = (record.header.ktime_ns, record.sent_ns);
+    // The kernel's stamp is in µs: it may round down, never up.
+    if sent != 0 && sent <= done && done - sent < MAX_SEND_NS { sent } else { done }
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

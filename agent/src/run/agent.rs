@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,6 +43,8 @@ use crate::store::spans::Spans;
 use crate::traces::link::Links;
 use crate::tui::Screen;
 
+/// How long the pipeline may work on what is queued once the agent stops.
+const STOP_GRACE: Duration = Duration::from_millis(1000);
 const PROC: &str = "/proc";
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -168,9 +170,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         health: Arc::clone(&health),
         view: Arc::clone(&view),
     });
+    let deadline_ns = Arc::new(AtomicU64::new(0));
     let analysis = std::thread::Builder::new()
         .name("seismo-pipeline".to_owned())
-        .spawn(move || pipeline.run(&batches))
+        .spawn({
+            let deadline_ns = Arc::clone(&deadline_ns);
+            move || pipeline.run(&batches, &deadline_ns)
+        })
         .context("starting the pipeline")?;
 
     // The kernel's counts come first: they bring the health that is read after them up to date.
@@ -234,6 +240,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let began = Instant::now();
         log::info!("stopping: {}", reason.as_deref().unwrap_or("no signals can be had"));
         health.set_ready(Err("stopping".to_owned()));
+        let grace_ns = u64::try_from(STOP_GRACE.as_nanos()).unwrap_or(u64::MAX);
+        deadline_ns.store(crate::clock::monotonic_ns() + grace_ns, Ordering::Relaxed);
         if let Some(programs) = programs.take() {
             detach_and_drain(programs, drain, &stop);
         }

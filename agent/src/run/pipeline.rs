@@ -30,6 +30,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// Connections shown by `/api/seismo/flows`.
 const SHOWN_FLOWS: usize = 1000;
 
+fn overdue(deadline_ns: &AtomicU64) -> bool {
+    let deadline_ns = deadline_ns.load(Ordering::Relaxed);
+    deadline_ns != 0 && clock::monotonic_ns() > deadline_ns
+}
+
 pub static WORKLOAD_BYTES: Metric = Metric {
     name: "seismo.workload",
     unit: "By",
@@ -110,10 +115,15 @@ impl Pipeline {
         }
     }
 
-    /// Works until the drain thread is gone and its last batch is done.
-    pub fn run(mut self, batches: &Receiver<Batch>) {
+    /// Works until the drain thread is gone and its last batch is done, or `deadline_ns` (`CLOCK_MONOTONIC`; 0: none yet)
+    /// has passed: what is still queued then is counted as lost.
+    pub fn run(mut self, batches: &Receiver<Batch>, deadline_ns: &AtomicU64) {
         loop {
             match batches.recv_timeout(TICK) {
+                Ok(batch) if overdue(deadline_ns) => {
+                    self.health.enter(Stage::Analyzed, batch.records);
+                    self.health.lose(Stage::Analyzed, "stopping", batch.records);
+                }
                 Ok(batch) => self.batch(&batch),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
