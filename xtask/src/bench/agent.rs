@@ -35,10 +35,9 @@ pub struct Program {
     pub state: String,
     #[serde(default)]
     pub reason: String,
-    #[serde(default)]
-    pub runs: u64,
-    #[serde(default)]
-    pub run_ns: u64,
+    /// Known only while the kernel keeps run statistics.
+    pub runs: Option<u64>,
+    pub run_ns: Option<u64>,
     #[serde(default)]
     pub verified_instructions: u64,
 }

@@ -18,7 +18,7 @@ use super::rig::Rig;
 use super::targets::{AgentCost, Workload};
 
 /// The thread that reads the ring, by its name.
-const CONSUMER: &str = "drain";
+const CONSUMER: &str = "seismo-drain";
 const STARTS: usize = 5;
 const SCRAPES: u32 = 10;
 const BATCHES: usize = 5;

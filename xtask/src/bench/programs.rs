@@ -5,6 +5,8 @@
 //! difference is only taken within a round.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -19,6 +21,8 @@ use super::targets::{ProgramCost, Workload};
 
 /// Below this a program did not run often enough for its average to mean much.
 const FEWEST_RUNS: u64 = 1000;
+/// The agent looks at the statistics once a second; the last burst must be in them.
+const REFRESH: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 5;
 const ROUNDS_QUICK: usize = 2;
 
@@ -81,6 +85,7 @@ fn programs(rig: &Rig, condition: Condition) -> Result<Vec<Program>> {
     for workload in workloads {
         rig.burst(workload)?;
     }
+    thread::sleep(REFRESH);
     let programs = agent.programs()?;
     rig.detach(agent)?;
     Ok(programs)
@@ -94,6 +99,10 @@ fn account(rounds: &[Round]) -> Programs {
     let every_call: Vec<Pair<'_>> = rounds.iter().map(|round| (&*round.every_call, &*round.empty)).collect();
     let mut lines = lines(&sampled, false);
     lines.extend(self::lines(&every_call, true).into_iter().filter(|line| line.probe == "syscall"));
+    // Half of a run's time or more is the statistics' own clock; the absolute targets are for a clock of 30 ns.
+    let empty: Vec<f64> = rounds.iter().flat_map(|round| &round.empty).filter_map(run_ns).collect();
+    let note =
+        Quartiles::of(&empty).map_or_else(String::new, |empty| format!("an empty program took {:.0} ns", empty.median));
     let rows = [
         (ProgramCost::SyscallSampled, &sampled, "syscall"),
         (ProgramCost::SyscallEveryCall, &every_call, "syscall"),
@@ -103,7 +112,7 @@ fn account(rounds: &[Round]) -> Programs {
         .into_iter()
         .filter_map(|(cost, pairs, family)| {
             let dearest = pairs.iter().filter_map(|pair| dearest_over_empty(*pair, family)).collect();
-            Some((cost, Measured::new(dearest)?))
+            Some((cost, Measured { note: note.clone(), ..Measured::new(dearest)? }))
         })
         .collect();
     Programs { lines, rows }
@@ -131,7 +140,8 @@ fn lines(pairs: &[Pair<'_>], every_call: bool) -> Vec<Line> {
 }
 
 fn run_ns(program: &Program) -> Option<f64> {
-    (program.runs >= FEWEST_RUNS).then(|| program.run_ns as f64 / program.runs as f64)
+    let runs = program.runs.filter(|runs| *runs >= FEWEST_RUNS)?;
+    Some(program.run_ns? as f64 / runs as f64)
 }
 
 fn over_empty((programs, empty): Pair<'_>, name: &str) -> Option<f64> {
@@ -158,8 +168,8 @@ mod tests {
             hook: hook.to_owned(),
             state: "active".to_owned(),
             reason: String::new(),
-            runs,
-            run_ns,
+            runs: Some(runs),
+            run_ns: Some(run_ns),
             verified_instructions: 100,
         }
     }
