@@ -1,7 +1,7 @@
 //! One connection whose protocol is known: pieces of both streams through its parser, requests to answers.
 //!
 //! Either side may be *lost*: bytes are missing where a message began or was framed. Then bytes are dropped until
-//! an operation after a turn-around begins with a message. Requests before missing bytes of the request stream
+//! an operation after a turn-around, and not right behind lost bytes, begins with a message. Requests before missing bytes of the request stream
 //! keep their answers (order is certain up to there); missing bytes of the response stream end every exchange in
 //! flight as incomplete. This relies on a turn-around with nothing in flight meaning that nothing is; a client seen
 //! to keep a window of requests open breaks that, and after a loss its connection is not paired again. A loss at the
@@ -99,6 +99,8 @@ pub struct Session {
     pairing: Pairing,
     overlapping: bool,
     opaque: bool,
+    /// No request was read since the request stream was joined or found again.
+    unproven: bool,
     /// A response was read: from here on a lost one shows as a gap.
     answered: bool,
     /// Requests were sent one by one before any response was seen: pipelined, or the first response was lost.
@@ -132,6 +134,7 @@ impl Session {
             pairing: Pairing::default(),
             overlapping: false,
             opaque: false,
+            unproven: !fresh,
             answered: false,
             uncertain: false,
             unasked_ns: 0,
@@ -340,28 +343,44 @@ impl Session {
     }
 
     fn begin_request(&mut self, request: Request, cx: &mut Context<'_>) {
-        let Some(open) = self.request.opening.take() else { return };
-        cx.counts.add("truncated_values", u64::from(request.truncated_values));
         let body = request.body;
+        if self.push_request(request, None, cx) {
+            self.begin_body(Side::Request, body, cx);
+        }
+    }
+
+    /// Puts the request that was opened in flight; `cut` says why the rest of it is not known. `false`: it is
+    /// not, and the stream is lost.
+    fn push_request(&mut self, request: Request, cut: Option<Incomplete>, cx: &mut Context<'_>) -> bool {
+        let Some(open) = self.request.opening.take() else { return false };
+        if self.unproven && !request.certain {
+            cx.counts.add("start_uncertain", 1);
+            self.lose_requests(Incomplete::Joined);
+            return false;
+        }
+        self.unproven = false;
+        cx.counts.add("truncated_values", u64::from(request.truncated_values));
         self.pairing.push(Pending {
             request,
             facts: open.facts,
             pid: open.pid,
-            ended: false,
-            incomplete: None,
+            ended: cut.is_some(),
+            incomplete: cut,
             overlapped: open.overlapped,
             answer: None,
         });
         if open.facts.first_ns <= self.unasked_ns {
             // Its answer may have gone by.
             cx.counts.add("request_after_its_response", 1);
-            return self.lose(Incomplete::Gap, cx);
+            self.lose(Incomplete::Gap, cx);
+            return false;
         }
         if self.pairing.len() > cx.pending_limit {
             cx.counts.add("pending_limit", 1);
-            return self.lose(Incomplete::Evicted, cx);
+            self.lose(Incomplete::Evicted, cx);
+            return false;
         }
-        self.begin_body(Side::Request, body, cx);
+        true
     }
 
     fn begin_response(&mut self, response: Response, cx: &mut Context<'_>) {
@@ -418,20 +437,12 @@ impl Session {
 
     /// The rest of the message that is being read will not be understood.
     fn lose_side(&mut self, side: Side, incomplete: Incomplete, cx: &mut Context<'_>) {
-        let known = self.parser.cut(side);
-        let opening = self.state(side).opening.take();
-        match (known, opening) {
-            (Some(Event::Request(request)), Some(open)) => self.pairing.push(Pending {
-                request,
-                facts: open.facts,
-                pid: open.pid,
-                ended: true,
-                incomplete: Some(incomplete),
-                overlapped: open.overlapped,
-                answer: None,
-            }),
+        match (self.parser.cut(side), self.state(side).opening) {
+            (Some(Event::Request(request)), _) => {
+                self.push_request(request, Some(incomplete), cx);
+            }
+            // Unasked it cannot be: without a request in flight no response is read.
             (Some(Event::Response(response)), Some(open)) => {
-                // Unasked cannot be: without a request in flight no response is read.
                 self.pairing.answer(response, open.facts);
             }
             (None, Some(_)) => cx.counts.add("head_cut", 1),
@@ -480,8 +491,9 @@ impl Session {
         };
         if side == Side::Request {
             let found = matches!(begins, Some(Detect::Request | Detect::More));
-            if found && piece.turned && self.pairing.is_empty() && !self.overlapping {
+            if found && piece.turned && !piece.after_gap && self.pairing.is_empty() && !self.overlapping {
                 self.request.lost = false;
+                self.unproven = true;
                 // Its answer is whatever response comes after it.
                 self.response = SideState::new(true);
                 self.parser.reset(Side::Response);
@@ -492,7 +504,7 @@ impl Session {
         match self.pairing.asked() {
             None if !expired && !self.request.lost => Took::Blocked,
             None => {
-                self.unasked_ns = self.unasked_ns.max(piece.ktime_ns);
+                self.unasked_ns = self.unasked_ns.max(piece.until_ns);
                 dropped
             }
             // The answer may be in it.

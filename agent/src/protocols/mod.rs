@@ -141,6 +141,8 @@ pub struct Request {
     /// What the parser must know when it reads the answer, in its own coding.
     pub hint: u8,
     pub body: Body,
+    /// It could not be the rest of another request. Where a stream was joined, only such a one is a beginning.
+    pub certain: bool,
     /// Values that were longer than what is kept.
     pub truncated_values: u32,
 }
