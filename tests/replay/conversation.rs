@@ -56,8 +56,12 @@ fn body() -> impl Strategy<Value = Body> {
 
 pub fn ask() -> impl Strategy<Value = Ask> {
     let method = prop_oneof![4 => Just("GET"), 2 => Just("POST"), 1 => Just("HEAD"), 1 => Just("PROPFIND")];
-    (method, body(), body(), any::<bool>())
-        .prop_map(|(method, request, response, interim)| Ask { method, request, response, interim })
+    (method, body(), body(), any::<bool>()).prop_map(|(method, request, response, interim)| Ask {
+        method,
+        request,
+        response,
+        interim,
+    })
 }
 
 pub fn order() -> impl Strategy<Value = Order> {

@@ -13,7 +13,8 @@ use seismo::traces::assemble::assemble;
 
 use crate::script::Script;
 
-const REQUEST: &[u8] = b"GET /user/12345/cart?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: wrk/4.2\r\nAccept: */*\r\n\r\n";
+const REQUEST: &[u8] =
+    b"GET /user/12345/cart?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: wrk/4.2\r\nAccept: */*\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.26\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Type: text/html\r\nContent-Length: 20\r\nConnection: keep-alive\r\n\r\n01234567890123456789";
 
 /// Time that this thread has had on a CPU: other tests run beside this one.
@@ -53,8 +54,7 @@ fn speed_of_a_head_byte_by_byte_is_linear() {
         head.extend_from_slice(b"\r\n\r\n");
         let mut script = Script::new(Config::default());
         script.open(Role::Server);
-        let chunks: Vec<_> =
-            head.chunks(1).map(|byte| script.operation(Direction::Receive, byte, 1)).collect();
+        let chunks: Vec<_> = head.chunks(1).map(|byte| script.operation(Direction::Receive, byte, 1)).collect();
         let start = Instant::now();
         for chunk in chunks {
             script.deliver(chunk);

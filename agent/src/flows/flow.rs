@@ -254,8 +254,7 @@ impl Flow {
             return false;
         }
         let waited = lane.blocked_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= wait_ns);
-        let expired =
-            force || waited || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        let expired = force || waited || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
         let took = match lane.stream.peek(expired) {
             Some(piece) => self.show(direction, &piece, expired, cx).map(|took| (piece, took)),
             None => None,

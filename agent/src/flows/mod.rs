@@ -7,6 +7,7 @@
 
 mod counts;
 mod flow;
+mod outcome;
 mod pair;
 mod session;
 mod stream;

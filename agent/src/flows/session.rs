@@ -9,9 +9,10 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{Body, Broken, Detect, Dialect, Event, Facts, Limits, Parser, Protocol, Request, Response, Side};
+use crate::protocols::{Body, Broken, Detect, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
+use super::outcome::{Place, conclude, outcome};
 use super::pair::{Pairing, Pending};
 use super::stream::{Content, Piece};
 
@@ -47,7 +48,10 @@ pub enum Took {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The socket closed at `ktime_ns` with this errno.
-    Closed { error: u32, ktime_ns: u64 },
+    Closed {
+        error: u32,
+        ktime_ns: u64,
+    },
     Evicted,
 }
 
@@ -58,7 +62,10 @@ enum Reading {
     /// A body whose end the parser finds.
     Framed,
     /// Body that nobody looks at; afterwards the message is over, or framing goes on.
-    Skip { left: u64, last: bool },
+    Skip {
+        left: u64,
+        last: bool,
+    },
     ToClose,
 }
 
@@ -275,8 +282,7 @@ impl Session {
                 }
             };
             let (first_ns, last_ns, tid) = (piece.ktime_ns, piece.ktime_ns, piece.tid);
-            let facts =
-                MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
+            let facts = MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
             self.state(side).opening = Some(Opening { facts, pid: piece.tgid, overlapped });
             *self.tried(side) = Some(piece.position);
         }
@@ -325,7 +331,9 @@ impl Session {
     /// Facts of the message that is being read.
     fn facts(&mut self, side: Side) -> Option<&mut MessageFacts> {
         match side {
-            Side::Request if self.request.opening.is_some() => self.request.opening.as_mut().map(|open| &mut open.facts),
+            Side::Request if self.request.opening.is_some() => {
+                self.request.opening.as_mut().map(|open| &mut open.facts)
+            }
             Side::Response if self.response.opening.is_some() => {
                 self.response.opening.as_mut().map(|open| &mut open.facts)
             }
@@ -566,46 +574,10 @@ impl Session {
 
     fn emit(&mut self, pending: Pending, failure: Option<&'static str>, end_ns: Option<u64>, cx: &mut Context<'_>) {
         let Some(Some(dialect)) = cx.dialects.get_mut(self.row) else { return };
-        let Pending { request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
-        let last_ns = answer.as_ref().map_or(asked.last_ns, |answer| answer.facts.last_ns);
-        let (response, response_facts, response_ended) = match answer {
-            Some(answer) => (Some(answer.response), Some(answer.facts), answer.ended),
-            None => (None, None, false),
-        };
-        let whole = incomplete.is_none();
-        let role = self.role();
-        let facts = Facts {
-            role,
-            local: self.connection.local,
-            peer: self.connection.peer,
-            request_body_bytes: (ended && whole).then_some(asked.body_bytes),
-            response_body_bytes: response_facts.filter(|_| response_ended && whole).map(|facts| facts.body_bytes),
-            failure,
-        };
-        let conclusion = dialect.conclude(request, response, &facts);
-        match incomplete {
-            None => {
-                cx.counts.add("exchange", 1);
-                self.exchanges += 1;
-            }
-            Some(reason) => cx.counts.add(incomplete_reason(reason), 1),
-        }
-        cx.out.push(Exchange {
-            connection: self.connection,
-            role,
-            pid,
-            protocol: self.protocol.name,
-            operation: conclusion.operation,
-            resource: conclusion.resource,
-            status: conclusion.status,
-            error: conclusion.error,
-            request: asked,
-            response: response_facts,
-            end_ns: end_ns.unwrap_or(last_ns),
-            attributes: conclusion.attributes,
-            measure: conclusion.measure,
-            incomplete,
-        });
+        self.exchanges += u64::from(pending.incomplete.is_none());
+        cx.counts.add(outcome(pending.incomplete), 1);
+        let place = Place { connection: self.connection, role: self.role(), protocol: self.protocol.name };
+        cx.out.push(conclude(pending, place, failure, end_ns, dialect.as_mut()));
     }
 }
 
@@ -613,16 +585,5 @@ fn visibility(content: &Content) -> Visibility {
     match content {
         Content::Bytes(_) | Content::Missing => Visibility::Parsed,
         Content::Gap => Visibility::Lost,
-    }
-}
-
-fn incomplete_reason(incomplete: Incomplete) -> &'static str {
-    match incomplete {
-        Incomplete::Joined => "exchange_joined",
-        Incomplete::Gap => "exchange_gap",
-        Incomplete::HeadTooLong => "exchange_head_too_long",
-        Incomplete::Malformed => "exchange_malformed",
-        Incomplete::Timeout => "exchange_timeout",
-        Incomplete::Evicted => "exchange_evicted",
     }
 }

@@ -144,8 +144,8 @@ impl Http {
                 Parsed::Bad(reason) => (0, malformed(reason)),
             },
         };
-        if let Event::Request(Request { body: Body::Framed, .. }) | Event::Response(Response { body: Body::Framed, .. }) =
-            &event
+        if let Event::Request(Request { body: Body::Framed, .. })
+        | Event::Response(Response { body: Body::Framed, .. }) = &event
         {
             self.reader(side).chunked = Some(Chunked::new());
         }
@@ -153,7 +153,7 @@ impl Http {
     }
 
     fn request(&self, head: &RequestHead<'_>) -> Request {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::with_capacity(exchange::ATTRIBUTES);
         let mut truncated_values = 0;
         let mut bounded = |text: &[u8]| {
             truncated_values += u32::from(text.len() > self.value_bytes);
@@ -288,7 +288,8 @@ mod tests {
 
     #[test]
     fn a_head_in_pieces_of_any_size_is_the_same_head() {
-        let head = b"POST /a?secret=1 HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: t\r\nContent-Length: 4\r\n\r\n";
+        let head =
+            b"POST /a?secret=1 HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: t\r\nContent-Length: 4\r\n\r\n";
         let whole = request(head);
         for size in 1..head.len() {
             let mut parser = parser();
@@ -342,12 +343,13 @@ mod tests {
         head.extend_from_slice(b"\r\n\r\n");
         for size in [1, 100, 4096, 5000, 2_000_000] {
             let mut parser = parser();
-            let refused = head.chunks(size).map(|piece| parser.feed(Side::Request, piece, None).event).find_map(
-                |event| match event {
-                    Event::Broken(broken) => Some(broken),
-                    _ => None,
-                },
-            );
+            let refused =
+                head.chunks(size).map(|piece| parser.feed(Side::Request, piece, None).event).find_map(|event| {
+                    match event {
+                        Event::Broken(broken) => Some(broken),
+                        _ => None,
+                    }
+                });
             assert_eq!(refused.map(|broken| broken.incomplete), Some(Incomplete::HeadTooLong), "pieces of {size}");
             assert!(parser.buffered_bytes() <= 4097);
         }

@@ -24,10 +24,7 @@ crate::section! {
 }
 
 /// Every protocol, in the order in which unknown bytes are offered.
-pub const REGISTRY: &[Protocol] = &[
-    http::PROTOCOL,
-    tls::PROTOCOL,
-];
+pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, tls::PROTOCOL];
 
 /// One protocol.
 #[derive(Clone, Copy)]

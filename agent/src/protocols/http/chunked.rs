@@ -15,11 +15,20 @@ const MAX_SIZE_DIGITS: u8 = 15;
 /// Where in the framing the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Size { value: u64, digits: u8 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
     /// After the size: white space, then an extension or the end of the line.
-    Padding { value: u64 },
-    Extension { value: u64 },
-    SizeLineFeed { value: u64 },
+    Padding {
+        value: u64,
+    },
+    Extension {
+        value: u64,
+    },
+    SizeLineFeed {
+        value: u64,
+    },
     /// The contents were announced; CR follows them.
     DataReturn,
     DataLineFeed,
@@ -145,7 +154,8 @@ mod tests {
 
     #[test]
     fn sizes_extensions_and_trailers_end_where_the_message_ends() {
-        let body = b"5\r\nhello\r\n1F ; name=\"v\"\r\n0123456789012345678901234567890\r\n00\r\nA: b\r\nC: d\r\n\r\nNEXT";
+        let body =
+            b"5\r\nhello\r\n1F ; name=\"v\"\r\n0123456789012345678901234567890\r\n00\r\nA: b\r\nC: d\r\n\r\nNEXT";
         assert_eq!(walk(body), (vec![5, 31], Framing::End, 4));
     }
 

@@ -11,8 +11,7 @@ use super::super::{Body, Detect};
 /// nginx and Go allow about as many within their default head size.
 const MAX_HEADERS: usize = 128;
 /// Methods that OpenTelemetry knows (RFC 9110, PATCH and QUERY). Others are shown as `_OTHER`.
-const METHODS: [&str; 10] =
-    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
+const METHODS: [&str; 10] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY"];
 /// Longest method that is taken for one, and longest first line that is looked at to tell HTTP.
 const MAX_METHOD_BYTES: usize = 24;
 const DETECT_BYTES: usize = 512;
