@@ -3,6 +3,8 @@
 //! `bounds` fills tables; `script` plays sends and receives into `Flows`; `fixtures` compares files with their expected text (rewrite with
 //! `SEISMO_UPDATE=1`); `properties` cuts, swaps, drops and changes bytes at random; `speed` prints ns per exchange.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 #[path = "replay/bounds.rs"]
 mod bounds;
 #[path = "replay/conversation.rs"]

@@ -130,10 +130,12 @@ impl Stream {
     fn untangle(&mut self) {
         let (Some(next), Some(first), Some(second)) = (self.next, self.held.front(), self.held.get(1)) else { return };
         let hole = first.position.saturating_sub(next);
-        if hole > 0 && second.length == hole && second.end() == first.end() && first.length > hole {
-            if let Some(first) = self.held.front_mut() {
-                first.position -= hole;
-            }
+        let crossed = second.length == hole && second.end() == first.end() && first.length > hole;
+        if hole > 0
+            && crossed
+            && let Some(first) = self.held.front_mut()
+        {
+            first.position -= hole;
         }
     }
 

@@ -5,6 +5,8 @@
 //! [`Limits::head_bytes`] per side. What a parser does not do: order bytes, wait, pair, or guess at bytes
 //! that it has not seen.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod http;
 pub mod tls;
 
@@ -26,6 +28,9 @@ crate::section! {
 /// Every protocol, in the order in which unknown bytes are offered.
 pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, tls::PROTOCOL];
 
+/// Makes what is shared by all connections of a protocol.
+pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
+
 /// One protocol.
 #[derive(Clone, Copy)]
 pub struct Protocol {
@@ -34,7 +39,7 @@ pub struct Protocol {
     /// Strict start predicate: tells the protocol of new bytes and where a parser may begin again after a gap.
     pub detect: fn(&[u8]) -> Detect,
     /// `None`: recognised, but nothing in it can be read.
-    pub dialect: Option<fn(&Config) -> Box<dyn Dialect>>,
+    pub dialect: Option<OpenDialect>,
 }
 
 /// Which of the two streams of a connection: the one that asks or the one that answers.

@@ -120,7 +120,7 @@ mod tests {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&wire.client_span_id().0), "597008ee3d2954ae");
         assert_eq!(hex(&wire.server_span_id().0), "921a620e7b4646d2");
-        assert_eq!(hex(&wire.trace_id().0), "TRACE");
+        assert_eq!(hex(&wire.trace_id().0), "973e7c738950e17f4cf32b9decd0aa08");
     }
 
     #[test]
