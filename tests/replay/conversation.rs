@@ -69,7 +69,8 @@ pub fn order() -> impl Strategy<Value = Order> {
 }
 
 impl Conversation {
-    pub fn new(asks: &[Ask], order: Order) -> Self {
+    /// `tempting`: bodies that look like messages, for whoever looks for one in them.
+    pub fn new(asks: &[Ask], order: Order, tempting: bool) -> Self {
         let mut expected = Vec::new();
         let mut messages = Vec::new();
         for (number, ask) in asks.iter().enumerate() {
@@ -77,13 +78,13 @@ impl Conversation {
             // 2xx and not 204: a status of its own for each.
             let status = 210 + number;
             let mut request = format!("{} {path}?q=secret HTTP/1.1\r\nHost: shop.example\r\n", ask.method).into_bytes();
-            let request_body = add_body(&mut request, &ask.request, true);
+            let request_body = add_body(&mut request, &ask.request, true, tempting);
             let mut response = Vec::new();
             if ask.interim {
                 response.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
             }
             response.extend_from_slice(format!("HTTP/1.1 {status} Fine\r\nServer: test\r\n").as_bytes());
-            let response_body = add_body(&mut response, &ask.response, ask.method != "HEAD");
+            let response_body = add_body(&mut response, &ask.response, ask.method != "HEAD", tempting);
             messages.push((request, response));
             expected.push(Expected { path, status: status.to_string(), request_body, response_body });
         }
@@ -122,21 +123,21 @@ fn interleave(messages: Vec<(Vec<u8>, Vec<u8>)>, order: Order) -> Vec<(Direction
 }
 
 /// Adds the end of the head and the body; says how long the body is.
-fn add_body(message: &mut Vec<u8>, body: &Body, sent: bool) -> u64 {
+fn add_body(message: &mut Vec<u8>, body: &Body, sent: bool, tempting: bool) -> u64 {
     let mut contents = Vec::new();
     let mut size = 0;
     match body {
         Body::None => message.extend_from_slice(b"Content-Length: 0\r\n\r\n"),
         Body::Length(length) => {
             message.extend_from_slice(format!("Content-Length: {length}\r\n\r\n").as_bytes());
-            contents = filling(*length);
+            contents = filling(*length, tempting);
             size = *length;
         }
         Body::Chunks(sizes, extras) => {
             message.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
             for chunk in sizes {
                 contents.extend_from_slice(format!("{chunk:x}{}\r\n", if *extras { ";a=b" } else { "" }).as_bytes());
-                contents.extend_from_slice(&filling(*chunk));
+                contents.extend_from_slice(&filling(*chunk, tempting));
                 contents.extend_from_slice(b"\r\n");
                 size += chunk;
             }
@@ -150,7 +151,7 @@ fn add_body(message: &mut Vec<u8>, body: &Body, sent: bool) -> u64 {
     size as u64
 }
 
-/// A body that looks like messages, to tempt whoever looks for one in it.
-fn filling(length: usize) -> Vec<u8> {
-    b"GET /wrong HTTP/1.1\r\n\r\nHTTP/1.1 599 Wrong\r\n\r\n".iter().copied().cycle().take(length).collect()
+fn filling(length: usize, tempting: bool) -> Vec<u8> {
+    let text: &[u8] = if tempting { b"GET /wrong HTTP/1.1\r\n\r\nHTTP/1.1 599 Wrong\r\n\r\n" } else { b"word\r\n\r\n" };
+    text.iter().copied().cycle().take(length).collect()
 }

@@ -65,7 +65,7 @@ fn run(input: &str) -> String {
             _ => panic!("line {}: {line}", number + 1),
         }
     }
-    if script.flows.len() > 0 {
+    if !script.flows.is_empty() {
         script.close(0);
     }
     render(&mut script, attributes)

@@ -17,6 +17,12 @@ const REQUEST: &[u8] =
     b"GET /user/12345/cart?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: wrk/4.2\r\nAccept: */*\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.26\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nContent-Type: text/html\r\nContent-Length: 20\r\nConnection: keep-alive\r\n\r\n01234567890123456789";
 
+/// Time that this thread has had on a CPU: other tests run beside this one.
+fn on_cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
 #[test]
 fn speed_of_one_exchange_from_bytes_to_span() {
     const EXCHANGES: u32 = 50_000;
@@ -28,7 +34,7 @@ fn speed_of_one_exchange_from_bytes_to_span() {
         .map(|(direction, bytes)| script.operation(direction, bytes, bytes.len()))
         .collect();
     let mut spans = 0u32;
-    let start = Instant::now();
+    let start = on_cpu_ns();
     for chunk in chunks {
         script.flows.payload(chunk, &mut script.out);
         for exchange in script.out.drain(..) {
@@ -36,7 +42,7 @@ fn speed_of_one_exchange_from_bytes_to_span() {
             spans += 1;
         }
     }
-    println!("one exchange, bytes to span: {} ns", start.elapsed().as_nanos() / u128::from(EXCHANGES));
+    println!("one exchange, bytes to span: {} ns", (on_cpu_ns() - start) / u64::from(EXCHANGES));
     assert_eq!(spans, EXCHANGES);
 }
 

@@ -5,8 +5,11 @@
 //! is bounded by [`Config`]; whatever is given up is counted by reason in [`Counts`] and every byte in one
 //! [`Visibility`]. Does not link exchanges to each other.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 mod counts;
 mod flow;
+mod outcome;
 mod pair;
 mod session;
 mod stream;

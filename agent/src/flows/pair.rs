@@ -117,8 +117,8 @@ mod tests {
     use crate::protocols::{Body, Request, Response};
 
     fn ask(pairing: &mut Pairing, position: u64, key: Option<u64>) {
-        let request =
-            Request { key, attributes: Attributes::default(), hint: 0, body: Body::None, truncated_values: 0 };
+        let attributes = Attributes::default();
+        let request = Request { key, attributes, hint: 0, body: Body::None, certain: true, truncated_values: 0 };
         let facts = MessageFacts { position, ..MessageFacts::default() };
         let (pid, ended, incomplete, overlapped, answer) = (1, true, None, false, None);
         pairing.push(Pending { request, facts, pid, ended, incomplete, overlapped, answer });

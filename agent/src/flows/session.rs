@@ -1,7 +1,7 @@
 //! One connection whose protocol is known: pieces of both streams through its parser, requests to answers.
 //!
 //! Either side may be *lost*: bytes are missing where a message began or was framed. Then bytes are dropped until
-//! an operation after a turn-around begins with a message. Requests before missing bytes of the request stream
+//! an operation after a turn-around, and not right behind lost bytes, begins with a message. Requests before missing bytes of the request stream
 //! keep their answers (order is certain up to there); missing bytes of the response stream end every exchange in
 //! flight as incomplete. This relies on a turn-around with nothing in flight meaning that nothing is; a client seen
 //! to keep a window of requests open breaks that, and after a loss its connection is not paired again. A loss at the
@@ -9,11 +9,10 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{
-    Body, Broken, Detect, Dialect, Event, Facts, Limits, Parser, Protocol, Request, Response, Side,
-};
+use crate::protocols::{Body, Broken, Detect, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
+use super::outcome::{Place, conclude, outcome};
 use super::pair::{Pairing, Pending};
 use super::stream::{Content, Piece};
 
@@ -107,6 +106,8 @@ pub struct Session {
     pairing: Pairing,
     overlapping: bool,
     opaque: bool,
+    /// No request was read since the request stream was joined or found again.
+    unproven: bool,
     /// A response was read: from here on a lost one shows as a gap.
     answered: bool,
     /// Requests were sent one by one before any response was seen: pipelined, or the first response was lost.
@@ -140,6 +141,7 @@ impl Session {
             pairing: Pairing::default(),
             overlapping: false,
             opaque: false,
+            unproven: !fresh,
             answered: false,
             uncertain: false,
             unasked_ns: 0,
@@ -349,28 +351,44 @@ impl Session {
     }
 
     fn begin_request(&mut self, request: Request, cx: &mut Context<'_>) {
-        let Some(open) = self.request.opening.take() else { return };
-        cx.counts.add("truncated_values", u64::from(request.truncated_values));
         let body = request.body;
+        if self.push_request(request, None, cx) {
+            self.begin_body(Side::Request, body, cx);
+        }
+    }
+
+    /// Puts the request that was opened in flight; `cut` says why the rest of it is not known. `false`: it is
+    /// not, and the stream is lost.
+    fn push_request(&mut self, request: Request, cut: Option<Incomplete>, cx: &mut Context<'_>) -> bool {
+        let Some(open) = self.request.opening.take() else { return false };
+        if self.unproven && !request.certain {
+            cx.counts.add("start_uncertain", 1);
+            self.lose_requests(Incomplete::Joined);
+            return false;
+        }
+        self.unproven = false;
+        cx.counts.add("truncated_values", u64::from(request.truncated_values));
         self.pairing.push(Pending {
             request,
             facts: open.facts,
             pid: open.pid,
-            ended: false,
-            incomplete: None,
+            ended: cut.is_some(),
+            incomplete: cut,
             overlapped: open.overlapped,
             answer: None,
         });
         if open.facts.first_ns <= self.unasked_ns {
             // Its answer may have gone by.
             cx.counts.add("request_after_its_response", 1);
-            return self.lose(Incomplete::Gap, cx);
+            self.lose(Incomplete::Gap, cx);
+            return false;
         }
         if self.pairing.len() > cx.pending_limit {
             cx.counts.add("pending_limit", 1);
-            return self.lose(Incomplete::Evicted, cx);
+            self.lose(Incomplete::Evicted, cx);
+            return false;
         }
-        self.begin_body(Side::Request, body, cx);
+        true
     }
 
     fn begin_response(&mut self, response: Response, cx: &mut Context<'_>) {
@@ -427,20 +445,12 @@ impl Session {
 
     /// The rest of the message that is being read will not be understood.
     fn lose_side(&mut self, side: Side, incomplete: Incomplete, cx: &mut Context<'_>) {
-        let known = self.parser.cut(side);
-        let opening = self.state(side).opening.take();
-        match (known, opening) {
-            (Some(Event::Request(request)), Some(open)) => self.pairing.push(Pending {
-                request,
-                facts: open.facts,
-                pid: open.pid,
-                ended: true,
-                incomplete: Some(incomplete),
-                overlapped: open.overlapped,
-                answer: None,
-            }),
+        match (self.parser.cut(side), self.state(side).opening) {
+            (Some(Event::Request(request)), _) => {
+                self.push_request(request, Some(incomplete), cx);
+            }
+            // Unasked it cannot be: without a request in flight no response is read.
             (Some(Event::Response(response)), Some(open)) => {
-                // Unasked cannot be: without a request in flight no response is read.
                 self.pairing.answer(response, open.facts);
             }
             (None, Some(_)) => cx.counts.add("head_cut", 1),
@@ -489,8 +499,9 @@ impl Session {
         };
         if side == Side::Request {
             let found = matches!(begins, Some(Detect::Request | Detect::More));
-            if found && piece.turned && self.pairing.is_empty() && !self.overlapping {
+            if found && piece.turned && !piece.after_gap && self.pairing.is_empty() && !self.overlapping {
                 self.request.lost = false;
+                self.unproven = true;
                 // Its answer is whatever response comes after it.
                 self.response = SideState::new(true);
                 self.parser.reset(Side::Response);
@@ -501,7 +512,7 @@ impl Session {
         match self.pairing.asked() {
             None if !expired && !self.request.lost => Took::Blocked,
             None => {
-                self.unasked_ns = self.unasked_ns.max(piece.ktime_ns);
+                self.unasked_ns = self.unasked_ns.max(piece.until_ns);
                 dropped
             }
             // The answer may be in it.
@@ -563,46 +574,10 @@ impl Session {
 
     fn emit(&mut self, pending: Pending, failure: Option<&'static str>, end_ns: Option<u64>, cx: &mut Context<'_>) {
         let Some(Some(dialect)) = cx.dialects.get_mut(self.row) else { return };
-        let Pending { request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
-        let last_ns = answer.as_ref().map_or(asked.last_ns, |answer| answer.facts.last_ns);
-        let (response, response_facts, response_ended) = match answer {
-            Some(answer) => (Some(answer.response), Some(answer.facts), answer.ended),
-            None => (None, None, false),
-        };
-        let whole = incomplete.is_none();
-        let role = self.role();
-        let facts = Facts {
-            role,
-            local: self.connection.local,
-            peer: self.connection.peer,
-            request_body_bytes: (ended && whole).then_some(asked.body_bytes),
-            response_body_bytes: response_facts.filter(|_| response_ended && whole).map(|facts| facts.body_bytes),
-            failure,
-        };
-        let conclusion = dialect.conclude(request, response, &facts);
-        match incomplete {
-            None => {
-                cx.counts.add("exchange", 1);
-                self.exchanges += 1;
-            }
-            Some(reason) => cx.counts.add(incomplete_reason(reason), 1),
-        }
-        cx.out.push(Exchange {
-            connection: self.connection,
-            role,
-            pid,
-            protocol: self.protocol.name,
-            operation: conclusion.operation,
-            resource: conclusion.resource,
-            status: conclusion.status,
-            error: conclusion.error,
-            request: asked,
-            response: response_facts,
-            end_ns: end_ns.unwrap_or(last_ns),
-            attributes: conclusion.attributes,
-            measure: conclusion.measure,
-            incomplete,
-        });
+        self.exchanges += u64::from(pending.incomplete.is_none());
+        cx.counts.add(outcome(pending.incomplete), 1);
+        let place = Place { connection: self.connection, role: self.role(), protocol: self.protocol.name };
+        cx.out.push(conclude(pending, place, failure, end_ns, dialect.as_mut()));
     }
 }
 
@@ -610,16 +585,5 @@ fn visibility(content: &Content) -> Visibility {
     match content {
         Content::Bytes(_) | Content::Missing => Visibility::Parsed,
         Content::Gap => Visibility::Lost,
-    }
-}
-
-fn incomplete_reason(incomplete: Incomplete) -> &'static str {
-    match incomplete {
-        Incomplete::Joined => "exchange_joined",
-        Incomplete::Gap => "exchange_gap",
-        Incomplete::HeadTooLong => "exchange_head_too_long",
-        Incomplete::Malformed => "exchange_malformed",
-        Incomplete::Timeout => "exchange_timeout",
-        Incomplete::Evicted => "exchange_evicted",
     }
 }

@@ -63,12 +63,16 @@ pub struct Piece {
     pub ktime_ns: u64,
     /// When that operation began to move bytes.
     pub began_ns: u64,
+    /// Its bytes were moved at this time or before: for a gap, the time of the operation behind it.
+    pub until_ns: u64,
     pub tgid: u32,
     pub tid: u32,
     /// Begins an operation after one the other way.
     pub turned: bool,
     /// Begins an operation.
     pub starts: bool,
+    /// What was right before it is lost: perhaps the beginning of what it goes on with.
+    pub after_gap: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +84,7 @@ pub struct Stream {
     next: Option<u64>,
     /// Position of the first byte handed out.
     start: u64,
+    after_gap: bool,
     /// End of the furthest segment: what sequence numbers are read relative to.
     furthest: Option<u64>,
     overlap_bytes: u64,
@@ -129,10 +134,12 @@ impl Stream {
     fn untangle(&mut self) {
         let (Some(next), Some(first), Some(second)) = (self.next, self.held.front(), self.held.get(1)) else { return };
         let hole = first.position.saturating_sub(next);
-        if hole > 0 && second.length == hole && second.end() == first.end() && first.length > hole {
-            if let Some(first) = self.held.front_mut() {
-                first.position -= hole;
-            }
+        let crossed = second.length == hole && second.end() == first.end() && first.length > hole;
+        if hole > 0
+            && crossed
+            && let Some(first) = self.held.front_mut()
+        {
+            first.position -= hole;
         }
     }
 
@@ -148,10 +155,12 @@ impl Stream {
                 length: front.position - next,
                 ktime_ns,
                 began_ns: ktime_ns,
+                until_ns: front.ktime_ns,
                 tgid,
                 tid,
                 turned: false,
                 starts: false,
+                after_gap: false,
             });
         }
         let (content, length) = if front.data.is_empty() {
@@ -165,10 +174,12 @@ impl Stream {
             length: length.min(front.length),
             ktime_ns: front.ktime_ns,
             began_ns: front.began_ns,
+            until_ns: front.ktime_ns,
             tgid: front.tgid,
             tid: front.tid,
             turned: front.turned && front.whole,
             starts: front.whole,
+            after_gap: self.after_gap,
         })
     }
 
@@ -181,8 +192,10 @@ impl Stream {
         });
         if front.position > next {
             self.next = Some(next + bytes.min(front.position - next));
+            self.after_gap = true;
             return;
         }
+        self.after_gap = false;
         let before = front.data.len();
         front.drop_front(bytes);
         self.held_bytes -= before - front.data.len();
@@ -208,15 +221,17 @@ impl Stream {
         let mut prefix = Vec::new();
         let mut end = self.held.front().map_or(0, |front| self.next.unwrap_or(front.position));
         for segment in &self.held {
-            if segment.position != end || prefix.len() >= limit {
+            if segment.position > end || prefix.len() >= limit {
                 break;
             }
+            let seen = usize::try_from(end - segment.position).unwrap_or(usize::MAX);
+            let new = segment.data.get(seen..).unwrap_or_default();
             let room = limit - prefix.len();
-            prefix.extend_from_slice(segment.data.get(..room).unwrap_or(&segment.data));
+            prefix.extend_from_slice(new.get(..room).unwrap_or(new));
             if (segment.data.len() as u64) < segment.length {
                 break;
             }
-            end = segment.end();
+            end = end.max(segment.end());
         }
         prefix
     }

@@ -4,8 +4,29 @@
 //! first that was not used since its last pass. Constant time on average, no lists. Knows nothing of flows.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::model::connection::Cookie;
+
+/// Cookies are counters of the kernel: nobody chooses them, and one multiplication spreads them.
+#[derive(Debug, Default)]
+struct CookieHasher(u64);
+
+impl Hasher for CookieHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, cookie: u64) {
+        self.0 = (self.0 ^ cookie).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -18,7 +39,7 @@ struct Slot<T> {
 pub struct Table<T> {
     slots: Vec<Option<Slot<T>>>,
     free: Vec<usize>,
-    index: HashMap<Cookie, usize>,
+    index: HashMap<Cookie, usize, BuildHasherDefault<CookieHasher>>,
     capacity: usize,
     hand: usize,
 }
@@ -26,7 +47,7 @@ pub struct Table<T> {
 impl<T> Table<T> {
     /// At least one slot.
     pub fn new(capacity: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), index: HashMap::new(), capacity: capacity.max(1), hand: 0 }
+        Self { slots: Vec::new(), free: Vec::new(), index: HashMap::default(), capacity: capacity.max(1), hand: 0 }
     }
 
     pub fn len(&self) -> usize {

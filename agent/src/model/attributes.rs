@@ -40,6 +40,11 @@ impl From<bool> for Value {
 pub struct Attributes(Vec<(&'static str, Value)>);
 
 impl Attributes {
+    /// Empty, with room for so many.
+    pub fn with_capacity(attributes: usize) -> Self {
+        Self(Vec::with_capacity(attributes))
+    }
+
     /// Adds an attribute, or replaces the value of one that is there.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         let value = value.into();

@@ -153,13 +153,14 @@ impl Http {
     }
 
     fn request(&self, head: &RequestHead<'_>) -> Request {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::with_capacity(exchange::ATTRIBUTES);
         let mut truncated_values = 0;
         let mut bounded = |text: &[u8]| {
             truncated_values += u32::from(text.len() > self.value_bytes);
             String::from_utf8_lossy(text.get(..self.value_bytes).unwrap_or(text)).into_owned()
         };
-        match head::known_method(head.method) {
+        let known_method = head::known_method(head.method);
+        match known_method {
             Some(method) => attributes.set(semconv::HTTP_REQUEST_METHOD, method),
             None => {
                 attributes.set(semconv::HTTP_REQUEST_METHOD, exchange::OTHER_METHOD);
@@ -192,7 +193,8 @@ impl Http {
         if let Some(user_agent) = head.user_agent {
             attributes.set(semconv::USER_AGENT_ORIGINAL, bounded(user_agent));
         }
-        Request { key: None, attributes, hint, body: head.body, truncated_values }
+        // `OST` may be the rest of `POST`.
+        Request { key: None, attributes, hint, body: head.body, certain: known_method.is_some(), truncated_values }
     }
 }
 

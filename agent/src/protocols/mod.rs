@@ -5,6 +5,8 @@
 //! [`Limits::head_bytes`] per side. What a parser does not do: order bytes, wait, pair, or guess at bytes
 //! that it has not seen.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod http;
 pub mod tls;
 
@@ -26,6 +28,9 @@ crate::section! {
 /// Every protocol, in the order in which unknown bytes are offered.
 pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, tls::PROTOCOL];
 
+/// Makes what is shared by all connections of a protocol.
+pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
+
 /// One protocol.
 #[derive(Clone, Copy)]
 pub struct Protocol {
@@ -34,7 +39,7 @@ pub struct Protocol {
     /// Strict start predicate: tells the protocol of new bytes and where a parser may begin again after a gap.
     pub detect: fn(&[u8]) -> Detect,
     /// `None`: recognised, but nothing in it can be read.
-    pub dialect: Option<fn(&Config) -> Box<dyn Dialect>>,
+    pub dialect: Option<OpenDialect>,
 }
 
 /// Which of the two streams of a connection: the one that asks or the one that answers.
@@ -138,6 +143,8 @@ pub struct Request {
     /// What the parser must know when it reads the answer, in its own coding.
     pub hint: u8,
     pub body: Body,
+    /// It could not be the rest of another request. Where a stream was joined, only such a one is a beginning.
+    pub certain: bool,
     /// Values that were longer than what is kept.
     pub truncated_values: u32,
 }

@@ -119,8 +119,8 @@ mod tests {
         let wire = wire("10.0.0.1:40000", "10.0.0.2:80", 7);
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         assert_eq!(hex(&wire.client_span_id().0), "597008ee3d2954ae");
-        assert_eq!(hex(&wire.server_span_id().0), "SERVER");
-        assert_eq!(hex(&wire.trace_id().0), "TRACE");
+        assert_eq!(hex(&wire.server_span_id().0), "921a620e7b4646d2");
+        assert_eq!(hex(&wire.trace_id().0), "973e7c738950e17f4cf32b9decd0aa08");
     }
 
     #[test]

@@ -18,6 +18,9 @@ use super::{Config, Http};
 /// Value of `http.request.method` for methods that are not known.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
 
+/// Attributes that most spans have, at most.
+pub(super) const ATTRIBUTES: usize = 16;
+
 const LABELS: &[&str] = &[
     semconv::SERVICE_NAME,
     semconv::HTTP_REQUEST_METHOD,
@@ -165,10 +168,12 @@ pub(super) struct Target<'a> {
 
 impl<'a> Target<'a> {
     pub(super) fn of(target: &'a str) -> Self {
-        let absolute = ["http", "https"].into_iter().find_map(|scheme| {
-            let (start, rest) = target.split_once("://")?;
-            start.eq_ignore_ascii_case(scheme).then_some((scheme, rest))
-        });
+        let parts = if target.starts_with('/') { None } else { target.split_once("://") };
+        let absolute = match parts {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => Some(("http", rest)),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => Some(("https", rest)),
+            _ => None,
+        };
         let (scheme, authority, rest) = match absolute {
             Some((scheme, rest)) => {
                 let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());

@@ -1,0 +1,72 @@
+//! A request that is over, with or without its answer, to an exchange.
+//!
+//! Sizes are told only where both ends of a body were seen; the protocol's dialect adds its names and attributes.
+
+use crate::model::connection::{Connection, Role};
+use crate::model::exchange::{Exchange, Incomplete};
+use crate::protocols::{Dialect, Facts};
+
+use super::pair::Pending;
+
+/// Where an exchange took place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub connection: Connection,
+    pub role: Role,
+    pub protocol: &'static str,
+}
+
+/// `failure`: how the connection ended before the answer did. `end_ns`: when that was, if not at the last byte.
+pub fn conclude(
+    pending: Pending,
+    place: Place,
+    failure: Option<&'static str>,
+    end_ns: Option<u64>,
+    dialect: &mut dyn Dialect,
+) -> Exchange {
+    let Pending { request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
+    let last_ns = answer.as_ref().map_or(asked.last_ns, |answer| answer.facts.last_ns);
+    let (response, answered, answer_ended) = match answer {
+        Some(answer) => (Some(answer.response), Some(answer.facts), answer.ended),
+        None => (None, None, false),
+    };
+    let whole = incomplete.is_none();
+    let facts = Facts {
+        role: place.role,
+        local: place.connection.local,
+        peer: place.connection.peer,
+        request_body_bytes: (ended && whole).then_some(asked.body_bytes),
+        response_body_bytes: answered.filter(|_| answer_ended && whole).map(|facts| facts.body_bytes),
+        failure,
+    };
+    let conclusion = dialect.conclude(request, response, &facts);
+    Exchange {
+        connection: place.connection,
+        role: place.role,
+        pid,
+        protocol: place.protocol,
+        operation: conclusion.operation,
+        resource: conclusion.resource,
+        status: conclusion.status,
+        error: conclusion.error,
+        request: asked,
+        response: answered,
+        end_ns: end_ns.unwrap_or(last_ns),
+        attributes: conclusion.attributes,
+        measure: conclusion.measure,
+        incomplete,
+    }
+}
+
+/// Under which an exchange is counted.
+pub const fn outcome(incomplete: Option<Incomplete>) -> &'static str {
+    match incomplete {
+        None => "exchange",
+        Some(Incomplete::Joined) => "exchange_joined",
+        Some(Incomplete::Gap) => "exchange_gap",
+        Some(Incomplete::HeadTooLong) => "exchange_head_too_long",
+        Some(Incomplete::Malformed) => "exchange_malformed",
+        Some(Incomplete::Timeout) => "exchange_timeout",
+        Some(Incomplete::Evicted) => "exchange_evicted",
+    }
+}

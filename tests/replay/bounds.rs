@@ -1,0 +1,85 @@
+//! What is tracked, kept and waited for is bounded, and what the bounds cost is said.
+
+use seismo::flows::Config;
+use seismo::model::connection::{Cookie, Direction, Role};
+use seismo::model::exchange::Incomplete;
+
+use crate::script::{MS, Script};
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn a_connection_that_makes_room_gives_up_its_request() {
+    let mut script = Script::new(Config { connections: 4, ..Config::default() });
+    for cookie in 0..10 {
+        script.connection.cookie = Cookie(cookie);
+        script.open(Role::Server);
+        script.play(Direction::Receive, REQUEST);
+        assert!(script.flows.len() <= 4);
+    }
+    assert_eq!(script.out.len(), 6);
+    assert!(script.out.iter().all(|exchange| exchange.incomplete == Some(Incomplete::Evicted)));
+    assert_eq!(script.flows.counts().get("connection_evicted"), 6);
+}
+
+#[test]
+fn requests_in_flight_are_bounded() {
+    let mut script = Script::new(Config { pending_per_connection: 5, ..Config::default() });
+    script.open(Role::Server);
+    script.play(Direction::Receive, &REQUEST.repeat(20));
+    assert_eq!(script.out.len(), 6);
+    assert_eq!(script.flows.counts().get("pending_limit"), 1);
+    assert_eq!(script.flows.snapshot(10)[0].in_flight, 0);
+    // Nothing is paired with what was given up; afterwards all is well again.
+    script.play(Direction::Send, &RESPONSE.repeat(20));
+    script.play(Direction::Receive, REQUEST);
+    script.play(Direction::Send, RESPONSE);
+    assert_eq!(script.out.len(), 7);
+    assert_eq!(script.out[6].incomplete, None);
+}
+
+#[test]
+fn a_hole_is_waited_for_by_count_and_by_time() {
+    for (segments, wait_ns) in [(20, 0), (3, 150 * MS)] {
+        let mut script = Script::new(Config { segments_per_stream: 10, ..Config::default() });
+        script.open(Role::Server);
+        script.play(Direction::Receive, REQUEST);
+        script.operation(Direction::Receive, b"lost", 4);
+        for _ in 0..segments {
+            script.play(Direction::Receive, REQUEST);
+        }
+        script.tick(wait_ns);
+        assert_eq!(script.flows.counts().get("gap_bytes"), 4, "{segments} segments, {wait_ns} ns");
+    }
+}
+
+#[test]
+fn heads_that_never_end_share_the_memory_there_is() {
+    let mut script = Script::new(Config { held_bytes: 100_000, connections: 100, ..Config::default() });
+    for cookie in 0..100 {
+        script.connection.cookie = Cookie(cookie);
+        script.open(Role::Server);
+        script.play(Direction::Receive, b"GET / HTTP/1.1\r\nX: ");
+        for _ in 0..10 {
+            script.play(Direction::Receive, &[b'x'; 4096]);
+        }
+    }
+    let kept: usize = script.flows.snapshot(100).iter().map(|flow| flow.buffered_bytes).sum();
+    assert!(kept <= 200_000, "{kept}");
+    assert!(script.flows.counts().get("memory_limit") > 0);
+}
+
+#[test]
+fn a_client_may_read_the_answer_after_its_socket_closed() {
+    let mut script = Script::new(Config::default()).at_client();
+    script.open(Role::Client);
+    script.play(Direction::Send, REQUEST);
+    script.event(seismo::model::connection::ConnEventKind::Closed { retransmits: 0, error: 0 });
+    assert!(script.out.is_empty());
+    script.play(Direction::Receive, RESPONSE);
+    assert_eq!(script.out.len(), 1);
+    assert_eq!(script.out[0].status.as_deref(), Some("200"));
+    assert_eq!(script.flows.len(), 0);
+    script.check_accounts();
+}
