@@ -23,8 +23,10 @@ wire! {
         pub capture_bytes: u32,
         /// Time one system call in `2^syscall_sample_shift`; 0 times every call.
         pub syscall_sample_shift: u32,
-        /// 1: drop a share of payload records on purpose (tests): one in `drop_every`.
+        /// Drop a share of payload records on purpose (tests): one in `drop_every`; 0 drops none.
         pub drop_every: u32,
+        /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
+        pub wake_bytes: u32,
     }
 }
 
@@ -35,6 +37,7 @@ impl Settings {
         capture_bytes: MAX_CAPTURE as u32,
         syscall_sample_shift: 4,
         drop_every: 0,
+        wake_bytes: 1 << 20,
     };
 }
 

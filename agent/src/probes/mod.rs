@@ -21,20 +21,22 @@ pub const FAMILIES: &[&FamilySpec] =
 const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;
 
 /// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, one classic bucket
-/// per octave. Bounds are exact powers of two, which are bounds of the fine buckets too: nothing is interpolated.
-fn seconds(lane: &[u64]) -> Option<Histogram> {
+/// per so many octaves. Bounds are exact powers of two, which are bounds of the fine buckets too: nothing is interpolated.
+fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Histogram> {
     use seismo_common::histogram::{BUCKETS, MIN_EXPONENT, PER_OCTAVE};
     let (sum_ns, fine) = lane.split_last()?;
     if fine.len() != BUCKETS {
         return None;
     }
-    let bounds: Vec<f64> = CLASSIC_EXPONENTS.map(|exponent| 2f64.powi(exponent)).collect();
+    let step = octaves_per_bucket.max(1);
+    let bounds: Vec<f64> = CLASSIC_EXPONENTS.step_by(step).map(|exponent| 2f64.powi(exponent)).collect();
     let mut counts = vec![0; bounds.len() + 1];
     let first = *CLASSIC_EXPONENTS.start() - MIN_EXPONENT;
     for (index, count) in fine.iter().enumerate() {
         // Fine bucket `index` ends at 2^(MIN_EXPONENT + index / PER_OCTAVE).
         let octave = (index as i32 + PER_OCTAVE as i32 - 1) / PER_OCTAVE as i32;
-        let coarse = (octave - first).clamp(0, bounds.len() as i32) as usize;
+        let coarse = (octave - first).max(0) as usize;
+        let coarse = coarse.div_ceil(step).min(bounds.len());
         counts[coarse] += count;
     }
     Some(Histogram { bounds: bounds.into(), counts, sum: *sum_ns as f64 * 1e-9 })
@@ -67,15 +69,17 @@ mod tests {
             lane[bucket(ns)] += 1;
             lane[BUCKETS] += ns;
         }
-        let histogram = seconds(&lane).unwrap();
-        assert_eq!(histogram.counts.iter().sum::<u64>(), durations.len() as u64);
-        let mut cumulative = 0;
-        for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
-            cumulative += count;
-            let expected = durations.iter().filter(|ns| **ns as f64 * 1e-9 <= *bound).count() as u64;
-            assert_eq!(cumulative, expected, "le {bound}");
+        for octaves in [1, 2, 3] {
+            let histogram = seconds(&lane, octaves).unwrap();
+            assert_eq!(histogram.counts.iter().sum::<u64>(), durations.len() as u64);
+            let mut cumulative = 0;
+            for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
+                cumulative += count;
+                let expected = durations.iter().filter(|ns| **ns as f64 * 1e-9 <= *bound).count() as u64;
+                assert_eq!(cumulative, expected, "le {bound}");
+            }
+            assert!((histogram.sum - durations.iter().sum::<u64>() as f64 * 1e-9).abs() < 1e-6);
         }
-        assert!((histogram.sum - durations.iter().sum::<u64>() as f64 * 1e-9).abs() < 1e-6);
-        assert_eq!(seconds(&lane[1..]), None);
+        assert_eq!(seconds(&lane[1..], 1), None);
     }
 }

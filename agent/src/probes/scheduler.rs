@@ -29,7 +29,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
 };
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
-    if let Some(histogram) = kernel.lanes("RUNQUEUE").as_deref().and_then(seconds) {
+    if let Some(histogram) = kernel.lanes("RUNQUEUE").and_then(|lane| seconds(&lane, 1)) {
         out.push(Sample { metric: &RUNQUEUE, labels: Vec::new(), value: Value::Histogram(histogram) });
     }
 }

@@ -26,6 +26,9 @@ static DURATION: Metric = Metric {
     labels: &["syscall"],
 };
 
+/// Some fifty system calls are in use on a host, each with a histogram: factors of four keep the page small.
+const OCTAVES_PER_BUCKET: usize = 2;
+
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "syscall",
     gives: "system calls counted, a sample of them timed",
@@ -58,7 +61,8 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
             continue;
         };
         let labels = vec![Cow::Borrowed(name)];
-        if let Some(histogram) = kernel.row("SYSCALL_DURATIONS", number as u32).as_deref().and_then(seconds)
+        if let Some(histogram) =
+            kernel.row("SYSCALL_DURATIONS", number as u32).and_then(|row| seconds(&row, OCTAVES_PER_BUCKET))
             && histogram.counts.iter().any(|count| *count > 0)
         {
             out.push(Sample { metric: &DURATION, labels: labels.clone(), value: Value::Histogram(histogram) });

@@ -45,6 +45,10 @@ use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
 const STOP_GRACE: Duration = Duration::from_millis(1000);
+/// Ring where nothing is in scope: only process records come. Its pages count twice in the agent's memory.
+const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
+/// Userspace is woken when this share of the ring is full.
+const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -76,14 +80,16 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         bail!("{} (seismo doctor tells more)", obstacles.join("; "));
     }
     let plan = plan::plan(&facts, FAMILIES, &enabled(&config.probes));
+    let configured = u32::try_from(config.capture.ring_bytes.0).context("capture.ring_bytes")?;
+    let ring_bytes = if resolved.is_empty() { configured.min(RING_WITHOUT_SCOPE) } else { configured };
     let settings = Settings {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
         syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
+        wake_bytes: ring_bytes / WAKE_SHARE,
         ..Settings::DEFAULT
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
-    let ring_bytes = u32::try_from(config.capture.ring_bytes.0).context("capture.ring_bytes")?;
     let loaded = loader::load(&facts, &plan, settings, ring_bytes, Attach::Yes)?;
     let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
 
@@ -96,11 +102,12 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
 
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
     let stop = Arc::new(AtomicBool::new(false));
+    let wake = drain::WakeUp::new(&loaded.ring).context("waiting for the ring")?;
     let drain = {
         let (health, stop, interval) = (Arc::clone(&health), Arc::clone(&stop), config.capture.drain_interval.0);
         std::thread::Builder::new()
             .name("seismo-drain".to_owned())
-            .spawn(move || drain::run(loaded.ring, interval, &health, &sender, &stop))?
+            .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, &stop))?
     };
     let programs = loaded.programs;
     Ok(RunningKernel { programs, drain, stop, batches, counts: loaded.counts, scope, health, families, _stats: stats })
