@@ -79,10 +79,19 @@ impl ScopeRules {
     };
 }
 
+impl Scope {
+    /// Nothing is in scope.
+    pub const EMPTY: Self =
+        Self { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY, processes: 0, reserved: 0 };
+}
+
 wire! {
     /// Value of the `SCOPE` map (one entry): replaced as a whole while the agent runs.
     pub struct Scope {
         pub include: ScopeRules,
         pub exclude: ScopeRules,
+        /// 1: `SCOPE_TGIDS` may hold processes; 0 saves its lookup.
+        pub processes: u32,
+        pub reserved: u32,
     }
 }

@@ -24,9 +24,12 @@ pub fn process_in_scope(task: Task) -> bool {
 #[inline(always)]
 fn decide(task: Task, sock: Option<Sock>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
-    let tgid = task.tgid();
-    // SAFETY: the value is a byte that userspace replaces as a whole.
-    let by_process = unsafe { SCOPE_TGIDS.get(&tgid) }.copied().unwrap_or(0);
+    let by_process = if scope.processes == 0 {
+        0
+    } else {
+        // SAFETY: the value is a byte that userspace replaces as a whole.
+        unsafe { SCOPE_TGIDS.get(task.tgid()) }.copied().unwrap_or(0)
+    };
     if by_process == TGID_EXCLUDED || matches(&scope.exclude, sock) {
         return false;
     }

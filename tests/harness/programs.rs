@@ -34,14 +34,14 @@ fn missing(name: &str) -> String {
 
 /// The root of the source tree.
 pub fn repository() -> PathBuf {
-    env::var_os("SEISMO_REPO").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
+    env::var_os("SEISMOTEST_REPO").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
 }
 
-/// The agent: `SEISMO_BIN`, else the newest of the builds under the source tree.
+/// The agent: `SEISMOTEST_BIN`, else the newest of the builds under the source tree.
 pub fn seismo() -> Result<PathBuf> {
-    if let Some(file) = env::var_os("SEISMO_BIN") {
+    if let Some(file) = env::var_os("SEISMOTEST_BIN") {
         let file = PathBuf::from(file);
-        return if file.is_file() { Ok(file) } else { bail!("SEISMO_BIN names {}, which is no file", file.display()) };
+        return if file.is_file() { Ok(file) } else { bail!("SEISMOTEST_BIN names {}, which is no file", file.display()) };
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     ["release", "debug"]
@@ -50,5 +50,5 @@ pub fn seismo() -> Result<PathBuf> {
         .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file)))
         .max()
         .map(|(_, file)| file)
-        .context("no agent to test: run `cargo xtask build`, or name one in SEISMO_BIN")
+        .context("no agent to test: run `cargo xtask build`, or name one in SEISMOTEST_BIN")
 }

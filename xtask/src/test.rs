@@ -21,7 +21,7 @@ pub struct Arguments {
 }
 
 /// Variables that tell the tests where things are; sudo passes them on.
-const VARIABLES: &[&str] = &["SEISMO_BIN", "SEISMO_REPO", "PATH", "CI", "RUST_BACKTRACE", "INSTA_UPDATE"];
+const VARIABLES: &[&str] = &["SEISMOTEST_BIN", "SEISMOTEST_REPO", "PATH", "CI", "RUST_BACKTRACE", "INSTA_UPDATE"];
 
 pub fn command(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
@@ -50,7 +50,7 @@ pub fn command(arguments: &Arguments) -> Result<()> {
 
 fn cargo_test() -> Command {
     let mut cargo = workspace::cargo();
-    cargo.arg("test").env("SEISMO_BIN", workspace::agent(Profile::Dev)).env("SEISMO_REPO", workspace::root());
+    cargo.arg("test").env("SEISMOTEST_BIN", workspace::agent(Profile::Dev)).env("SEISMOTEST_REPO", workspace::root());
     cargo
 }
 

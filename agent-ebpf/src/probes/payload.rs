@@ -145,7 +145,7 @@ fn injected() -> bool {
     let every = u64::from(setting!(drop_every));
     // SAFETY: the lane is inside the value.
     let observed = COUNTERS.get_ptr(0).map_or(0, |lanes| unsafe { *lanes.cast::<u64>().add(RECORDS_OBSERVED) });
-    every != 0 && observed % every == 0
+    every != 0 && observed.is_multiple_of(every)
 }
 
 /// What the second argument of a system call points to.

@@ -27,16 +27,13 @@ pub struct Resolved {
 
 /// Looks up what the items name.
 pub fn resolve(scope: &Scope, proc: &Procfs) -> Result<Resolved> {
-    let mut resolved = Resolved {
-        rules: KernelScope { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY },
-        pids: Vec::new(),
-        globs: Vec::new(),
-    };
+    let mut resolved = Resolved { rules: KernelScope::EMPTY, pids: Vec::new(), globs: Vec::new() };
     for (items, include) in [(&scope.include, true), (&scope.exclude, false)] {
         for item in items {
             resolved.add(item, include, proc).with_context(|| format!("scope {item}"))?;
         }
     }
+    resolved.rules.processes = u32::from(!resolved.pids.is_empty() || !resolved.globs.is_empty());
     Ok(resolved)
 }
 

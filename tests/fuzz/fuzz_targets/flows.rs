@@ -43,6 +43,7 @@ fuzz_target!(|actions: Vec<Action>| {
                         connection,
                         direction,
                         ktime_ns: now_ns,
+                        began_ns: now_ns,
                         tgid: 1,
                         tid: 1,
                         sequence: sequence_now,
