@@ -67,7 +67,7 @@ impl Page {
 
     /// Sum over the series; 0 when there is none.
     pub fn sum(&self, name: &str, with: &[(&str, &str)]) -> f64 {
-        self.select(name, with).map(|sample| sample.value).sum()
+        self.select(name, with).fold(0.0, |sum, sample| sum + sample.value)
     }
 
     /// Sum over the series of each value of a label; series without it count under the empty string.

@@ -106,7 +106,8 @@ fn the_agents_counters_say_the_same_bytes_for_every_way_to_move_them() -> Result
                 agent.settled(&own, |page| page.sum("seismo_workload_bytes_total", &[("service_name", row.path)]))?;
             println!("{:14} {:>12} {counted:>12}", row.path, own);
             if counted != own {
-                wrong.push(format!("{}: {counted} where {own} moved", row.path));
+                let all = agent.page()?.by("seismo_workload_bytes_total", "service_name", &[]);
+                wrong.push(format!("{}: {counted} where {own} moved; all: {all:?}", row.path));
             }
         }
         for (label, row_direction) in [("transmit", "send"), ("receive", "receive")] {

@@ -165,10 +165,11 @@ impl Names {
             // not even the command line is looked at before they have a span.
             ProcessEventKind::Exec => {
                 self.forget(event.pid);
-                if event.in_scope
-                    && let Some((resource, start_ticks)) = self.identify(event.pid)
-                {
-                    self.remember(event.pid, resource, Some(start_ticks));
+                if event.in_scope {
+                    match self.identify(event.pid) {
+                        Some((resource, start_ticks)) => self.remember(event.pid, resource, Some(start_ticks)),
+                        None => self.remember(event.pid, self.gone(event.pid, &event.command), None),
+                    };
                 }
             }
             ProcessEventKind::Exit { .. } => self.mark_exited(event.pid, event.ktime_ns),
@@ -254,6 +255,13 @@ impl Names {
         Some((Resource { service_name, pid, executable_name, container_id, host_name }, start_ticks))
     }
 
+    /// A process that procfs no longer has, by the kernel's name of it.
+    fn gone(&self, pid: u32, command: &str) -> Resource {
+        let service_name = if command.is_empty() { format!("pid:{pid}") } else { command.to_owned() };
+        let host_name = Arc::clone(&self.host_name);
+        Resource { service_name, pid, executable_name: command.to_owned(), host_name, ..Resource::default() }
+    }
+
     fn configured(&self, pid: u32, exe: Option<&std::path::Path>) -> Option<String> {
         // Listening ports are only looked for when a rule asks for them.
         let mut listening = None;
@@ -275,10 +283,7 @@ impl Resources for Names {
         match self.identify(pid) {
             Some((resource, start_ticks)) => self.remember(pid, resource, Some(start_ticks)),
             None => {
-                let name = format!("pid:{pid}");
-                let host_name = Arc::clone(&self.host_name);
-                let unknown = Resource { service_name: name, pid, host_name, ..Resource::default() };
-                let resource = self.remember(pid, unknown, None);
+                let resource = self.remember(pid, self.gone(pid, ""), None);
                 self.mark_exited(pid, self.now_ns);
                 resource
             }

@@ -17,6 +17,8 @@ pub enum ProcessEventKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessEvent {
     pub pid: u32,
+    /// The kernel's name of it, at most 15 bytes: what is left of a process that is gone before it is looked at.
+    pub command: String,
     /// `CLOCK_MONOTONIC`, ns.
     pub ktime_ns: u64,
     pub kind: ProcessEventKind,

@@ -71,7 +71,14 @@ pub fn event(record: &ProcessRecord) -> Option<ProcessEvent> {
         _ => return None,
     };
     let in_scope = record.header.flags & IN_SCOPE != 0;
-    Some(ProcessEvent { pid: record.tgid, ktime_ns: record.header.ktime_ns, kind, in_scope })
+    let command = command(&record.comm);
+    Some(ProcessEvent { pid: record.tgid, command, ktime_ns: record.header.ktime_ns, kind, in_scope })
+}
+
+/// Up to the first zero byte; whatever is no UTF-8 is shown as such.
+fn command(comm: &[u8]) -> String {
+    let bytes = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

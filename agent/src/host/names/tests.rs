@@ -50,7 +50,7 @@ impl Drop for FakeProc {
 }
 
 fn event(pid: u32, at_s: u64, kind: ProcessEventKind) -> ProcessEvent {
-    ProcessEvent { pid, ktime_ns: at_s * SECOND, kind, in_scope: true }
+    ProcessEvent { pid, command: "short".to_owned(), ktime_ns: at_s * SECOND, kind, in_scope: true }
 }
 
 #[test]
@@ -105,6 +105,16 @@ fn an_exec_changes_the_name_and_an_exit_keeps_it_for_late_spans() {
     names.advance(12 * SECOND);
     assert!(names.is_empty());
     assert_eq!(names.resource(20).service_name, "pid:20");
+}
+
+#[test]
+fn a_process_that_is_gone_before_it_is_looked_at_keeps_the_name_that_the_kernel_had() {
+    let proc = FakeProc::new("gone");
+    let mut names = proc.names(Config::default(), "[]");
+    names.process_event(&event(24, 1, ProcessEventKind::Exec));
+    names.process_event(&event(24, 1, ProcessEventKind::Exit { status: 0 }));
+    assert_eq!(names.resource(24).service_name, "short");
+    assert_eq!(names.resource(24).executable_name, "short");
 }
 
 #[test]
