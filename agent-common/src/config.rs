@@ -81,8 +81,7 @@ impl ScopeRules {
 
 impl Scope {
     /// Nothing is in scope.
-    pub const EMPTY: Self =
-        Self { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY, processes: 0, reserved: 0 };
+    pub const EMPTY: Self = Self { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY, processes: 0, reserved: 0 };
 }
 
 wire! {

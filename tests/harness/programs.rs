@@ -41,7 +41,11 @@ pub fn repository() -> PathBuf {
 pub fn seismo() -> Result<PathBuf> {
     if let Some(file) = env::var_os("SEISMOTEST_BIN") {
         let file = PathBuf::from(file);
-        return if file.is_file() { Ok(file) } else { bail!("SEISMOTEST_BIN names {}, which is no file", file.display()) };
+        return if file.is_file() {
+            Ok(file)
+        } else {
+            bail!("SEISMOTEST_BIN names {}, which is no file", file.display())
+        };
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     ["release", "debug"]

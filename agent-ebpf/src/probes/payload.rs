@@ -132,7 +132,7 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
             local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.peer),
         };
-        if !emit::submit(scratch.cast(), total) {
+        if !emit::submit(scratch.cast(), total, false) {
             emit::add(PAYLOAD_DROPPED_BYTES, u64::from(length));
         }
     }

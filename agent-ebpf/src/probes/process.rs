@@ -70,6 +70,8 @@ fn write(kind: u16, task: Task, parent_tgid: u32, exit_code: u32) {
         // SAFETY: two words have the layout of 16 bytes.
         comm: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(comm) },
     };
+    // Who a new program is can only be looked up while it lives.
+    let urgent = kind == PROCESS_EXEC && flags != 0;
     // SAFETY: the record is on the stack, whole.
-    unsafe { emit::submit((&raw const record).cast(), len as u64) };
+    unsafe { emit::submit((&raw const record).cast(), len as u64, urgent) };
 }

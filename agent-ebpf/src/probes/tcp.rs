@@ -112,5 +112,5 @@ fn write(sock: Sock, cookie: u64, old_state: u8, new_state: u8, task: Option<Tas
         peer_address: unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.peer) },
     };
     // SAFETY: the record is on the stack, whole.
-    unsafe { emit::submit((&raw const record).cast(), len as u64) };
+    unsafe { emit::submit((&raw const record).cast(), len as u64, false) };
 }
