@@ -2,7 +2,7 @@
 //!
 //! Woken by a timer: records cost no wake-up (80–110 ns each). The timer slows down while nothing comes, and the kernel
 //! wakes the thread when the ring fills faster than the timer sees. When the pipeline is behind and the queue is full, the
-//! newest batch is dropped and counted. Bound: [`QUEUE_BATCHES`] × [`BATCH_BYTES`] (16 MiB).
+//! newest batch is dropped and counted. Bound: [`QUEUE_BATCHES`] × [`BATCH_BYTES`] (32 MiB).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -18,7 +18,7 @@ use super::decode::{Batch, align};
 use crate::health::{Health, Stage};
 
 /// Batches that may wait for the pipeline.
-pub const QUEUE_BATCHES: usize = 64;
+pub const QUEUE_BATCHES: usize = 128;
 /// A batch is handed on when it reaches this size, or when the ring is empty.
 pub const BATCH_BYTES: usize = 256 * 1024;
 
