@@ -155,6 +155,7 @@ impl Btf {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::Btf;
 
     /// struct outer { int a; union { int x; struct { short p; short q; }; }; const inner_t in; } with typedef inner_t.

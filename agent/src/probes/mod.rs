@@ -44,6 +44,7 @@ fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Histogram> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use seismo_common::histogram::{BUCKETS, bucket};
 
     use super::{FAMILIES, seconds};
