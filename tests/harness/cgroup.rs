@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::wait;
 
+/// Begins the name of every group and directory of a test; the process id of the tests and a number follow.
+const PREFIX: &str = "seismo-test-";
+
 /// A version 2 control group below the one that the tests run in; removed when dropped.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -18,8 +21,11 @@ pub struct Cgroup {
 impl Cgroup {
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("seismo-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = own()?.join(name);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let parent = own()?;
+        // An empty group goes; one that still has processes refuses to.
+        left_behind(&parent).iter().for_each(|path| drop(fs::remove_dir(path)));
+        let path = parent.join(name);
         fs::create_dir(&path).with_context(|| format!("the tests make control groups: {}", path.display()))?;
         Ok(Self { path })
     }
@@ -55,6 +61,16 @@ impl Drop for Cgroup {
             eprintln!("{} could not be removed", self.path.display());
         }
     }
+}
+
+/// Entries of a directory that test processes made which are gone: they were killed before they could clean up.
+pub fn left_behind(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let gone = |name: &str| {
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    entries.filter(|entry| gone(&entry.file_name().to_string_lossy())).map(|entry| entry.path()).collect()
 }
 
 /// The version 2 control group that this process is in.

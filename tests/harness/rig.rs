@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, left_behind};
 use crate::process::{self, Process};
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -40,7 +40,9 @@ impl Rig {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let cgroup = Cgroup::new()?;
         let name = cgroup.path().file_name().context("a control group has a name")?;
-        let dir = std::env::temp_dir().join(name);
+        let temporary = std::env::temp_dir();
+        left_behind(&temporary).iter().for_each(|path| drop(fs::remove_dir_all(path)));
+        let dir = temporary.join(name);
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         Ok(Self { dir, cgroup, _turn: turn })
     }
