@@ -49,10 +49,14 @@ counters! {
     UNIX_RECEIVED_BYTES,
     OTHER_SENT_BYTES,
     OTHER_RECEIVED_BYTES,
-    /// Events that want a record: each is submitted or dropped for one of the reasons in [`crate::drops`].
-    RECORDS_OBSERVED,
-    /// Records that the ring took.
-    RECORDS_SUBMITTED,
+    /// Socket operations that want a record: each is submitted or dropped for one of the reasons in [`crate::drops`].
+    /// These two lanes, and the byte lanes above, are written in process context only, so plain adds are exact.
+    PAYLOAD_OBSERVED,
+    /// Payload records that the ring took.
+    PAYLOAD_SUBMITTED,
+    /// The same of all other records, some of which are written in soft interrupts.
+    EVENTS_OBSERVED,
+    EVENTS_SUBMITTED,
     /// Bytes of the operations whose record was dropped.
     PAYLOAD_DROPPED_BYTES,
     /// Operations that peeked (`MSG_PEEK`) and moved nothing.

@@ -1,14 +1,14 @@
 //! The one way a record leaves the kernel, and the one way anything is counted.
 //!
 //! `observed = submitted + Σ dropped(reason)` holds at every moment between two operations of a CPU. The ring is
-//! written with `BPF_RB_NO_WAKEUP`, which saves 80–110 ns a record: userspace drains on a timer, and is woken once when
-//! what waits for it passes a mark.
+//! written with `BPF_RB_NO_WAKEUP`, which saves 80–110 ns a record: userspace drains on a timer, and is woken when what
+//! waits for it has passed a mark.
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query};
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use seismo_common::counter::{COUNTERS as LANES, DROPS, RECORDS_OBSERVED, RECORDS_SUBMITTED};
+use seismo_common::counter::{COUNTERS as LANES, DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED};
 use seismo_common::drops::RING_FULL;
 use seismo_common::record::RecordHeader;
 
@@ -43,10 +43,29 @@ pub fn dropped(reason: usize) {
     add(DROPS + reason, 1);
 }
 
+/// Adds to a counter lane of this CPU that only programs in process context write: those are not interrupted by each
+/// other (preemption is off in them), so a plain add is exact. Returns the lane's value before.
+#[inline(always)]
+pub fn add_in_process(lane: usize, amount: u64) -> u64 {
+    if lane < LANES
+        && let Some(lanes) = COUNTERS.get_ptr_mut(0)
+    {
+        // SAFETY: the lane is inside the value.
+        unsafe {
+            let lane = lanes.cast::<u64>().add(lane);
+            let before = *lane;
+            *lane = before + amount;
+            before
+        }
+    } else {
+        0
+    }
+}
+
 /// Counts an event that wants a record; call once, before anything can drop it.
 #[inline(always)]
 pub fn observed() {
-    add(RECORDS_OBSERVED, 1);
+    add(EVENTS_OBSERVED, 1);
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`; 28 ns.
@@ -63,28 +82,39 @@ pub fn header(kind: u16, flags: u16, len: u32) -> RecordHeader {
     RecordHeader { kind, flags, len, cpu, reserved: 0, ktime_ns: now() }
 }
 
-/// Hands `len` bytes at `record` to the ring; false if it was full (counted). `urgent` wakes userspace at once (0.8 µs).
+/// Writes an event's record; counted either way. `urgent` wakes userspace at once (0.8 µs).
+///
+/// # Safety
+/// As for [`output`].
+#[inline(always)]
+pub unsafe fn submit(record: *const c_void, len: u64, urgent: bool) {
+    // SAFETY: by contract.
+    if unsafe { output(record, len, urgent) } {
+        add(EVENTS_SUBMITTED, 1);
+    } else {
+        dropped(RING_FULL);
+    }
+}
+
+/// Hands `len` bytes at `record` to the ring; false if it was full.
 ///
 /// # Safety
 /// `record` points to at least `len` initialised bytes on the stack or in a map value.
 #[inline(always)]
-pub unsafe fn submit(record: *const c_void, len: u64, urgent: bool) -> bool {
-    // SAFETY: the map is a ring.
-    let waiting = unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
-    let mark = u64::from(setting!(wake_bytes));
-    // Only the record that crosses the mark wakes: two CPUs that cross it together may both miss it, and the timer sees.
-    let wake = urgent || (waiting < mark && waiting + len >= mark);
+pub unsafe fn output(record: *const c_void, len: u64, wake: bool) -> bool {
     let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     // SAFETY: by contract, and the verifier checks the length against the memory.
     let refused =
         unsafe { bpf_ringbuf_output((&raw const RING).cast_mut().cast(), record.cast_mut(), len, u64::from(flags)) };
-    if refused == 0 {
-        add(RECORDS_SUBMITTED, 1);
-        true
-    } else {
-        dropped(RING_FULL);
-        false
-    }
+    refused == 0
+}
+
+/// Does more wait in the ring than userspace's timer should find?
+#[inline(always)]
+pub fn ring_fills() -> bool {
+    // SAFETY: the map is a ring.
+    let waiting = unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
+    waiting >= u64::from(setting!(wake_bytes))
 }
 
 /// A debug message on the agent's log; nothing at all unless built with the feature `kernel-log`.

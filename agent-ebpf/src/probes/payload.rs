@@ -13,11 +13,11 @@ use core::ffi::c_void;
 
 use seismo_common::config::{MAX_CAPTURE, MAX_IOVECS};
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS,
-    RECORDS_OBSERVED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES,
-    UNIX_SENT_BYTES,
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE,
+    PAYLOAD_PEEKS, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES,
+    UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
 };
-use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK};
+use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
 use seismo_common::payload::{
     AF_INET, AF_INET6, CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, PayloadRecord, RECEIVE, SEND,
 };
@@ -26,7 +26,7 @@ use seismo_common::record::PAYLOAD;
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Sock, Task, opaque, setting};
-use crate::maps::{COUNTERS, SCRATCH, Scratch};
+use crate::maps::{SCRATCH, Scratch};
 
 const AF_UNIX: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
@@ -49,7 +49,7 @@ pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
 pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
     let moved = ctx.arg::<i32>(1);
     if ctx.arg::<i32>(2) & MSG_PEEK != 0 {
-        emit::add(PAYLOAD_PEEKS, 1);
+        emit::add_in_process(PAYLOAD_PEEKS, 1);
     } else if moved > 0 {
         emit::log!(&ctx, "received {} bytes", moved);
         operation(Sock(ctx.arg::<*const c_void>(0)), moved as u32, RECEIVE);
@@ -72,26 +72,27 @@ fn operation(sock: Sock, length: u32, direction: u8) {
     } else {
         [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES]
     };
-    emit::add(if direction == SEND { lane[0] } else { lane[1] }, u64::from(length));
+    emit::add_in_process(if direction == SEND { lane[0] } else { lane[1] }, u64::from(length));
     if !tcp {
         return;
     }
     let task = Task::current();
     if task.is_kernel_thread() || !filter::in_scope(task, sock) {
-        emit::add(PAYLOAD_OUT_OF_SCOPE, 1);
+        emit::add_in_process(PAYLOAD_OUT_OF_SCOPE, 1);
         return;
     }
-    emit::observed();
-    if let Err(reason) = record(task, sock, length, direction) {
+    let number = emit::add_in_process(PAYLOAD_OBSERVED, 1);
+    if let Err(reason) = record(task, sock, length, direction, number) {
         emit::dropped(reason);
         emit::add(PAYLOAD_DROPPED_BYTES, u64::from(length));
     }
 }
 
-/// Builds and submits the record; `Err` is the drop reason (a full ring counts itself).
+/// Builds and submits the record of this CPU's `number`th operation; `Err` is the drop reason.
 #[inline(always)]
-fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usize> {
-    if setting!(drop_every) != 0 && injected() {
+fn record(task: Task, sock: Sock, length: u32, direction: u8, number: u64) -> Result<(), usize> {
+    let every = u64::from(setting!(drop_every));
+    if every != 0 && number.is_multiple_of(every) {
         return Err(INJECTED);
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
@@ -117,7 +118,10 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
             header: emit::header(PAYLOAD, cut, total as u32),
             sent_ns,
             // The helper gives the socket a cookie if it has none, which marks it as tracked for the tcp programs.
-            cookie: bpf_get_socket_cookie(sock.0.cast_mut()),
+            cookie: match sock.known_cookie() {
+                0 => bpf_get_socket_cookie(sock.0.cast_mut()),
+                known => known,
+            },
             sequence: end.wrapping_sub(length),
             length,
             captured: captured as u32,
@@ -132,20 +136,14 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8) -> Result<(), usiz
             local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.peer),
         };
-        if !emit::submit(scratch.cast(), total, false) {
-            emit::add(PAYLOAD_DROPPED_BYTES, u64::from(length));
+        // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
+        let wake = number & 15 == 0 && emit::ring_fills();
+        if !emit::output(scratch.cast(), total, wake) {
+            return Err(RING_FULL);
         }
     }
+    emit::add_in_process(PAYLOAD_SUBMITTED, 1);
     Ok(())
-}
-
-/// One record in `drop_every` is dropped, by this CPU's count of observed ones.
-#[inline(always)]
-fn injected() -> bool {
-    let every = u64::from(setting!(drop_every));
-    // SAFETY: the lane is inside the value.
-    let observed = COUNTERS.get_ptr(0).map_or(0, |lanes| unsafe { *lanes.cast::<u64>().add(RECORDS_OBSERVED) });
-    every != 0 && observed.is_multiple_of(every)
 }
 
 /// What the second argument of a system call points to.
@@ -214,29 +212,41 @@ fn read_message(pointer: u64) -> Option<(u64, u64)> {
     if failed == 0 { Some((words[0], words[1])) } else { None }
 }
 
+/// `iovec` of a 64-bit process.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Vector {
+    base: u64,
+    length: u64,
+}
+
 #[inline(always)]
 fn copy_vectors(out: *mut u8, vectors: u64, count: u64, want: u64) -> (u64, u16) {
+    let mut table = [Vector { base: 0, length: 0 }; MAX_IOVECS];
+    let count = count.min(MAX_IOVECS as u64);
+    let all = count == MAX_IOVECS as u64;
+    // The whole table in one read: each costs more than the bytes it moves. Bounded again by mask, see `copy`.
+    let bytes = opaque(count * 16) & (2 * size_of::<[Vector; MAX_IOVECS]>() as u64 - 1);
+    let bytes = bytes.min(size_of::<[Vector; MAX_IOVECS]>() as u64);
+    // SAFETY: as in read_message; the length is at most the table's.
+    let failed = unsafe { bpf_probe_read_user((&raw mut table).cast(), bytes as u32, vectors as *const c_void) };
+    if failed != 0 {
+        return (0, CUT_FAULT);
+    }
     let mut copied = 0u64;
-    for index in 0..MAX_IOVECS as u64 {
-        if index >= count || copied >= want {
+    for (index, vector) in table.iter().enumerate() {
+        if index as u64 >= count || copied >= want {
             return (copied, 0);
         }
-        let mut vector = [0u64; 2];
-        // SAFETY: as in read_message.
-        let failed =
-            unsafe { bpf_probe_read_user((&raw mut vector).cast(), 16, (vectors + index * 16) as *const c_void) };
-        if failed != 0 {
-            return (copied, CUT_FAULT);
-        }
-        let part = vector[1].min(want - copied);
+        let part = vector.length.min(want - copied);
         if part != 0 {
-            match copy(out, copied, vector[0], part) {
+            match copy(out, copied, vector.base, part) {
                 Some(length) => copied += length,
                 None => return (copied, CUT_FAULT),
             }
         }
     }
-    (copied, if copied < want { CUT_IOVECS } else { 0 })
+    (copied, if copied < want && all { CUT_IOVECS } else { 0 })
 }
 
 /// Copies `length` bytes of user memory to `out + at`. Both are bounded again by mask: up to 6.1 the verifier forgets a

@@ -18,12 +18,13 @@ use super::decode::{Batch, align};
 use crate::health::{Health, Stage};
 
 /// Batches that may wait for the pipeline.
-pub const QUEUE_BATCHES: usize = 128;
-/// A batch is handed on when it reaches this size, or when the ring is empty.
-pub const BATCH_BYTES: usize = 256 * 1024;
+pub const QUEUE_BATCHES: usize = 512;
+/// A batch is handed on when it reaches this size, or when the ring is empty. Below the size from which the allocator
+/// asks the kernel for pages each time.
+pub const BATCH_BYTES: usize = 64 * 1024;
 
 /// The timer is this many times slower, at most, while the ring stays empty.
-const IDLE_FACTOR: u32 = 16;
+const IDLE_FACTOR: u32 = 40;
 
 /// Drains until `stop` is set, then until the ring is empty, and returns.
 pub fn run(
@@ -95,9 +96,8 @@ fn drain_once(ring: &mut RingBuf<MapData>, buffer: &mut Vec<u8>, health: &Health
         return false;
     }
     health.enter(Stage::Collected, records);
-    // The buffer is copied to its exact size: what waits in the queue holds no slack.
-    let batch = Batch { bytes: Bytes::copy_from_slice(buffer), records };
-    buffer.clear();
+    let room = buffer.len();
+    let batch = Batch { bytes: Bytes::from(std::mem::replace(buffer, Vec::with_capacity(room))), records };
     match queue.try_send(batch) {
         Ok(()) => health.pass(Stage::Collected, records),
         Err(TrySendError::Full(_)) => health.lose(Stage::Collected, "queue_full", records),

@@ -30,6 +30,8 @@ pub struct Alerting {
     webhook: Option<(Sender, Webhook)>,
     sources: Vec<Arc<dyn Source>>,
     interval: Duration,
+    /// Are there rules, or are samples to be kept without?
+    active: bool,
 }
 
 impl Alerting {
@@ -44,6 +46,7 @@ impl Alerting {
             alerts::load(&alerts.rules, config.samples.history).map_err(|error| WrongFile(error.to_string()))?;
         let shortest = groups.iter().filter_map(|group| group.interval_ms).min();
         let store = Recent::new(config.samples.clone(), alerts::selectors(&groups));
+        let active = !groups.is_empty() || config.samples.keep_all;
         let engine = Engine::new(groups, &alerts);
         let webhook = alerts
             .webhook
@@ -59,7 +62,7 @@ impl Alerting {
             shortest.and_then(|millis| u64::try_from(millis).ok()).map_or(alerts.evaluation_interval.0, |millis| {
                 alerts.evaluation_interval.0.min(Duration::from_millis(millis))
             });
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval })
+        Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval, active })
     }
 
     pub fn engine(&self) -> Arc<Mutex<Engine>> {
@@ -73,11 +76,15 @@ impl Alerting {
 
     /// Steps until the agent stops; then notifications under way get a short grace.
     pub async fn run(self, sources: Arc<[Arc<dyn Source>]>, mut stopped: watch::Receiver<bool>) {
-        let Self { engine, mut store, config, webhook, interval, .. } = self;
+        let Self { engine, mut store, config, webhook, interval, active, .. } = self;
         let (sender, mut sending) = match webhook {
             Some((sender, webhook)) => (Some(sender), Some(tokio::spawn(webhook.run()))),
             None => (None, None),
         };
+        if !active {
+            // Nothing would look at the samples.
+            return;
+        }
         let mut every = tokio::time::interval(interval);
         every.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (start, start_ms) = (Instant::now(), clock::wall_ns() / 1_000_000);

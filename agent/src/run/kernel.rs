@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use seismo_common::counter::{
-    DROPS, PAYLOAD_DROPPED_BYTES, RECORDS_OBSERVED, RECORDS_SUBMITTED, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_SUBMITTED,
+    RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
 };
 use seismo_common::drops::DROP_NAMES;
 
@@ -34,8 +35,10 @@ impl KernelSource {
     pub fn lanes(&self) -> Vec<(&'static str, u64)> {
         let Some(lanes) = self.counts.lanes("COUNTERS") else { return Vec::new() };
         let named = [
-            ("observed", RECORDS_OBSERVED),
-            ("submitted", RECORDS_SUBMITTED),
+            ("payload_observed", PAYLOAD_OBSERVED),
+            ("payload_submitted", PAYLOAD_SUBMITTED),
+            ("events_observed", EVENTS_OBSERVED),
+            ("events_submitted", EVENTS_SUBMITTED),
             ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
             ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
@@ -48,6 +51,8 @@ impl KernelSource {
     pub fn account(&self) {
         let Some(lanes) = self.counts.lanes("COUNTERS") else { return };
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, lanes[DROPS + reason]));
-        self.health.set(Stage::Observed, lanes[RECORDS_OBSERVED], lanes[RECORDS_SUBMITTED], drops);
+        let observed = lanes[PAYLOAD_OBSERVED] + lanes[EVENTS_OBSERVED];
+        let submitted = lanes[PAYLOAD_SUBMITTED] + lanes[EVENTS_SUBMITTED];
+        self.health.set(Stage::Observed, observed, submitted, drops);
     }
 }

@@ -25,8 +25,9 @@ use crate::store::spans::Spans;
 use crate::traces::assemble::{Wire, assemble};
 use crate::traces::link::Links;
 
-/// Time between looks at timeouts, when no records come.
+/// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
+const IDLE_TICK: Duration = Duration::from_millis(1000);
 /// Connections shown by `/api/seismo/flows`.
 const SHOWN_FLOWS: usize = 1000;
 
@@ -119,7 +120,8 @@ impl Pipeline {
     /// has passed: what is still queued then is counted as lost.
     pub fn run(mut self, batches: &Receiver<Batch>, deadline_ns: &AtomicU64) {
         loop {
-            match batches.recv_timeout(TICK) {
+            let tick = if self.flows.is_empty() { IDLE_TICK } else { TICK };
+            match batches.recv_timeout(tick) {
                 Ok(batch) if overdue(deadline_ns) => {
                     self.health.enter(Stage::Analyzed, batch.records);
                     self.health.lose(Stage::Analyzed, "stopping", batch.records);
