@@ -4,6 +4,7 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounting;
 mod alerts;
 mod conversations;
 mod nginx_counts;
