@@ -36,7 +36,7 @@ pub struct Programs {
     ebpf: Ebpf,
     statuses: Vec<ProbeStatus>,
     #[cfg(feature = "kernel-log")]
-    _log: aya_log::EbpfLogger<aya_log::DefaultLogger>,
+    log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
 
 /// What to do with a program that the kernel accepted.
@@ -94,7 +94,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
     Ok(Loaded {
         programs: Programs {
             #[cfg(feature = "kernel-log")]
-            _log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
+            log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
             ebpf,
             statuses,
         },
@@ -135,6 +135,12 @@ impl Programs {
     /// State of every program.
     pub fn statuses(&self) -> Vec<ProbeStatus> {
         self.statuses.clone()
+    }
+
+    /// Hands the programs' debug messages to the agent's log; does nothing unless built with the feature `kernel-log`.
+    pub fn flush_log(&mut self) {
+        #[cfg(feature = "kernel-log")]
+        self.log.flush();
     }
 
     /// State of every program with its runs; right only while the kernel keeps them ([`enable_run_stats`]).

@@ -222,10 +222,11 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             let mut picture = picture;
             loop {
                 every.tick().await;
-                if let Some(programs) = &programs
-                    && config.probes.stats
-                {
-                    health.set_probes(programs.statuses_with_runs());
+                if let Some(programs) = &mut programs {
+                    programs.flush_log();
+                    if config.probes.stats {
+                        health.set_probes(programs.statuses_with_runs());
+                    }
                 }
                 if analysis.is_finished() {
                     return;
