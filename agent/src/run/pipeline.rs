@@ -65,25 +65,7 @@ pub struct View {
     pub tracked: AtomicU64,
 }
 
-/// The stages behind the ring, and what they write to.
-pub struct Pipeline {
-    pub names: Names,
-    pub scope: ScopeKeeper,
-    pub flows: Flows,
-    pub links: Links,
-    pub table: Arc<Table>,
-    pub spans: Arc<Spans>,
-    pub clock: Arc<Clock>,
-    pub health: Arc<Health>,
-    pub view: Arc<View>,
-    exchanges: Vec<Exchange>,
-    finished: Vec<Span>,
-    /// Totals already added to the table.
-    shown: HashMap<&'static str, u64>,
-    next_tick_ns: u64,
-}
-
-/// The parts of a [`Pipeline`] that others make.
+/// What the pipeline works with and writes to; made by whoever wires it.
 pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
@@ -96,35 +78,30 @@ pub struct Parts {
     pub view: Arc<View>,
 }
 
+/// The stages behind the ring.
+pub struct Pipeline {
+    parts: Parts,
+    exchanges: Vec<Exchange>,
+    finished: Vec<Span>,
+    /// Totals already added to the table.
+    shown: HashMap<&'static str, u64>,
+    next_tick_ns: u64,
+}
+
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
-        let Parts { names, scope, flows, links, table, spans, clock, health, view } = parts;
-        Self {
-            names,
-            scope,
-            flows,
-            links,
-            table,
-            spans,
-            clock,
-            health,
-            view,
-            exchanges: Vec::new(),
-            finished: Vec::new(),
-            shown: HashMap::new(),
-            next_tick_ns: 0,
-        }
+        Self { parts, exchanges: Vec::new(), finished: Vec::new(), shown: HashMap::new(), next_tick_ns: 0 }
     }
 
     /// Works until the drain thread is gone and its last batch is done, or `deadline_ns` (`CLOCK_MONOTONIC`; 0: none yet)
     /// has passed: what is still queued then is counted as lost.
     pub fn run(mut self, batches: &Receiver<Batch>, deadline_ns: &AtomicU64) {
         loop {
-            let tick = if self.flows.is_empty() { IDLE_TICK } else { TICK };
+            let tick = if self.parts.flows.is_empty() { IDLE_TICK } else { TICK };
             match batches.recv_timeout(tick) {
                 Ok(batch) if overdue(deadline_ns) => {
-                    self.health.enter(Stage::Analyzed, batch.records);
-                    self.health.lose(Stage::Analyzed, "stopping", batch.records);
+                    self.parts.health.enter(Stage::Analyzed, batch.records);
+                    self.parts.health.lose(Stage::Analyzed, "stopping", batch.records);
                 }
                 Ok(batch) => self.batch(&batch),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -137,41 +114,41 @@ impl Pipeline {
             }
         }
         self.tick(clock::monotonic_ns());
-        self.links.flush(&mut self.finished);
+        self.parts.links.flush(&mut self.finished);
         self.store();
     }
 
     fn batch(&mut self, batch: &Batch) {
         let mut passed = 0;
-        self.health.enter(Stage::Analyzed, batch.records);
+        self.parts.health.enter(Stage::Analyzed, batch.records);
         for record in batch.iter() {
             match record {
                 Ok(record) => {
                     self.record(record);
                     passed += 1;
                 }
-                Err(malformed) => self.health.lose(Stage::Analyzed, malformed.name(), 1),
+                Err(malformed) => self.parts.health.lose(Stage::Analyzed, malformed.name(), 1),
             }
         }
-        self.health.pass(Stage::Analyzed, passed);
+        self.parts.health.pass(Stage::Analyzed, passed);
     }
 
     fn record(&mut self, record: Record) {
         match record {
             Record::Process(record) => {
                 if let Some(event) = process::event(&record) {
-                    self.names.process_event(&event);
-                    self.scope.process_event(&event);
+                    self.parts.names.process_event(&event);
+                    self.parts.scope.process_event(&event);
                 }
             }
             Record::TcpState(record) => {
                 if let Some(event) = tcp::event(&record) {
-                    self.links.connection(&event);
-                    self.flows.connection(&event, &mut self.exchanges);
+                    self.parts.links.connection(&event);
+                    self.parts.flows.connection(&event, &mut self.exchanges);
                 }
             }
             Record::Payload(record, data) => {
-                self.flows.payload(payload::chunk(&record, data), &mut self.exchanges);
+                self.parts.flows.payload(payload::chunk(&record, data), &mut self.exchanges);
             }
         }
         self.finish_exchanges();
@@ -182,12 +159,12 @@ impl Pipeline {
         if self.exchanges.is_empty() {
             return;
         }
-        self.health.enter(Stage::Stored, self.exchanges.len() as u64);
+        self.parts.health.enter(Stage::Stored, self.exchanges.len() as u64);
         for exchange in self.exchanges.drain(..) {
-            let resource = self.names.resource(exchange.pid);
-            record_exchange(&self.table, &exchange, &resource);
+            let resource = self.parts.names.resource(exchange.pid);
+            record_exchange(&self.parts.table, &exchange, &resource);
             let (wire, now_ns) = (Wire::of(&exchange), exchange.end_ns);
-            self.links.span(wire, assemble(exchange, resource, &self.clock), now_ns, &mut self.finished);
+            self.parts.links.span(wire, assemble(exchange, resource, &self.parts.clock), now_ns, &mut self.finished);
         }
         self.store();
     }
@@ -195,45 +172,45 @@ impl Pipeline {
     fn store(&mut self) {
         let count = self.finished.len() as u64;
         for span in self.finished.drain(..) {
-            self.spans.push(span);
+            self.parts.spans.push(span);
         }
         if count > 0 {
-            self.health.pass(Stage::Stored, count);
+            self.parts.health.pass(Stage::Stored, count);
         }
     }
 
     fn tick(&mut self, now_ns: u64) {
-        self.clock.refresh();
-        self.names.advance(now_ns);
-        self.flows.tick(now_ns, &mut self.exchanges);
+        self.parts.clock.refresh();
+        self.parts.names.advance(now_ns);
+        self.parts.flows.tick(now_ns, &mut self.exchanges);
         self.finish_exchanges();
-        self.links.tick(now_ns, &mut self.finished);
+        self.parts.links.tick(now_ns, &mut self.finished);
         self.store();
-        let (names, table) = (&mut self.names, &self.table);
-        self.flows.drain_visibility(|pid, visibility: Visibility, bytes| {
+        let (names, table) = (&mut self.parts.names, &self.parts.table);
+        self.parts.flows.drain_visibility(|pid, visibility: Visibility, bytes| {
             let resource = names.resource(pid);
             table.add(&WORKLOAD_BYTES, &[&resource.service_name, visibility.name()], bytes);
         });
         self.show_counts();
-        self.table.set(&FLOWS_TRACKED, &[], self.flows.len() as f64);
-        self.view.tracked.store(self.flows.len() as u64, Ordering::Relaxed);
-        *self.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.flows.snapshot(SHOWN_FLOWS);
+        self.parts.table.set(&FLOWS_TRACKED, &[], self.parts.flows.len() as f64);
+        self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
+        *self.parts.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.parts.flows.snapshot(SHOWN_FLOWS);
     }
 
     /// Adds to the table what each stage's own counters gained since the last time.
     fn show_counts(&mut self) {
-        let links = self.links.counts();
+        let links = self.parts.links.counts();
         let others = [
             ("server_span_linked", links.linked),
             ("server_span_root", links.roots),
             ("server_span_without_its_client", links.given_up),
-            ("process_name_evicted", self.names.evicted()),
-            ("scope_table_full", self.scope.failed()),
+            ("process_name_evicted", self.parts.names.evicted()),
+            ("scope_table_full", self.parts.scope.failed()),
         ];
-        for (reason, total) in self.flows.counts().iter().chain(others) {
+        for (reason, total) in self.parts.flows.counts().iter().chain(others) {
             let shown = self.shown.entry(reason).or_default();
             if total > *shown {
-                self.table.add(&EVENTS, &[reason], total - *shown);
+                self.parts.table.add(&EVENTS, &[reason], total - *shown);
                 *shown = total;
             }
         }

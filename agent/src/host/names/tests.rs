@@ -63,7 +63,7 @@ fn the_first_source_that_knows_names_the_service() {
     proc.process(12, "/usr/bin/node", "node server.js", &unnamed, 1);
     proc.process(13, "/usr/bin/python3.12", "python3 -m http.server", "0::/user.slice/session-1.scope", 1);
     proc.process(14, "/opt/shop/api (deleted)", "api", "0::/system.slice/shop.service", 1);
-    let containers = proc.0.join(format!("1/root/var/lib/docker/containers/{ID}"));
+    let containers = proc.0.join("1").join(format!("root/var/lib/docker/containers/{ID}"));
     fs::create_dir_all(&containers).unwrap();
     fs::write(containers.join("config.v2.json"), r#"{"Name":"/checkout","State":{}}"#).unwrap();
 
