@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::config::{Config, Probes};
+use crate::health::ProbeState;
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -52,13 +53,20 @@ pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
 pub fn verify(json: bool) -> Result<ExitCode> {
     let every = crate::probes::FAMILIES.iter().map(|family| family.name).collect();
     let report = doctor::examine(&every);
-    let programs: Vec<_> = report.families.iter().flat_map(|family| &family.programs).collect();
+    let mut programs: Vec<_> = report.families.iter().flat_map(|family| family.programs.clone()).collect();
+    if !report.loaded {
+        // What was only planned is no verdict.
+        for program in programs.iter_mut().filter(|program| program.state == ProbeState::Active) {
+            program.state = ProbeState::Failed;
+            program.reason = format!("not tried: {}", report.problems.join("; "));
+        }
+    }
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&programs)?)?;
     } else {
         for program in &programs {
-            let verdict = if report.loaded { program.state.name() } else { "not tried" };
+            let verdict = program.state.name();
             let line = format!(
                 "{:<20} {:<30} {verdict:<11} {:>7}  {}",
                 program.program, program.hook, program.verified_instructions, program.reason
@@ -69,7 +77,7 @@ pub fn verify(json: bool) -> Result<ExitCode> {
             writeln!(out, "! {problem}")?;
         }
     }
-    let accepted = programs.iter().all(|program| program.state == crate::health::ProbeState::Active);
+    let accepted = programs.iter().all(|program| program.state == ProbeState::Active);
     Ok(if report.loaded && accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -20,6 +20,8 @@ pub struct Arguments {
     filters: Vec<String>,
 }
 
+/// The feature of the tests that load programs into a kernel.
+pub const ROOT_TESTS: &str = "seismo-tests/root-tests";
 /// Variables that tell the tests where things are; sudo passes them on.
 const VARIABLES: &[&str] = &["SEISMOTEST_BIN", "SEISMOTEST_REPO", "PATH", "CI", "RUST_BACKTRACE", "INSTA_UPDATE"];
 
@@ -48,7 +50,8 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn cargo_test() -> Command {
+/// `cargo test` with what the tests want to know.
+pub fn cargo_test() -> Command {
     let mut cargo = workspace::cargo();
     cargo.arg("test").env("SEISMOTEST_BIN", workspace::agent(Profile::Dev)).env("SEISMOTEST_REPO", workspace::root());
     cargo
@@ -63,7 +66,7 @@ fn kernel_tests() -> Result<Command> {
         bail!("this machine cannot run the agent, `seismo doctor` says:\n{}", String::from_utf8_lossy(&said).trim());
     }
     let mut cargo = cargo_test();
-    cargo.args(["--features", "seismo-tests/root-tests", "--test", "kernel", "--test", "e2e", "--no-fail-fast"]);
+    cargo.args(["--features", ROOT_TESTS, "--test", "kernel", "--test", "e2e", "--no-fail-fast"]);
     if !workspace::is_root() {
         // Compiled by the user, run by root: the build products stay the user's.
         let runner = workspace::as_root(std::path::Path::new("env"), VARIABLES)?;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::report::{Event, Outcome, PLAN, Step};
+use super::report::{Event, PLAN, Status, Step};
+use super::watch::{self, Walked, Watch};
 
 /// The first process of a virtual machine that `cargo xtask vm` made
 #[derive(clap::Args)]
@@ -149,26 +150,29 @@ fn steps(report: &Report) -> Result<()> {
     let steps: Vec<Step> = serde_json::from_slice(&fs::read(PLAN).context(PLAN)?).context(PLAN)?;
     for step in steps {
         report.send(&Event::Begin(step.name.clone()));
-        let outcome = run(&step, report).with_context(|| step.name.clone())?;
-        report.send(&Event::End(outcome));
+        let status = run(&step, report).with_context(|| step.name.clone())?;
+        report.send(&Event::End(status));
     }
     Ok(())
 }
 
-fn run(step: &Step, report: &Report) -> Result<Outcome> {
+fn run(step: &Step, report: &Report) -> Result<Status> {
     let mut command = Command::new(&step.program);
     command.args(&step.arguments).env_clear().envs(step.environment.iter().map(|(name, text)| (name, text)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).current_dir("/tmp");
+    if step.watch_verifier {
+        watch::traced(&mut command);
+    }
     let mut child = command.spawn().with_context(|| format!("cannot start {}", step.program))?;
     let out = child.stdout.take().map(|pipe| forward(pipe, report.clone(), Event::Out));
     let err = child.stderr.take().map(|pipe| forward(pipe, report.clone(), Event::Err));
-    let outcome = wait(libc::pid_t::try_from(child.id())?, Duration::from_secs(step.limit_s))?;
+    let status = wait(libc::pid_t::try_from(child.id())?, Duration::from_secs(step.limit_s), report)?;
     end_everything();
     for reader in [out, err].into_iter().flatten() {
         // The only thing to fail in there is a panic, which is on the console.
         drop(reader.join());
     }
-    Ok(outcome)
+    Ok(status)
 }
 
 /// Sends each line of a pipe on.
@@ -184,18 +188,28 @@ fn forward(
     })
 }
 
-/// Waits for one process while reaping all others, as the first process must.
-fn wait(pid: libc::pid_t, limit: Duration) -> Result<Outcome> {
+/// Waits for one process while reaping all others, as the first process must; traced ones go on after each stop.
+fn wait(pid: libc::pid_t, limit: Duration, report: &Report) -> Result<Status> {
     let start = Instant::now();
+    let mut watch = Watch::default();
     loop {
         let mut status = 0;
         // SAFETY: the status lives for the call.
-        let ended = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        let ended = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::__WALL) };
+        if ended > 0 && libc::WIFSTOPPED(status) {
+            match watch.stopped(ended, libc::WSTOPSIG(status)) {
+                Ok(walked) => walked.into_iter().for_each(|Walked { program, instructions }| {
+                    report.send(&Event::Walked { program, instructions });
+                }),
+                Err(error) => report.send(&Event::Trouble(format!("{error:#}"))),
+            }
+            continue;
+        }
         if ended == pid {
             let status = ExitStatus::from_raw(status);
             return Ok(match (status.code(), status.signal()) {
-                (Some(code), _) => Outcome::Exit(code),
-                (None, signal) => Outcome::Signal(signal.unwrap_or(0)),
+                (Some(code), _) => Status::Exit(code),
+                (None, signal) => Status::Signal(signal.unwrap_or(0)),
             });
         }
         if ended < 0 {
@@ -203,9 +217,9 @@ fn wait(pid: libc::pid_t, limit: Duration) -> Result<Outcome> {
         }
         if ended == 0 {
             if start.elapsed() > limit {
-                return Ok(Outcome::Late);
+                return Ok(Status::Late);
             }
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -217,5 +231,5 @@ fn end_everything() {
     unsafe { libc::kill(-1, libc::SIGKILL) };
     let mut status = 0;
     // SAFETY: the status lives for the call; it ends when no child is left.
-    while unsafe { libc::waitpid(-1, &raw mut status, 0) } > 0 {}
+    while unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) } > 0 {}
 }

@@ -30,10 +30,10 @@ pub enum Event {
     Out(String),
     /// A line of its standard error.
     Err(String),
-    /// The verifier's last line about a program, which was accepted.
-    Verified { program: String, said: String },
+    /// Instructions that the verifier walked for a program that it accepted; of the name, the first 15 bytes.
+    Walked { program: String, instructions: u64 },
     /// The step ended.
-    End(Outcome),
+    End(Status),
     /// The first process itself could not do something.
     Trouble(String),
     /// All is done; the machine is about to be switched off.
@@ -41,20 +41,20 @@ pub enum Event {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Status {
     Exit(i32),
     Signal(i32),
     /// Did not end in its time.
     Late,
 }
 
-impl Outcome {
+impl Status {
     pub fn ok(self) -> bool {
         self == Self::Exit(0)
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for Status {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exit(status) => write!(out, "exit {status}"),
@@ -71,7 +71,7 @@ impl Event {
             Self::Begin(name) => format!("B {name}"),
             Self::Out(text) => format!("O {text}"),
             Self::Err(text) => format!("E {text}"),
-            Self::Verified { program, said } => format!("V {program} {said}"),
+            Self::Walked { program, instructions } => format!("V {instructions} {program}"),
             Self::End(outcome) => format!("X {outcome}"),
             Self::Trouble(text) => format!("T {}", text.replace('\n', " | ")),
             Self::Done => "Z ".to_owned(),
@@ -86,13 +86,13 @@ impl Event {
             "O" => Self::Out(rest.to_owned()),
             "E" => Self::Err(rest.to_owned()),
             "V" => {
-                let (program, said) = rest.split_once(' ')?;
-                Self::Verified { program: program.to_owned(), said: said.to_owned() }
+                let (instructions, program) = rest.split_once(' ')?;
+                Self::Walked { program: program.to_owned(), instructions: instructions.parse().ok()? }
             }
             "X" => Self::End(match rest.split_once(' ') {
-                Some(("exit", status)) => Outcome::Exit(status.parse().ok()?),
-                Some(("signal", signal)) => Outcome::Signal(signal.parse().ok()?),
-                None if rest == "late" => Outcome::Late,
+                Some(("exit", status)) => Status::Exit(status.parse().ok()?),
+                Some(("signal", signal)) => Status::Signal(signal.parse().ok()?),
+                None if rest == "late" => Status::Late,
                 _ => return None,
             }),
             "T" => Self::Trouble(rest.to_owned()),
@@ -114,16 +114,16 @@ mod tests {
             Event::Out(text()),
             Event::Out(String::new()),
             Event::Err(text()),
-            Event::Verified { program: "x".to_owned(), said: text() },
-            Event::End(Outcome::Exit(-3)),
-            Event::End(Outcome::Signal(9)),
-            Event::End(Outcome::Late),
+            Event::Walked { program: text(), instructions: 7 },
+            Event::End(Status::Exit(-3)),
+            Event::End(Status::Signal(9)),
+            Event::End(Status::Late),
             Event::Trouble(text()),
             Event::Done,
         ] {
             assert_eq!(Event::parse(&event.line()), Some(event));
         }
-        for line in ["", "O", "X exit", "X exit x", "Q x", "[    0.1] printk"] {
+        for line in ["", "O", "X exit", "X exit x", "V x x", "Q x", "[    0.1] printk"] {
             assert_eq!(Event::parse(line), None, "{line}");
         }
     }
