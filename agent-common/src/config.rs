@@ -11,6 +11,10 @@ pub const MAX_IOVECS: usize = 8;
 pub const SYSCALLS: usize = 512;
 /// Slots of the flat tables keyed by thread id (a power of two). Two threads that share a slot lose a sample.
 pub const THREAD_SLOTS: usize = 16_384;
+/// Connections that userspace may ask something special of at once ([`crate::payload::FlowControl`]).
+pub const FLOW_CONTROLS: usize = 4096;
+/// Windows of the budget of captured bytes: 67 ms.
+pub const BUDGET_WINDOW_SHIFT: u32 = 26;
 /// Entries of each kind in one [`ScopeRules`].
 pub const SCOPE_ENTRIES: usize = 8;
 
@@ -27,6 +31,8 @@ wire! {
         pub drop_every: u32,
         /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
         pub wake_bytes: u32,
+        /// Bytes captured at most per CPU in 2^[`BUDGET_WINDOW_SHIFT`] ns; 0: no limit.
+        pub budget_bytes: u32,
     }
 }
 
@@ -38,6 +44,7 @@ impl Settings {
         syscall_sample_shift: 4,
         drop_every: 0,
         wake_bytes: 1 << 20,
+        budget_bytes: 0,
     };
 }
 

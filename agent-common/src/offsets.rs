@@ -60,6 +60,8 @@ offsets! {
     sock_cookie = true "sock": "__sk_common.skc_cookie",
     sock_net = true "sock": "__sk_common.skc_net.net",
     sock_error = true "sock": "sk_err",
+    /// `SOCK_DEAD` (its owner closed it) is bit 0 (`enum sock_flags`).
+    sock_flags = true "sock": "__sk_common.skc_flags",
     net_inode = true "net": "ns.inum",
     tcp_write_seq = true "tcp_sock": "write_seq",
     tcp_copied_seq = true "tcp_sock": "copied_seq",
@@ -67,6 +69,10 @@ offsets! {
     /// Transmission time of the flight's start, and of the last segment acknowledged, µs (`net/ipv4/tcp_rate.c`).
     tcp_first_tx = false "tcp_sock": "first_tx_mstamp",
     tcp_total_retrans = true "tcp_sock": "total_retrans",
+    tcp_snd_una = true "tcp_sock": "snd_una",
+    tcp_rcv_nxt = true "tcp_sock": "rcv_nxt",
+    tcp_bytes_acked = true "tcp_sock": "bytes_acked",
+    tcp_bytes_received = true "tcp_sock": "bytes_received",
 }
 
 const _: () = assert!(core::mem::size_of::<Offsets>() == FIELDS.len() * 4);

@@ -1,7 +1,7 @@
-//! Socket payload: one record per successful send or receive on a stream socket in scope.
+//! Socket payload: one record per successful send or receive on a socket in scope, and how much of it is captured.
 //!
-//! The record is the same whichever hook wrote it. `length` is what the kernel moved; `captured` is what
-//! follows the struct. The difference is known missing, with its exact size.
+//! The record is the same whichever hook wrote it. `length` is what the kernel moved; `captured` bytes, beginning
+//! `skipped` bytes into the operation, follow the struct. The difference is known missing, with its exact size.
 
 use crate::{record::RecordHeader, wire};
 
@@ -20,8 +20,20 @@ pub const CUT_FAULT: u16 = 4;
 pub const CUT_IOVECS: u16 = 8;
 /// A 32-bit process: its system call numbers and structures are not read.
 pub const CUT_COMPAT: u16 = 16;
+/// Userspace said that nobody needs these bytes ([`FlowControl`]).
+pub const CUT_SKIP: u16 = 32;
+/// The host's budget of captured bytes was used up ([`crate::config::Settings::budget_bytes`]).
+pub const CUT_BUDGET: u16 = 64;
+
+/// What carries the bytes. Streams of TCP are ordered by sequence number, those of UNIX sockets by count.
+pub const TCP: u8 = 0;
+pub const UNIX_STREAM: u8 = 1;
+/// One record per datagram; there is no position.
+pub const UDP: u8 = 2;
+pub const UNIX_DATAGRAM: u8 = 3;
 
 /// Address families as in `socket.h`.
+pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
@@ -29,27 +41,40 @@ wire! {
     /// Fixed part of a payload record; `captured` bytes follow.
     pub struct PayloadRecord {
         pub header: RecordHeader,
-        /// `CLOCK_MONOTONIC` at which a send's last segment was handed to the network, ns (`tcp_sock.first_tx_mstamp`,
-        /// µs precision); 0 where that is not known. A sender that is preempted inside the call comes back late, so the
-        /// time of the hook can lie behind the peer's answer.
-        pub sent_ns: u64,
         /// Socket cookie (`sock_gen_cookie`): names the socket for the life of the boot.
         pub cookie: u64,
-        /// TCP sequence number of the first byte: `write_seq` after the send, or `copied_seq` after the
-        /// receive, less `length`.
+        /// Place of the first byte in its stream, counted from the connection's beginning, also where that was long
+        /// before the agent's (from `bytes_acked` and `bytes_received`, RFC 4898). For the side that opened a TCP
+        /// connection its own SYN counts as a byte. A neighbour's update can shift it by one segment: it is the
+        /// origin of a stream, `sequence` is what orders.
+        pub position: u64,
+        /// The first byte's TCP sequence number: `write_seq` after the send, or `copied_seq` after the receive, less
+        /// `length`. Not TCP: the low half of `position`.
         pub sequence: u32,
+        /// Sequence number behind the last byte of the other direction, at the same time: tells what was moved before
+        /// this operation also where its record is lost.
+        pub other_sequence: u32,
         /// Bytes that the operation moved.
         pub length: u32,
+        /// Bytes before the captured ones, not captured because userspace said so.
+        pub skipped: u32,
         /// Bytes that follow this struct.
         pub captured: u32,
         pub tgid: u32,
         pub tid: u32,
         /// System call in the thread's saved registers, or -1.
         pub syscall: i32,
+        /// How long before `header.ktime_ns` a send's last segment was handed to the network, ns
+        /// (`tcp_sock.first_tx_mstamp`, µs precision); `u32::MAX` where that is not known. A sender that is preempted
+        /// inside the call comes back late, so the time of the hook can lie behind the peer's answer.
+        pub sent_before_ns: u32,
+        /// Segments of the connection that were sent again so far (`tcp_sock.total_retrans`).
+        pub retransmits: u32,
         /// [`SEND`] or [`RECEIVE`].
         pub direction: u8,
-        pub reserved: u8,
-        /// [`AF_INET`] or [`AF_INET6`].
+        /// [`TCP`], [`UNIX_STREAM`], [`UDP`] or [`UNIX_DATAGRAM`].
+        pub transport: u8,
+        /// [`AF_INET`], [`AF_INET6`] or [`AF_UNIX`].
         pub family: u16,
         /// Host byte order.
         pub local_port: u16,
@@ -57,9 +82,22 @@ wire! {
         pub peer_port: u16,
         /// IPv4 in the first four bytes, network order.
         pub local_address: [u8; 16],
-        /// IPv4 in the first four bytes, network order.
+        /// IPv4 in the first four bytes, network order. UNIX: the peer's cookie, 0 where it is not known.
         pub peer_address: [u8; 16],
     }
 }
 
-const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 104);
+const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 120);
+
+wire! {
+    /// What userspace wants of one connection; absent: everything up to [`crate::config::Settings::capture_bytes`].
+    /// Indexed by [`SEND`] and [`RECEIVE`].
+    pub struct FlowControl {
+        /// Most bytes captured of one operation.
+        pub capture_bytes: [u32; 2],
+        /// Bytes before this sequence number need not be captured, where `skips` has the direction's bit (`1 << direction`).
+        pub skip_until: [u32; 2],
+        pub skips: u32,
+        pub reserved: u32,
+    }
+}

@@ -5,6 +5,8 @@
 
 use crate::{record::RecordHeader, wire};
 
+/// Not a state of the kernel: the socket is gone (`tcp_destroy_sock`), so nobody can read from it any more.
+pub const DESTROYED: u8 = 0;
 /// States as in `tcp_states.h`.
 pub const ESTABLISHED: u8 = 1;
 pub const SYN_SENT: u8 = 2;
@@ -23,6 +25,9 @@ wire! {
         pub retransmits: u32,
         /// `sk_err` at the change: an errno, 0 for an orderly close.
         pub error: u32,
+        /// `write_seq` and `copied_seq` at the change: behind the last byte that the application wrote and read.
+        pub send_sequence: u32,
+        pub receive_sequence: u32,
         pub old_state: u8,
         pub new_state: u8,
         pub family: u16,
@@ -37,4 +42,4 @@ wire! {
     }
 }
 
-const _: () = assert!(core::mem::size_of::<TcpStateRecord>() == 88);
+const _: () = assert!(core::mem::size_of::<TcpStateRecord>() == 96);

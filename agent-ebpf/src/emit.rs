@@ -77,9 +77,14 @@ pub fn now() -> u64 {
 
 #[inline(always)]
 pub fn header(kind: u16, flags: u16, len: u32) -> RecordHeader {
+    header_at(kind, flags, len, now())
+}
+
+#[inline(always)]
+pub fn header_at(kind: u16, flags: u16, len: u32, ktime_ns: u64) -> RecordHeader {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    RecordHeader { kind, flags, len, cpu, reserved: 0, ktime_ns: now() }
+    RecordHeader { kind, flags, len, cpu, reserved: 0, ktime_ns }
 }
 
 /// Writes an event's record; counted either way. `urgent` wakes userspace at once (0.8 µs).

@@ -196,6 +196,14 @@ impl Sock {
         unsafe { load(self.0, offset!(sock_error)) }
     }
 
+    /// Its owner closed it: nobody will read or write any more.
+    #[inline(always)]
+    pub fn is_dead(self) -> bool {
+        // SAFETY: as above; `SOCK_DEAD` is bit 0.
+        let flags: u64 = unsafe { load(self.0, offset!(sock_flags)) };
+        flags & 1 != 0
+    }
+
     /// The cookie if somebody asked for it before, else 0.
     #[inline(always)]
     pub fn known_cookie(self) -> u64 {
@@ -274,6 +282,25 @@ impl TcpSock {
         let (next, first_us): (u32, u64) =
             unsafe { (load(self.0, offset!(tcp_snd_nxt)), load(self.0, offset!(tcp_first_tx))) };
         if next == self.write_sequence() { first_us * 1000 } else { 0 }
+    }
+
+    /// Place of a sequence number in the stream that the application writes, counted from the connection's beginning:
+    /// `snd_una - bytes_acked` is where it began.
+    #[inline(always)]
+    pub fn written_position(self, sequence: u32) -> u64 {
+        // SAFETY: as above.
+        let (acked, una): (u64, u32) =
+            unsafe { (load(self.0, offset!(tcp_bytes_acked)), load(self.0, offset!(tcp_snd_una))) };
+        acked.wrapping_add(i64::from(sequence.wrapping_sub(una) as i32) as u64)
+    }
+
+    /// The same of the stream that the application reads: it began at `rcv_nxt - bytes_received`.
+    #[inline(always)]
+    pub fn read_position(self, sequence: u32) -> u64 {
+        // SAFETY: as above.
+        let (received, next): (u64, u32) =
+            unsafe { (load(self.0, offset!(tcp_bytes_received)), load(self.0, offset!(tcp_rcv_nxt))) };
+        received.wrapping_add(i64::from(sequence.wrapping_sub(next) as i32) as u64)
     }
 
     /// Segments retransmitted over the connection's life.

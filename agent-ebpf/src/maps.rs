@@ -1,15 +1,16 @@
 //! Every map of the object, and the read-only globals that the loader fills.
 //!
-//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS`. Per-CPU lanes are one
+//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and
+//! `FLOW_CONTROL`, which programs only read. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use seismo_common::config::{MAX_CAPTURE, SYSCALLS, Scope, Settings, THREAD_SLOTS};
+use seismo_common::config::{FLOW_CONTROLS, MAX_CAPTURE, SYSCALLS, Scope, Settings, THREAD_SLOTS};
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
-use seismo_common::payload::PayloadRecord;
+use seismo_common::payload::{FlowControl, PayloadRecord};
 
 /// Field offsets of the running kernel. Frozen before load: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -34,6 +35,21 @@ pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
 /// Processes in or out of scope by pid or executable.
 #[map]
 pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(16_384, 0);
+
+/// What userspace wants of single connections, by cookie. Written by userspace alone.
+#[map]
+pub static FLOW_CONTROL: HashMap<u64, FlowControl> = HashMap::with_max_entries(FLOW_CONTROLS as u32, 0);
+
+/// Bytes captured in the running window of the budget.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Budget {
+    pub window: u64,
+    pub bytes: u64,
+}
+
+#[map]
+pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 
 /// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit.
 #[repr(C, align(8))]

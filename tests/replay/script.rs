@@ -4,11 +4,14 @@
 
 use bytes::Bytes;
 use seismo::flows::{Config, Flows};
-use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role};
+use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role, Transport};
 use seismo::model::exchange::Exchange;
 use seismo::model::payload::PayloadChunk;
 
 pub const MS: u64 = 1_000_000;
+
+/// Sequence numbers of the first bytes sent and received: both wrap soon.
+const ORIGINS: [u32; 2] = [u32::MAX - 90, u32::MAX - 40];
 
 /// One connection seen from one end.
 pub struct Script {
@@ -29,11 +32,12 @@ impl Script {
             now_ns: 1_000 * MS,
             connection: Connection {
                 cookie: Cookie(7),
+                transport: Transport::Tcp,
                 local: "10.0.0.2:8080".parse().unwrap(),
                 peer: "10.0.0.1:40000".parse().unwrap(),
+                peer_cookie: None,
             },
-            // Both wrap soon.
-            sequences: [u32::MAX - 90, u32::MAX - 40],
+            sequences: ORIGINS,
             received: 0,
         }
     }
@@ -50,11 +54,12 @@ impl Script {
     }
 
     pub fn open(&mut self, role: Role) {
-        self.event(ConnEventKind::Opened { role });
+        let [send_sequence, receive_sequence] = self.sequences;
+        self.event(ConnEventKind::Opened { role, send_sequence, receive_sequence });
     }
 
     pub fn close(&mut self, error: u32) {
-        self.event(ConnEventKind::Closed { retransmits: 0, error });
+        self.event(ConnEventKind::Destroyed { retransmits: 0, error });
         self.tick(1_000 * MS);
     }
 
@@ -68,6 +73,7 @@ impl Script {
     pub fn operation(&mut self, direction: Direction, bytes: &[u8], length: usize) -> PayloadChunk {
         self.now_ns += MS;
         let length = u32::try_from(length).unwrap();
+        let other_sequence = self.sequences[1 - direction as usize];
         let sequence = &mut self.sequences[direction as usize];
         let chunk = PayloadChunk {
             connection: self.connection,
@@ -76,8 +82,11 @@ impl Script {
             began_ns: self.now_ns,
             tgid: 100,
             tid: 101,
+            position: u64::from(sequence.wrapping_sub(ORIGINS[direction as usize])),
             sequence: *sequence,
+            other_sequence,
             length,
+            skipped: 0,
             data: Bytes::copy_from_slice(bytes),
         };
         *sequence = sequence.wrapping_add(length);

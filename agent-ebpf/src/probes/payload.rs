@@ -6,12 +6,12 @@
 //! without a buffer in user memory (sendfile, splice, io_uring) gives length and position, and says `CUT_NO_BUFFER`.
 //! About 0.25 µs out of the box with 128 bytes; one load and one add for sockets out of scope.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_probe_read_user};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
-use seismo_common::config::{MAX_CAPTURE, MAX_IOVECS};
+use seismo_common::config::{BUDGET_WINDOW_SHIFT, MAX_CAPTURE, MAX_IOVECS};
 use seismo_common::counter::{
     OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE,
     PAYLOAD_PEEKS, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES,
@@ -19,16 +19,16 @@ use seismo_common::counter::{
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
 use seismo_common::payload::{
-    AF_INET, AF_INET6, CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, PayloadRecord, RECEIVE, SEND,
+    AF_INET, AF_INET6, AF_UNIX, CUT_BUDGET, CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, CUT_SKIP,
+    PayloadRecord, RECEIVE, SEND, TCP,
 };
 use seismo_common::record::PAYLOAD;
 
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Sock, Task, opaque, setting};
-use crate::maps::{SCRATCH, Scratch};
+use crate::maps::{BUDGET, Budget, FLOW_CONTROL, SCRATCH, Scratch};
 
-const AF_UNIX: u16 = 1;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const MSG_PEEK: i32 = 2;
@@ -91,23 +91,44 @@ fn operation(sock: Sock, length: u32, direction: u8) {
 /// Builds and submits the record of this CPU's `number`th operation; `Err` is the drop reason.
 #[inline(always)]
 fn record(task: Task, sock: Sock, length: u32, direction: u8, number: u64) -> Result<(), usize> {
-    let every = u64::from(setting!(drop_every));
-    if every != 0 && number.is_multiple_of(every) {
+    let one_in = setting!(drop_every);
+    // SAFETY: no arguments.
+    if one_in != 0 && unsafe { bpf_get_prandom_u32() }.is_multiple_of(one_in) {
         return Err(INJECTED);
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
-    let (end, sent_ns) =
-        if direction == SEND { (tcp.write_sequence(), tcp.sent_ns()) } else { (tcp.copied_sequence(), 0) };
+    let (written, read) = (tcp.write_sequence(), tcp.copied_sequence());
+    let (end, other_sequence) = if direction == SEND { (written, read) } else { (read, written) };
+    let sequence = end.wrapping_sub(length);
+    let position = if direction == SEND { tcp.written_position(sequence) } else { tcp.read_position(sequence) };
+    // The helper gives the socket a cookie if it has none, which marks it as tracked for the tcp programs.
+    let cookie = match sock.known_cookie() {
+        // SAFETY: a sock to the verifier.
+        0 => unsafe { bpf_get_socket_cookie(sock.0.cast_mut()) },
+        known => known,
+    };
+    let ktime_ns = emit::now();
+    let sent_before_ns = match if direction == SEND { tcp.sent_ns() } else { 0 } {
+        0 => u32::MAX,
+        // The kernel's stamp is in µs: it rounds down.
+        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+    };
     let scratch = SCRATCH.get_ptr_mut(0).ok_or(NO_SCRATCH)?;
     let registers = task.registers();
     let syscall = registers.syscall();
-    let (captured, cut) = if task.is_compat() {
+    let want = Want::of(cookie, sequence, length, direction);
+    let (captured, cut) = if want.length == 0 {
+        (0, want.cut)
+    } else if task.is_compat() {
         (0, CUT_COMPAT)
+    } else if over_budget(ktime_ns, want.length) {
+        (0, CUT_BUDGET)
     } else {
         // An io worker's registers are not those of the operation, nor are those of a call that is over.
         let own = registers.in_syscall() && !task.is_io_worker();
         let buffer = if own { Buffer::of(syscall) } else { Buffer::None };
-        capture(scratch, buffer, registers.argument_1(), registers.argument_2(), length)
+        let (captured, cut) = capture(scratch, buffer, registers.argument_1(), registers.argument_2(), &want);
+        (captured, cut | want.cut)
     };
     let captured = captured & (2 * MAX_CAPTURE as u64 - 1);
     let tuple = sock.tuple();
@@ -115,21 +136,21 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8, number: u64) -> Re
     // SAFETY: the scratch is this CPU's, and preemption is off; every field is written.
     unsafe {
         (*scratch).record = PayloadRecord {
-            header: emit::header(PAYLOAD, cut, total as u32),
-            sent_ns,
-            // The helper gives the socket a cookie if it has none, which marks it as tracked for the tcp programs.
-            cookie: match sock.known_cookie() {
-                0 => bpf_get_socket_cookie(sock.0.cast_mut()),
-                known => known,
-            },
-            sequence: end.wrapping_sub(length),
+            header: emit::header_at(PAYLOAD, cut, total as u32, ktime_ns),
+            cookie,
+            position,
+            sequence,
+            other_sequence,
             length,
+            skipped: if captured == 0 { 0 } else { want.skip as u32 },
             captured: captured as u32,
             tgid: task.tgid(),
             tid: task.tid(),
             syscall: syscall as i32,
+            sent_before_ns,
+            retransmits: tcp.retransmits(),
             direction,
-            reserved: 0,
+            transport: TCP,
             family: tuple.family,
             local_port: tuple.local_port,
             peer_port: tuple.peer_port,
@@ -144,6 +165,60 @@ fn record(task: Task, sock: Sock, length: u32, direction: u8, number: u64) -> Re
     }
     emit::add_in_process(PAYLOAD_SUBMITTED, 1);
     Ok(())
+}
+
+/// Which bytes of an operation are wanted.
+struct Want {
+    /// Bytes before them.
+    skip: u64,
+    length: u64,
+    /// Why it is not all.
+    cut: u16,
+}
+
+impl Want {
+    /// What userspace asked of the connection, else everything up to the limit.
+    #[inline(always)]
+    fn of(cookie: u64, sequence: u32, length: u32, direction: u8) -> Self {
+        let mut limit = setting!(capture_bytes).min(MAX_CAPTURE as u32);
+        let mut skip = 0;
+        // SAFETY: userspace replaces a value as a whole; one that is half old only captures more or less.
+        if let Some(control) = unsafe { FLOW_CONTROL.get(cookie) } {
+            let (capture_bytes, until) = if direction == SEND {
+                (control.capture_bytes[0], control.skip_until[0])
+            } else {
+                (control.capture_bytes[1], control.skip_until[1])
+            };
+            limit = limit.min(capture_bytes);
+            let ahead = until.wrapping_sub(sequence);
+            if control.skips & (1 << direction) != 0 && ahead.cast_signed() > 0 {
+                skip = ahead.min(length);
+            }
+        }
+        let rest = length - skip;
+        let wanted = rest.min(limit);
+        let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { CUT_LIMIT } else { 0 };
+        Self { skip: u64::from(skip), length: u64::from(wanted), cut }
+    }
+}
+
+/// Takes `bytes` out of this CPU's budget of the running window; true if they are not left.
+#[inline(always)]
+fn over_budget(ktime_ns: u64, bytes: u64) -> bool {
+    let most = u64::from(setting!(budget_bytes));
+    if most == 0 {
+        return false;
+    }
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
+    let window = ktime_ns >> BUDGET_WINDOW_SHIFT;
+    // SAFETY: this CPU's own value, and preemption is off.
+    unsafe {
+        if (*budget).window != window {
+            *budget = Budget { window, bytes: 0 };
+        }
+        (*budget).bytes += bytes;
+        (*budget).bytes > most
+    }
 }
 
 /// What the second argument of a system call points to.
@@ -175,29 +250,20 @@ impl Buffer {
     }
 }
 
-/// Copies up to the limit into the scratch; returns the bytes copied and why it is not all of `length`.
+/// Copies what is wanted into the scratch; returns the bytes copied and why it is not all.
 #[inline(always)]
-fn capture(scratch: *mut Scratch, buffer: Buffer, pointer: u64, count: u64, length: u32) -> (u64, u16) {
-    let limit = u64::from(setting!(capture_bytes)).min(MAX_CAPTURE as u64);
-    let want = u64::from(length).min(limit);
-    let short = if u64::from(length) > want { CUT_LIMIT } else { 0 };
+fn capture(scratch: *mut Scratch, buffer: Buffer, pointer: u64, count: u64, want: &Want) -> (u64, u16) {
     // SAFETY: the scratch is a map value; only the address of its tail is taken.
     let out = unsafe { (&raw mut (*scratch).bytes).cast::<u8>() };
     match buffer {
         Buffer::None => (0, CUT_NO_BUFFER),
-        Buffer::Bytes => match copy(out, 0, pointer, want) {
-            Some(copied) => (copied, short),
+        Buffer::Bytes => match copy(out, 0, pointer.wrapping_add(want.skip), want.length) {
+            Some(copied) => (copied, 0),
             None => (0, CUT_FAULT),
         },
-        Buffer::Vectors => {
-            let (copied, cut) = copy_vectors(out, pointer, count, want);
-            (copied, cut | short)
-        }
+        Buffer::Vectors => copy_vectors(out, pointer, count, want),
         Buffer::Message => match read_message(pointer) {
-            Some((vectors, count)) => {
-                let (copied, cut) = copy_vectors(out, vectors, count, want);
-                (copied, cut | short)
-            }
+            Some((vectors, count)) => copy_vectors(out, vectors, count, want),
             None => (0, CUT_FAULT),
         },
     }
@@ -221,7 +287,7 @@ struct Vector {
 }
 
 #[inline(always)]
-fn copy_vectors(out: *mut u8, vectors: u64, count: u64, want: u64) -> (u64, u16) {
+fn copy_vectors(out: *mut u8, vectors: u64, count: u64, want: &Want) -> (u64, u16) {
     let mut table = [Vector { base: 0, length: 0 }; MAX_IOVECS];
     let count = count.min(MAX_IOVECS as u64);
     let all = count == MAX_IOVECS as u64;
@@ -234,19 +300,22 @@ fn copy_vectors(out: *mut u8, vectors: u64, count: u64, want: u64) -> (u64, u16)
         return (0, CUT_FAULT);
     }
     let mut copied = 0u64;
+    let mut skip = want.skip;
     for (index, vector) in table.iter().enumerate() {
-        if index as u64 >= count || copied >= want {
+        if index as u64 >= count || copied >= want.length {
             return (copied, 0);
         }
-        let part = vector.length.min(want - copied);
+        let before = skip.min(vector.length);
+        skip -= before;
+        let part = (vector.length - before).min(want.length - copied);
         if part != 0 {
-            match copy(out, copied, vector.base, part) {
+            match copy(out, copied, vector.base.wrapping_add(before), part) {
                 Some(length) => copied += length,
                 None => return (copied, CUT_FAULT),
             }
         }
     }
-    (copied, if copied < want && all { CUT_IOVECS } else { 0 })
+    (copied, if copied < want.length && all { CUT_IOVECS } else { 0 })
 }
 
 /// Copies `length` bytes of user memory to `out + at`. Both are bounded again by mask: up to 6.1 the verifier forgets a

@@ -1,7 +1,8 @@
 //! TCP connections: host-wide counts of opens, closes, failures, retransmits and resets; a record for each state change
 //! that begins or ends a connection in scope.
 //!
-//! Hooks: `tp_btf/inet_sock_set_state` (4.16+), `tcp_retransmit_skb`, `tcp_send_reset`, `tcp_receive_reset`. A socket is
+//! Hooks: `tp_btf/inet_sock_set_state` (4.16+), `tcp_destroy_sock`, `tcp_retransmit_skb`, `tcp_send_reset`,
+//! `tcp_receive_reset` (all 4.16+). A socket is
 //! in scope when its cookie has been asked for: by the connecting thread's scope here, or by the payload programs. So a
 //! closed socket out of scope costs one load and no record.
 
@@ -15,7 +16,7 @@ use seismo_common::counter::{
     TCP_RESETS_RECEIVED, TCP_RESETS_SENT, TCP_RETRANSMITS,
 };
 use seismo_common::record::TCP_STATE;
-use seismo_common::tcp::{CLOSE, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, TcpStateRecord};
+use seismo_common::tcp::{CLOSE, DESTROYED, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, TcpStateRecord};
 
 use crate::emit;
 use crate::filter;
@@ -61,9 +62,21 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
         _ => return 0,
     }
     let cookie = sock.known_cookie();
-    if cookie != 0 {
+    // A socket that its owner has closed is destroyed next, which says the same.
+    if cookie != 0 && !(new_state == CLOSE && sock.is_dead()) {
         emit::log!(&ctx, "socket {} goes from state {} to {}", cookie, old_state, new_state);
         write(sock, cookie, old_state, new_state, None);
+    }
+    0
+}
+
+/// `tcp_destroy_sock(sk)`: closed by its owner as well as by the protocol.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn tcp_destroy(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock(ctx.arg::<*const c_void>(0));
+    let cookie = sock.known_cookie();
+    if cookie != 0 {
+        write(sock, cookie, CLOSE, DESTROYED, None);
     }
     0
 }
@@ -94,13 +107,16 @@ fn write(sock: Sock, cookie: u64, old_state: u8, new_state: u8, task: Option<Tas
     emit::observed();
     let len = size_of::<TcpStateRecord>();
     let tuple = sock.tuple();
+    let tcp = sock.tcp();
     let record = TcpStateRecord {
         header: emit::header(TCP_STATE, 0, len as u32),
         cookie,
         tgid: task.map_or(0, Task::tgid),
         tid: task.map_or(0, Task::tid),
-        retransmits: sock.tcp().map_or(0, |tcp| tcp.retransmits()),
+        retransmits: tcp.map_or(0, |tcp| tcp.retransmits()),
         error: sock.error(),
+        send_sequence: tcp.map_or(0, |tcp| tcp.write_sequence()),
+        receive_sequence: tcp.map_or(0, |tcp| tcp.copied_sequence()),
         old_state,
         new_state,
         family: tuple.family,

@@ -77,7 +77,9 @@ fn decode(bytes: &Bytes, header: RecordHeader) -> Result<Record, Malformed> {
         PAYLOAD => {
             let record: PayloadRecord = read(bytes).ok_or(Malformed::Length)?;
             let data = bytes.slice(size_of::<PayloadRecord>()..);
-            if data.len() != record.captured as usize || record.captured > record.length {
+            if data.len() != record.captured as usize
+                || u64::from(record.skipped) + u64::from(record.captured) > u64::from(record.length)
+            {
                 return Err(Malformed::Length);
             }
             Ok(Record::Payload(record, data))
@@ -101,12 +103,12 @@ mod tests {
 
     /// A payload record of `captured` bytes, as the kernel lays it out.
     fn payload(captured: u32) -> Vec<u8> {
-        let mut bytes = vec![0u8; 104 + captured as usize];
+        let mut bytes = vec![0u8; 120 + captured as usize];
         bytes[0..2].copy_from_slice(&PAYLOAD.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&(104 + captured).to_ne_bytes());
-        bytes[44..48].copy_from_slice(&captured.to_ne_bytes()); // length
-        bytes[48..52].copy_from_slice(&captured.to_ne_bytes()); // captured
-        bytes[104..].fill(b'x');
+        bytes[4..8].copy_from_slice(&(120 + captured).to_ne_bytes());
+        bytes[48..52].copy_from_slice(&captured.to_ne_bytes()); // length
+        bytes[56..60].copy_from_slice(&captured.to_ne_bytes()); // captured
+        bytes[120..].fill(b'x');
         bytes
     }
 
@@ -132,7 +134,7 @@ mod tests {
             assert_eq!(batch(whole[..end].to_vec()).iter().next(), Some(Err(Malformed::Length)), "cut at {end}");
         }
         let mut lies = payload(16);
-        lies[48..52].copy_from_slice(&17u32.to_ne_bytes());
+        lies[56..60].copy_from_slice(&17u32.to_ne_bytes());
         assert_eq!(batch(lies).iter().next(), Some(Err(Malformed::Length)));
         let mut unknown = payload(0);
         unknown[0] = 99;

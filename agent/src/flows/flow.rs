@@ -134,8 +134,10 @@ impl Flow {
     /// Takes an event of the connection's life.
     pub fn event(&mut self, kind: ConnEventKind, ktime_ns: u64, config: &Config, cx: &mut Context<'_>) {
         match kind {
-            ConnEventKind::Opened { role } => self.handshake = Some(role),
-            ConnEventKind::Closed { error, .. } => {
+            ConnEventKind::Opened { role, .. } => self.handshake = Some(role),
+            ConnEventKind::Adopted { role, .. } => self.handshake = role,
+            ConnEventKind::Closed { .. } => {}
+            ConnEventKind::Destroyed { error, .. } => {
                 self.closing = Some(Ending::Closed { error, ktime_ns });
                 self.advance(ktime_ns, false, config, cx);
             }

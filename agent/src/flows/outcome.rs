@@ -42,6 +42,7 @@ pub fn conclude(
     let conclusion = dialect.conclude(request, response, &facts);
     Exchange {
         connection: place.connection,
+        wire: None,
         role: place.role,
         pid,
         protocol: place.protocol,

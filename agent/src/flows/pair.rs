@@ -118,7 +118,8 @@ mod tests {
 
     fn ask(pairing: &mut Pairing, position: u64, key: Option<u64>) {
         let attributes = Attributes::default();
-        let request = Request { key, attributes, hint: 0, body: Body::None, certain: true, truncated_values: 0 };
+        let request =
+            Request { key, attributes, hint: 0, body: Body::None, silent: false, certain: true, truncated_values: 0 };
         let facts = MessageFacts { position, ..MessageFacts::default() };
         let (pid, ended, incomplete, overlapped, answer) = (1, true, None, false, None);
         pairing.push(Pending { request, facts, pid, ended, incomplete, overlapped, answer });

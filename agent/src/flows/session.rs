@@ -575,6 +575,9 @@ impl Session {
     fn emit(&mut self, pending: Pending, failure: Option<&'static str>, end_ns: Option<u64>, cx: &mut Context<'_>) {
         let Some(Some(dialect)) = cx.dialects.get_mut(self.row) else { return };
         self.exchanges += u64::from(pending.incomplete.is_none());
+        if pending.request.silent {
+            return cx.counts.add("silent_request", 1);
+        }
         cx.counts.add(outcome(pending.incomplete), 1);
         let place = Place { connection: self.connection, role: self.role(), protocol: self.protocol.name };
         cx.out.push(conclude(pending, place, failure, end_ns, dialect.as_mut()));

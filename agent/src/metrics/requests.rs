@@ -44,7 +44,7 @@ mod tests {
     use super::*;
     use crate::metrics::Config;
     use crate::model::attributes::Attributes;
-    use crate::model::connection::{Connection, Cookie, Role};
+    use crate::model::connection::{Connection, Cookie, Role, Transport};
     use crate::model::exchange::{Incomplete, Measure, MessageFacts};
     use crate::model::metric::{Source, Value};
 
@@ -60,9 +60,12 @@ mod tests {
         Exchange {
             connection: Connection {
                 cookie: Cookie(1),
+                transport: Transport::Tcp,
                 local: ([127, 0, 0, 1], 80).into(),
                 peer: ([127, 0, 0, 1], 9).into(),
+                peer_cookie: None,
             },
+            wire: None,
             role: Role::Server,
             pid: 1,
             protocol: "http",

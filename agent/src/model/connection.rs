@@ -13,6 +13,32 @@ pub enum Direction {
     Receive,
 }
 
+/// What carries the bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Tcp,
+    /// Stream of a UNIX socket: no addresses; both are unspecified.
+    UnixStream,
+    Udp,
+    UnixDatagram,
+}
+
+impl Transport {
+    /// `network.transport`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UnixStream | Self::UnixDatagram => "unix",
+        }
+    }
+
+    /// Each operation is a message of its own, without a place in a stream.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp | Self::UnixDatagram)
+    }
+}
+
 /// Who asked whom. A role, not a position: `local` and `peer` are positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -20,20 +46,35 @@ pub enum Role {
     Server,
 }
 
-/// One end of a TCP connection. Addresses and ports in host order, IPv4-mapped IPv6 shown as IPv4.
+/// One end of a connection. Addresses and ports in host order, IPv4-mapped IPv6 shown as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     pub cookie: Cookie,
+    pub transport: Transport,
     pub local: SocketAddr,
     pub peer: SocketAddr,
+    /// UNIX: the other end, where it is known.
+    pub peer_cookie: Option<Cookie>,
+}
+
+/// A byte of a stream: its sequence number and its place counted from the connection's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPlace {
+    pub sequence: u32,
+    pub position: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnEventKind {
-    /// The handshake side is known.
-    Opened { role: Role },
-    /// The socket reached CLOSE: nothing follows. `error` is `sk_err`, 0 for an orderly end.
+    /// The handshake is over. Sequence numbers of the first bytes that this end will send and receive.
+    Opened { role: Role, send_sequence: u32, receive_sequence: u32 },
+    /// The socket is older than the agent. Its role, where the handshake side could be told, and the bytes that this end
+    /// will send and read next.
+    Adopted { role: Option<Role>, send: StreamPlace, receive: StreamPlace },
+    /// The socket reached CLOSE, and its owner may still read what has come. `error` is `sk_err`, 0 for an orderly end.
     Closed { retransmits: u32, error: u32 },
+    /// The socket is gone: nothing follows. `error` as above, 0 where it was told before.
+    Destroyed { retransmits: u32, error: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +88,13 @@ pub struct ConnEvent {
 /// Address and port from a record: `family` as in `socket.h`, IPv4 in the first four bytes; IPv4-mapped IPv6 and
 /// families that are neither become what they mean or the unspecified address.
 pub fn socket_address(family: u16, address: [u8; 16], port: u16) -> SocketAddr {
+    const AF_INET: u16 = 2;
     const AF_INET6: u16 = 10;
     let ip = if family == AF_INET6 {
         let v6 = Ipv6Addr::from(address);
         v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
+    } else if family != AF_INET {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
     } else {
         IpAddr::V4(Ipv4Addr::new(address[0], address[1], address[2], address[3]))
     };

@@ -33,10 +33,19 @@ impl Incomplete {
     }
 }
 
+/// What both ends know of a connection, whatever translates addresses between them: where its two streams begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WireId {
+    /// TCP: sequence number of the first byte from the side that asks; UNIX: its cookie.
+    pub client: u64,
+    /// The same of the side that answers.
+    pub server: u64,
+}
+
 /// Where one message lies on its stream and in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageFacts {
-    /// 64-bit stream position of the first byte.
+    /// Place of the first byte in its stream, counted from the connection's beginning.
     pub position: u64,
     /// Bytes on the wire, head and body.
     pub size_bytes: u64,
@@ -53,6 +62,8 @@ pub struct MessageFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     pub connection: Connection,
+    /// `None` where the beginning of a stream is not known: ids are then this end's own.
+    pub wire: Option<WireId>,
     pub role: Role,
     pub pid: u32,
     /// Registry name of the protocol (`http`).

@@ -15,9 +15,16 @@ pub struct PayloadChunk {
     pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
+    /// Place of the first byte counted from the connection's beginning; for the side that opened it, its SYN counts as a
+    /// byte. Tells where a stream began; `sequence` is what orders.
+    pub position: u64,
     /// TCP sequence number of the first byte (wraps at 2^32).
     pub sequence: u32,
-    /// Bytes the kernel moved; `data.len()` of them, from the first on, were captured.
+    /// Sequence number behind the last byte moved the other way at that time.
+    pub other_sequence: u32,
+    /// Bytes the kernel moved; `data.len()` of them were captured.
     pub length: u32,
+    /// Bytes before `data` that were not captured because nobody needs them.
+    pub skipped: u32,
     pub data: Bytes,
 }

@@ -9,9 +9,9 @@ use seismo_common::counter::{
     OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS, TCP_RECEIVED_BYTES, TCP_SENT_BYTES,
     UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
 };
-use seismo_common::payload::{PayloadRecord, SEND};
+use seismo_common::payload::{AF_UNIX, PayloadRecord, SEND, UDP, UNIX_DATAGRAM, UNIX_STREAM};
 
-use crate::model::connection::{Connection, Cookie, Direction, socket_address};
+use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::PayloadChunk;
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
@@ -32,7 +32,7 @@ static SKIPPED: Metric = Metric {
 };
 
 /// A stamp older than this is of an earlier send.
-const MAX_SEND_NS: u64 = 1_000_000_000;
+const MAX_SEND_NS: u32 = 1_000_000_000;
 
 const STRUCTS: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock"];
 
@@ -64,25 +64,41 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
     PayloadChunk {
         connection: Connection {
             cookie: Cookie(record.cookie),
+            transport: match record.transport {
+                UNIX_STREAM => Transport::UnixStream,
+                UDP => Transport::Udp,
+                UNIX_DATAGRAM => Transport::UnixDatagram,
+                _ => Transport::Tcp,
+            },
             local: socket_address(record.family, record.local_address, record.local_port),
             peer: socket_address(record.family, record.peer_address, record.peer_port),
+            peer_cookie: peer_cookie(record),
         },
         direction: if record.direction == SEND { Direction::Send } else { Direction::Receive },
         ktime_ns: record.header.ktime_ns,
         began_ns: began_ns(record),
         tgid: record.tgid,
         tid: record.tid,
+        position: record.position,
         sequence: record.sequence,
+        other_sequence: record.other_sequence,
         length: record.length,
+        skipped: record.skipped,
         data,
     }
 }
 
 /// Time of transmission, where it is known and can be that of this operation.
 fn began_ns(record: &PayloadRecord) -> u64 {
-    let (done, sent) = (record.header.ktime_ns, record.sent_ns);
-    // The kernel's stamp is in µs: it may round down, never up.
-    if sent != 0 && sent <= done && done - sent < MAX_SEND_NS { sent } else { done }
+    let (done, before) = (record.header.ktime_ns, record.sent_before_ns);
+    if before < MAX_SEND_NS { done.saturating_sub(u64::from(before)) } else { done }
+}
+
+/// UNIX sockets have no address: the record names the other end by its cookie.
+fn peer_cookie(record: &PayloadRecord) -> Option<Cookie> {
+    let [a, b, c, d, e, f, g, h, ..] = record.peer_address;
+    let cookie = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    (record.family == AF_UNIX && cookie != 0).then_some(Cookie(cookie))
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

@@ -8,9 +8,9 @@ use seismo_common::counter::{
     TCP_ACTIVE_OPENS, TCP_CLOSES, TCP_CONNECT_OTHER, TCP_CONNECT_REFUSED, TCP_CONNECT_TIMEOUT, TCP_PASSIVE_OPENS,
     TCP_RESETS_RECEIVED, TCP_RESETS_SENT, TCP_RETRANSMITS,
 };
-use seismo_common::tcp::{CLOSE, ESTABLISHED, SYN_RECV, SYN_SENT, TcpStateRecord};
+use seismo_common::tcp::{CLOSE, DESTROYED, ESTABLISHED, SYN_RECV, SYN_SENT, TcpStateRecord};
 
-use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, socket_address};
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
 
@@ -62,6 +62,13 @@ pub static FAMILY: FamilySpec = FamilySpec {
             without: None,
         },
         ProgramSpec {
+            name: "tcp_destroy",
+            hook: Hook::TpBtf("tcp_destroy_sock"),
+            structs: &["sock", "tcp_sock"],
+            fields: &[],
+            without: Some("a connection that its peer reset is forgotten late"),
+        },
+        ProgramSpec {
             name: "tcp_retransmit",
             hook: Hook::TpBtf("tcp_retransmit_skb"),
             structs: &[],
@@ -90,20 +97,28 @@ pub static FAMILY: FamilySpec = FamilySpec {
 /// A state change as an event of the connection's life; `None` for one that begins or ends nothing.
 pub fn event(record: &TcpStateRecord) -> Option<ConnEvent> {
     let kind = match (record.old_state, record.new_state) {
-        (SYN_SENT, ESTABLISHED) => ConnEventKind::Opened { role: Role::Client },
-        (SYN_RECV, ESTABLISHED) => ConnEventKind::Opened { role: Role::Server },
+        (SYN_SENT, ESTABLISHED) => opened(Role::Client, record),
+        (SYN_RECV, ESTABLISHED) => opened(Role::Server, record),
         (_, CLOSE) => ConnEventKind::Closed { retransmits: record.retransmits, error: record.error },
+        (_, DESTROYED) => ConnEventKind::Destroyed { retransmits: record.retransmits, error: record.error },
         _ => return None,
     };
     Some(ConnEvent {
         connection: Connection {
             cookie: Cookie(record.cookie),
+            transport: Transport::Tcp,
             local: socket_address(record.family, record.local_address, record.local_port),
             peer: socket_address(record.family, record.peer_address, record.peer_port),
+            peer_cookie: None,
         },
         ktime_ns: record.header.ktime_ns,
         kind,
     })
+}
+
+fn opened(role: Role, record: &TcpStateRecord) -> ConnEventKind {
+    let (send_sequence, receive_sequence) = (record.send_sequence, record.receive_sequence);
+    ConnEventKind::Opened { role, send_sequence, receive_sequence }
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

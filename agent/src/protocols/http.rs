@@ -15,11 +15,16 @@ use crate::semconv;
 
 use self::chunked::{Chunked, Framing};
 use self::head::{Parsed, RequestHead, ResponseHead};
-use super::{Body, Broken, Event, Limits, Parser, Protocol, Request, Response, Side, Step};
+use super::{Body, Broken, Event, Limits, Parser, Protocol, Request, Response, Resume, Side, Step, resume_as_detected};
 
 pub use self::exchange::{CLIENT_DURATION, SERVER_DURATION};
 
-pub const PROTOCOL: Protocol = Protocol { name: "http", detect: head::detect, dialect: Some(exchange::dialect) };
+pub const PROTOCOL: Protocol =
+    Protocol { name: "http", detect: head::detect, resume, dialect: Some(exchange::dialect) };
+
+fn resume(side: Side, bytes: &[u8]) -> Resume {
+    resume_as_detected(head::detect, side, bytes)
+}
 
 crate::section! {
     /// HTTP/1.
@@ -194,7 +199,15 @@ impl Http {
             attributes.set(semconv::USER_AGENT_ORIGINAL, bounded(user_agent));
         }
         // `OST` may be the rest of `POST`.
-        Request { key: None, attributes, hint, body: head.body, certain: known_method.is_some(), truncated_values }
+        Request {
+            key: None,
+            attributes,
+            hint,
+            body: head.body,
+            silent: false,
+            certain: known_method.is_some(),
+            truncated_values,
+        }
     }
 }
 

@@ -36,8 +36,11 @@ pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
 pub struct Protocol {
     /// On spans and in answers; also the name of its file.
     pub name: &'static str,
-    /// Strict start predicate: tells the protocol of new bytes and where a parser may begin again after a gap.
+    /// Strict start predicate: tells the protocol of the first bytes that are seen of a connection, of either side.
     pub detect: fn(&[u8]) -> Detect,
+    /// Can a message of this side begin with these bytes? Asked where a parser begins again after bytes were lost, in a
+    /// place where a message is due: may be less strict than `detect`, and for [`Side::Request`] must be right alone.
+    pub resume: fn(Side, &[u8]) -> Resume,
     /// `None`: recognised, but nothing in it can be read.
     pub dialect: Option<OpenDialect>,
 }
@@ -57,6 +60,24 @@ pub enum Detect {
     No,
     /// Too few bytes to tell.
     More,
+}
+
+/// Whether a message can begin here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    Yes,
+    No,
+    /// Too few bytes to tell.
+    More,
+}
+
+/// [`Protocol::resume`] where `detect` is strict enough for both sides.
+pub fn resume_as_detected(detect: fn(&[u8]) -> Detect, side: Side, bytes: &[u8]) -> Resume {
+    match (detect(bytes), side) {
+        (Detect::More, _) => Resume::More,
+        (Detect::Request, Side::Request) | (Detect::Response, Side::Response) => Resume::Yes,
+        _ => Resume::No,
+    }
 }
 
 /// How much of a connection a parser may keep.
@@ -143,6 +164,8 @@ pub struct Request {
     /// What the parser must know when it reads the answer, in its own coding.
     pub hint: u8,
     pub body: Body,
+    /// Takes its turn among the requests and its answer, and is nobody's exchange (a log-in, a barrier).
+    pub silent: bool,
     /// It could not be the rest of another request. Where a stream was joined, only such a one is a beginning.
     pub certain: bool,
     /// Values that were longer than what is kept.

@@ -3,9 +3,13 @@
 //! Looks at six bytes: a handshake record of version 3.x that begins with a ClientHello or a ServerHello.
 //! Nothing behind them is read; what the application wrote before encryption comes from other probes.
 
-use super::{Detect, Protocol};
+use super::{Detect, Protocol, Resume, Side, resume_as_detected};
 
-pub const PROTOCOL: Protocol = Protocol { name: "tls", detect, dialect: None };
+pub const PROTOCOL: Protocol = Protocol { name: "tls", detect, resume, dialect: None };
+
+fn resume(side: Side, bytes: &[u8]) -> Resume {
+    resume_as_detected(detect, side, bytes)
+}
 
 fn detect(bytes: &[u8]) -> Detect {
     match *bytes {

@@ -6,7 +6,10 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use seismo_common::payload::{CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, PayloadRecord, SEND};
+use seismo_common::payload::{
+    CUT_BUDGET, CUT_COMPAT, CUT_FAULT, CUT_IOVECS, CUT_LIMIT, CUT_NO_BUFFER, CUT_SKIP, PayloadRecord, SEND, TCP, UDP,
+    UNIX_DATAGRAM, UNIX_STREAM,
+};
 use serde_json::json;
 
 use crate::bpf::decode::{Batch, Record};
@@ -33,8 +36,12 @@ fn object(record: &PayloadRecord, data: &[u8]) -> serde_json::Value {
         "ktime_ns": record.header.ktime_ns,
         "cookie": record.cookie,
         "direction": if record.direction == SEND { "send" } else { "receive" },
+        "transport": transport(record.transport),
+        "position": record.position,
         "sequence": record.sequence,
+        "other_sequence": record.other_sequence,
         "length": record.length,
+        "skipped": record.skipped,
         "captured": record.captured,
         "syscall": seismo_common::syscall::name(record.syscall as usize),
         "cut": cut(record.header.flags),
@@ -46,6 +53,16 @@ fn object(record: &PayloadRecord, data: &[u8]) -> serde_json::Value {
     })
 }
 
+const fn transport(transport: u8) -> &'static str {
+    match transport {
+        TCP => "tcp",
+        UNIX_STREAM => "unix_stream",
+        UDP => "udp",
+        UNIX_DATAGRAM => "unix_datagram",
+        _ => "unknown",
+    }
+}
+
 /// Why fewer bytes than the length were captured.
 fn cut(flags: u16) -> Vec<&'static str> {
     [
@@ -54,6 +71,8 @@ fn cut(flags: u16) -> Vec<&'static str> {
         (CUT_FAULT, "fault"),
         (CUT_IOVECS, "iovecs"),
         (CUT_COMPAT, "compat"),
+        (CUT_SKIP, "skip"),
+        (CUT_BUDGET, "budget"),
     ]
     .into_iter()
     .filter(|(bit, _)| flags & bit != 0)

@@ -88,7 +88,7 @@ impl Links {
 
     /// Learns which connections have their client on this host.
     pub fn connection(&mut self, event: &ConnEvent) {
-        if event.kind == (ConnEventKind::Opened { role: Role::Client }) {
+        if matches!(event.kind, ConnEventKind::Opened { role: Role::Client, .. }) {
             self.clients.insert((event.connection.local, event.connection.peer));
         }
     }
@@ -161,7 +161,7 @@ impl Links {
 mod tests {
     use super::{Config, LinkCounts, Links};
     use crate::model::attributes::Attributes;
-    use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role};
+    use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
     use crate::model::span::{Span, SpanKind, StatusCode};
     use crate::traces::assemble::Wire;
 
@@ -187,8 +187,15 @@ mod tests {
     }
 
     fn opened(wire: Wire) -> ConnEvent {
-        let connection = Connection { cookie: Cookie(1), local: wire.client, peer: wire.server };
-        ConnEvent { connection, ktime_ns: 0, kind: ConnEventKind::Opened { role: Role::Client } }
+        let connection = Connection {
+            cookie: Cookie(1),
+            transport: Transport::Tcp,
+            local: wire.client,
+            peer: wire.server,
+            peer_cookie: None,
+        };
+        let kind = ConnEventKind::Opened { role: Role::Client, send_sequence: 0, receive_sequence: 0 };
+        ConnEvent { connection, ktime_ns: 0, kind }
     }
 
     #[test]

@@ -24,6 +24,8 @@ fuzz_target!(|actions: Vec<Action>| {
     let mut sequences = [[0u32; 2]; 8];
     let connection = |cookie: u8| Connection {
         cookie: Cookie(u64::from(cookie % 8)),
+        transport: seismo::model::connection::Transport::Tcp,
+        peer_cookie: None,
         local: ([10, 0, 0, 2], 80).into(),
         peer: ([10, 0, 0, 1], 40_000).into(),
     };
@@ -31,12 +33,14 @@ fuzz_target!(|actions: Vec<Action>| {
         now_ns += 1_000_000;
         match action {
             Action::Move { cookie, send, jump, missing, data } => {
+                let other = sequences[usize::from(cookie % 8)][usize::from(!send)];
                 let sequence = &mut sequences[usize::from(cookie % 8)][usize::from(send)];
                 *sequence = sequence.wrapping_add_signed(i32::from(jump));
                 let length = data.len() as u32 + u32::from(missing);
                 let direction = if send { Direction::Send } else { Direction::Receive };
                 moved += u64::from(length);
                 let (connection, sequence_now) = (connection(cookie), *sequence);
+                let other_sequence = other;
                 *sequence = sequence.wrapping_add(length);
                 flows.payload(
                     PayloadChunk {
@@ -46,8 +50,11 @@ fuzz_target!(|actions: Vec<Action>| {
                         began_ns: now_ns,
                         tgid: 1,
                         tid: 1,
+                        position: u64::from(sequence_now),
                         sequence: sequence_now,
+                        other_sequence,
                         length,
+                        skipped: 0,
                         data: data.into(),
                     },
                     &mut out,
@@ -55,11 +62,11 @@ fuzz_target!(|actions: Vec<Action>| {
             }
             Action::Open { cookie, client } => {
                 let role = if client { Role::Client } else { Role::Server };
-                let kind = ConnEventKind::Opened { role };
+                let kind = ConnEventKind::Opened { role, send_sequence: 0, receive_sequence: 0 };
                 flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
             }
             Action::Close { cookie, error } => {
-                let kind = ConnEventKind::Closed { retransmits: 0, error: u32::from(error) };
+                let kind = ConnEventKind::Destroyed { retransmits: 0, error: u32::from(error) };
                 flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
             }
             Action::Wait { millis } => {
@@ -69,7 +76,7 @@ fuzz_target!(|actions: Vec<Action>| {
         }
     }
     for cookie in 0..8 {
-        let kind = ConnEventKind::Closed { retransmits: 0, error: 0 };
+        let kind = ConnEventKind::Destroyed { retransmits: 0, error: 0 };
         flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
     }
     flows.tick(now_ns + 1_000_000_000, &mut out);
