@@ -21,6 +21,9 @@ enum Entry {
         bytes: Vec<u8>,
         executable: bool,
     },
+    Link {
+        to: &'static str,
+    },
     /// Character device: what the kernel opens for init before `/dev` is mounted.
     Device {
         major: u32,
@@ -40,6 +43,8 @@ impl Initramfs {
     pub fn new() -> Self {
         let mut archive = Self::default();
         archive.add(Path::new("/dev/console"), Entry::Device { major: 5, minor: 1 });
+        // As on Debian: programs are known by both places.
+        archive.add(Path::new("/bin"), Entry::Link { to: "usr/bin" });
         archive
     }
 
@@ -103,6 +108,7 @@ impl Initramfs {
                     let mode = if *executable { 0o100_755 } else { 0o100_644 };
                     record(out, &name, number, mode, (0, 0), bytes)?;
                 }
+                Entry::Link { to } => record(out, &name, number, 0o120_777, (0, 0), to.as_bytes())?,
                 Entry::Device { major, minor } => record(out, &name, number, 0o020_600, (*major, *minor), &[])?,
             }
         }
@@ -200,6 +206,7 @@ mod tests {
             row("a", 0o040_755, b""),
             row("a/deep", 0o040_755, b""),
             row("a/deep/file", 0o100_644, b"hello"),
+            row("bin", 0o120_777, b"usr/bin"),
             row("dev", 0o040_755, b""),
             row("dev/console", 0o020_600, b""),
             row("TRAILER!!!", 0, b""),

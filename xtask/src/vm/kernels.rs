@@ -55,7 +55,8 @@ pub fn find(wanted: &[String]) -> Result<Vec<Kernel>> {
     names.into_iter().map(kernel).collect()
 }
 
-fn kernel(name: &str) -> Result<Kernel> {
+/// One kernel; fetched where that is necessary.
+pub fn kernel(name: &str) -> Result<Kernel> {
     let Some(row) = MATRIX.iter().find(|row| row.name == name) else {
         let image = PathBuf::from(name);
         if !image.is_file() {

@@ -70,7 +70,9 @@ pub fn lines(json: &str, seen: &[Walked]) -> Result<Vec<Line>> {
         } else {
             None
         };
-        Line { program: program.program, hook: program.hook, verdict, instructions, reason: program.reason }
+        // The verifier's statistics of a program that it refused say nothing, and differ each time.
+        let reason = program.reason.split(" | verification time").next().unwrap_or_default().to_owned();
+        Line { program: program.program, hook: program.hook, verdict, instructions, reason }
     };
     Ok(programs.into_iter().map(&mut line).collect())
 }
@@ -83,6 +85,7 @@ fn same(kept: &str, name: &str) -> bool {
 /// What is wrong with the programs on a kernel, held against what is saved of it.
 pub fn problems(kernel: &str, lines: &[Line], saved: Option<&Column>) -> Vec<String> {
     let mut problems = Vec::new();
+    let mut unsaved = Vec::new();
     for Line { program, verdict, instructions, reason, .. } in lines {
         let before = saved.and_then(|column| column.programs.iter().find(|line| line.program == *program));
         match (verdict, before) {
@@ -98,10 +101,12 @@ pub fn problems(kernel: &str, lines: &[Line], saved: Option<&Column>) -> Vec<Str
                 problems.push(format!("{kernel}: {program} loaded once and is now unsupported: {reason}"));
             }
             (Verdict::Unsupported, Some(_)) => {}
-            (Verdict::Loads, Some(_)) | (_, None) => {
-                problems.push(format!("{kernel}: {program} has no such verdict in the saved file: `{SAVE}`"));
-            }
+            (Verdict::Loads, Some(_)) | (_, None) => unsaved.push(program.as_str()),
         }
+    }
+    if !unsaved.is_empty() {
+        let programs = unsaved.join(", ");
+        problems.push(format!("{kernel}: no such verdict is saved of {programs}; `{SAVE}` saves them"));
     }
     problems
 }
@@ -142,8 +147,8 @@ mod tests {
             (line("a", Refused, None), Some(line("a", Refused, None)), "refused: a fact"),
             (line("a", Unsupported, None), Some(line("a", Loads, Some(1))), "now unsupported: a fact"),
             (line("a", Unsupported, None), Some(line("a", Unsupported, None)), ""),
-            (line("a", Loads, Some(1)), Some(line("a", Unsupported, None)), "no such verdict"),
-            (line("a", Loads, Some(1)), None, "no such verdict"),
+            (line("a", Loads, Some(1)), Some(line("a", Unsupported, None)), "no such verdict is saved of a;"),
+            (line("a", Loads, Some(1)), None, "no such verdict is saved of a;"),
         ];
         for (now, before, expected) in cases {
             let problems = judged(now, before);
