@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::config::{Config, Probes};
-use crate::health::ProbeState;
 
 /// What the command line adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -53,20 +52,14 @@ pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
 pub fn verify(json: bool) -> Result<ExitCode> {
     let every = crate::probes::FAMILIES.iter().map(|family| family.name).collect();
     let report = doctor::examine(&every);
-    let mut programs: Vec<_> = report.families.iter().flat_map(|family| family.programs.clone()).collect();
-    if !report.loaded {
-        // What was only planned is no verdict.
-        for program in programs.iter_mut().filter(|program| program.state == ProbeState::Active) {
-            program.state = ProbeState::Failed;
-            program.reason = format!("not tried: {}", report.problems.join("; "));
-        }
-    }
+    let programs: Vec<_> = report.families.iter().flat_map(|family| &family.programs).collect();
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&programs)?)?;
+        report.problems.iter().for_each(|problem| eprintln!("! {problem}"));
     } else {
         for program in &programs {
-            let verdict = program.state.name();
+            let verdict = if report.loaded { program.state.name() } else { "not tried" };
             let line = format!(
                 "{:<20} {:<30} {verdict:<11} {:>7}  {}",
                 program.program, program.hook, program.verified_instructions, program.reason
@@ -77,7 +70,7 @@ pub fn verify(json: bool) -> Result<ExitCode> {
             writeln!(out, "! {problem}")?;
         }
     }
-    let accepted = programs.iter().all(|program| program.state == ProbeState::Active);
+    let accepted = programs.iter().all(|program| program.state == crate::health::ProbeState::Active);
     Ok(if report.loaded && accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

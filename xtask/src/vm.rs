@@ -253,12 +253,11 @@ impl Reader<'_> {
 
     fn end(&mut self, step: &Running, status: Status) {
         if step.name == VERIFY {
-            // Its status only says whether all programs load.
             match verdicts::lines(&step.out.join("\n"), &step.walked) {
-                Ok(lines) => self.column.programs = lines,
-                Err(error) => {
-                    self.problems.push(format!("loading: {status}: {error:#}: {}", step.err.join(" | ")));
-                }
+                // It fails for a refused program, and where it could not even try.
+                Ok(lines) if status.ok() || verdicts::refused(&lines) => self.column.programs = lines,
+                Ok(_) => self.problems.push(format!("no program was tried: {status}: {}", step.err.join(" | "))),
+                Err(error) => self.problems.push(format!("loading: {status}: {error:#}: {}", step.err.join(" | "))),
             }
             return;
         }
