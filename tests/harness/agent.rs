@@ -156,7 +156,7 @@ impl<'a> Agent<'a> {
         let (status, time) = self.process.wait(STOP_LIMIT * 5)?;
         println!("SIGTERM to exit: {:.0} ms", time.as_secs_f64() * 1e3);
         clean(status)?;
-        ensure!(time <= STOP_LIMIT, "the agent took {time:?} to stop");
+        ensure!(time <= wait::patient(STOP_LIMIT), "the agent took {time:?} to stop");
         Ok(())
     }
 }
