@@ -67,7 +67,7 @@ pub enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RunArguments {
     /// Configuration file (YAML; `seismo config print` shows every key).
     #[arg(long, value_name = "FILE")]

@@ -96,6 +96,8 @@ section! {
         pub tcp: bool = true,
         /// Payload of sockets in scope: requests and spans.
         pub payload: bool = true,
+        /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
+        pub adopt: bool = true,
         /// Time that threads wait for a CPU.
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.

@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod counts;
 pub mod decode;
 pub mod drain;
+pub mod iterate;
 pub mod loader;
 pub mod offsets;
 pub mod plan;

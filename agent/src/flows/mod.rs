@@ -138,6 +138,11 @@ impl Flows {
         self.table.len()
     }
 
+    /// Connections that can be tracked.
+    pub fn capacity(&self) -> usize {
+        self.config.connections
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

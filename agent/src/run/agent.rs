@@ -2,9 +2,9 @@
 //! which nothing on its way is lost.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,15 @@ use seismo_common::config::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::control::ScopeControl;
 use super::kernel::KernelSource;
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
 use super::screen::Picture;
-use super::{RunOptions, doctor, enabled};
+use super::{RunOptions, doctor, enabled, reload};
 use crate::api::{Api, server};
 use crate::bpf::counts::Counts;
 use crate::bpf::decode::Batch;
@@ -61,6 +63,10 @@ pub struct RunningKernel {
     pub batches: Receiver<Batch>,
     pub counts: Counts,
     pub scope: ScopeKeeper,
+    pub adoption: Adoption,
+    /// The drain thread's end of the queue, while it runs.
+    sender: Weak<SyncSender<Batch>>,
+    ring_is_small: bool,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
     /// Keeps run statistics on.
@@ -101,6 +107,8 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
 
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
+    let sender = Arc::new(sender);
+    let weak = Arc::downgrade(&sender);
     let stop = Arc::new(AtomicBool::new(false));
     let wake = drain::WakeUp::new(&loaded.ring).context("waiting for the ring")?;
     let drain = {
@@ -110,7 +118,20 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, &stop))?
     };
     let programs = loaded.programs;
-    Ok(RunningKernel { programs, drain, stop, batches, counts: loaded.counts, scope, health, families, _stats: stats })
+    Ok(RunningKernel {
+        programs,
+        drain,
+        stop,
+        batches,
+        counts: loaded.counts,
+        scope,
+        adoption: Adoption { sockets: loaded.sockets },
+        sender: weak,
+        ring_is_small: ring_bytes < configured,
+        health,
+        families,
+        _stats: stats,
+    })
 }
 
 /// One start-up line per family that is not whole; the families that are attached.
@@ -158,17 +179,33 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut alerting = Alerting::new(&config, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
-    let RunningKernel { programs, drain, stop, batches, counts, scope, health, families, _stats } =
-        start_kernel(&config)?;
+    let RunningKernel {
+        programs,
+        drain,
+        stop,
+        batches,
+        counts,
+        scope,
+        adoption,
+        sender,
+        ring_is_small,
+        health,
+        families,
+        _stats,
+    } = start_kernel(&config)?;
 
     let clock = Arc::new(Clock::new());
     let table = Arc::new(Table::new(config.metrics.clone()));
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
-    let pipeline = Pipeline::new(Parts {
+    let (control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
+    let control = Arc::new(control);
+    let mut pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,
+        adoption,
+        changes,
         flows: Flows::new(config.flows.clone()),
         links: Links::new(config.links.clone()),
         table: Arc::clone(&table),
@@ -177,6 +214,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         health: Arc::clone(&health),
         view: Arc::clone(&view),
     });
+    pipeline.adopt();
     let deadline_ns = Arc::new(AtomicU64::new(0));
     let analysis = std::thread::Builder::new()
         .name("seismo-pipeline".to_owned())
@@ -204,6 +242,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
+        control: Arc::clone(&control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
     let mut programs = Some(programs);
@@ -243,6 +282,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
+            reason = reload::on_hangup(&config, options.reload, control) => reason,
         };
         logger::release();
         let began = Instant::now();

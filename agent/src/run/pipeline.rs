@@ -3,7 +3,7 @@
 //! One thread, one owner for flows, names and scope: no lock on the way but the metric table's and the span ring's.
 //! Every record of a batch ends as passed or as dropped with a reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,11 +15,14 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
+use crate::model::connection::ConnEvent;
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::Resources as _;
 use crate::model::span::Span;
 use crate::probes::{payload, process, tcp};
+use crate::run::adoption::Adoption;
+use crate::run::control::ScopeChange;
 use crate::run::scope::ScopeKeeper;
 use crate::store::spans::Spans;
 use crate::traces::assemble::{Wire, assemble};
@@ -28,6 +31,10 @@ use crate::traces::link::Links;
 /// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_millis(1000);
+/// A record older than this has come through the ring, unless it is behind by more than that.
+const SETTLED_NS: u64 = 1_000_000_000;
+/// Time between looks for processes in the scope's table whose end was not told.
+const SWEEP_NS: u64 = 10_000_000_000;
 /// Connections shown by `/api/seismo/flows`.
 const SHOWN_FLOWS: usize = 1000;
 
@@ -58,6 +65,21 @@ pub static FLOWS_TRACKED: Metric = Metric {
     labels: &[],
 };
 
+pub static TABLE_ENTRIES: Metric = Metric {
+    name: "seismo.table.entries",
+    unit: "{entry}",
+    kind: Kind::Gauge,
+    description: "Entries in each of the agent's tables, those in the kernel among them",
+    labels: &["table"],
+};
+pub static TABLE_CAPACITY: Metric = Metric {
+    name: "seismo.table.capacity",
+    unit: "{entry}",
+    kind: Kind::Gauge,
+    description: "Entries that each of the agent's tables can hold",
+    labels: &["table"],
+};
+
 /// What the API shows of the pipeline's inside; replaced at every tick while somebody may look.
 #[derive(Debug, Default)]
 pub struct View {
@@ -69,6 +91,9 @@ pub struct View {
 pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
+    pub adoption: Adoption,
+    /// Changes of the scope that somebody asks for.
+    pub changes: Receiver<ScopeChange>,
     pub flows: Flows,
     pub links: Links,
     pub table: Arc<Table>,
@@ -86,11 +111,57 @@ pub struct Pipeline {
     /// Totals already added to the table.
     shown: HashMap<&'static str, u64>,
     next_tick_ns: u64,
+    next_sweep_ns: u64,
+    /// Connections taken up, before the first record that is younger.
+    adopted: VecDeque<ConnEvent>,
 }
 
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, exchanges: Vec::new(), finished: Vec::new(), shown: HashMap::new(), next_tick_ns: 0 }
+        Self {
+            parts,
+            exchanges: Vec::new(),
+            finished: Vec::new(),
+            shown: HashMap::new(),
+            next_tick_ns: 0,
+            next_sweep_ns: 0,
+            adopted: VecDeque::new(),
+        }
+    }
+
+    /// Takes up the connections in scope that are open now; says how many. The programs are attached before: what a
+    /// connection does from now on has records, and those that are older than its adoption come before it.
+    pub fn adopt(&mut self) -> usize {
+        if self.parts.scope.is_empty() {
+            return 0;
+        }
+        let adopted = self.parts.adoption.pass(&self.parts.scope.members(), &self.parts.table);
+        let count = adopted.len();
+        self.adopted.extend(adopted);
+        count
+    }
+
+    /// Makes the changes of the scope that were asked for.
+    fn change_scope(&mut self) {
+        while let Ok(ScopeChange { resolved, answer }) = self.parts.changes.try_recv() {
+            let changed = self.parts.scope.change(resolved).map_err(|error| format!("{error:#}"));
+            let told = answer.try_send(changed.map(|()| self.adopt()));
+            if told.is_err() {
+                log::debug!("nobody waits for the change of the scope any more");
+            }
+        }
+    }
+
+    /// Hands on the connections taken up before `ktime_ns`.
+    fn release_adopted(&mut self, ktime_ns: u64) {
+        while let Some(event) = self.adopted.pop_front_if(|event| event.ktime_ns <= ktime_ns) {
+            self.connection(&event);
+        }
+    }
+
+    fn connection(&mut self, event: &ConnEvent) {
+        self.parts.links.connection(event);
+        self.parts.flows.connection(event, &mut self.exchanges);
     }
 
     /// Works until the drain thread is gone and its last batch is done, or `deadline_ns` (`CLOCK_MONOTONIC`; 0: none yet)
@@ -107,6 +178,7 @@ impl Pipeline {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.change_scope();
             let now_ns = clock::monotonic_ns();
             if now_ns >= self.next_tick_ns {
                 self.next_tick_ns = now_ns + TICK.as_nanos() as u64;
@@ -124,6 +196,7 @@ impl Pipeline {
         for record in batch.iter() {
             match record {
                 Ok(record) => {
+                    self.release_adopted(record.ktime_ns());
                     self.record(record);
                     passed += 1;
                 }
@@ -143,8 +216,7 @@ impl Pipeline {
             }
             Record::TcpState(record) => {
                 if let Some(event) = tcp::event(&record) {
-                    self.parts.links.connection(&event);
-                    self.parts.flows.connection(&event, &mut self.exchanges);
+                    self.connection(&event);
                 }
             }
             Record::Payload(record, data) => {
@@ -181,6 +253,11 @@ impl Pipeline {
 
     fn tick(&mut self, now_ns: u64) {
         self.parts.clock.refresh();
+        self.release_adopted(now_ns.saturating_sub(SETTLED_NS));
+        if now_ns >= self.next_sweep_ns {
+            self.next_sweep_ns = now_ns + SWEEP_NS;
+            self.parts.scope.sweep();
+        }
         self.parts.names.advance(now_ns);
         self.parts.flows.tick(now_ns, &mut self.exchanges);
         self.finish_exchanges();
@@ -192,9 +269,24 @@ impl Pipeline {
             table.add(&WORKLOAD_BYTES, &[&resource.service_name, visibility.name()], bytes);
         });
         self.show_counts();
+        self.show_tables();
         self.parts.table.set(&FLOWS_TRACKED, &[], self.parts.flows.len() as f64);
         self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
         *self.parts.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.parts.flows.snapshot(SHOWN_FLOWS);
+    }
+
+    /// How full each table is.
+    fn show_tables(&self) {
+        let Parts { names, scope, flows, links, table, .. } = &self.parts;
+        let sizes = [
+            ("flows", flows.len(), flows.capacity()),
+            ("names", names.len(), names.capacity()),
+            ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
+        ];
+        for (name, entries, capacity) in sizes.into_iter().chain(links.sizes()) {
+            table.set(&TABLE_ENTRIES, &[name], entries as f64);
+            table.set(&TABLE_CAPACITY, &[name], capacity as f64);
+        }
     }
 
     /// Adds to the table what each stage's own counters gained since the last time.

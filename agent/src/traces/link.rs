@@ -142,6 +142,16 @@ impl Links {
         }
     }
 
+    /// Name, entries and capacity of each table.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 3] {
+        let capacity = self.config.remembered;
+        [
+            ("link_connections", self.clients.members.len(), capacity),
+            ("link_client_spans", self.spans.members.len(), capacity),
+            ("link_waiting_spans", self.waiting.len(), capacity),
+        ]
+    }
+
     pub fn counts(&self) -> LinkCounts {
         self.counts
     }
