@@ -46,6 +46,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             run::tap(arguments.over(config), arguments.duration.0)
         }
         Command::Config(command) => cli::config::command(command, &environment),
+        Command::Scope(arguments) => cli::scope::command(arguments),
         Command::Rules(command) => cli::rules::command(command, check_rules),
         Command::Probes(arguments) => cli::probes::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
