@@ -28,9 +28,21 @@ fn emptied(agent: &Agent<'_>) -> Result<()> {
     let page = agent.page()?;
     let tables = page.by("seismo_table_entries", "table", &[]);
     println!("tables: {tables:?}");
-    for table in ["flows", "names", "scope_processes", "link_connections", "link_client_spans", "link_waiting_spans"] {
+    for table in [
+        "flows",
+        "names",
+        "scope_processes",
+        "flow_control",
+        "link_connections",
+        "link_client_spans",
+        "link_waiting_spans",
+    ] {
         ensure!(tables.contains_key(table), "{table} is not on the page");
         ensure!(page.sum("seismo_table_capacity", &[("table", table)]) > 0.0, "{table} has no capacity");
+    }
+    if entries != 0.0 {
+        println!("dropped: {:?}", page.by("seismo_records_dropped_total", "reason", &[]));
+        println!("connections: {}", agent.json("/api/seismo/flows")?);
     }
     ensure!(entries == 0.0, "tables are not empty: {tables:?}");
     Ok(())

@@ -18,7 +18,7 @@ const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
 const PATH: &str = "/api/seismo/scope";
 const LIMIT: Duration = Duration::from_secs(10);
 
-fn set(agent: &Agent<'_>, include: &[&str], exclude: &[&str]) -> Result<Value> {
+fn set(agent: &Agent<'_>, include: &[String], exclude: &[String]) -> Result<Value> {
     http::put(agent.port, PATH, &json!({ "include": include, "exclude": exclude }).to_string())?.json()
 }
 
@@ -50,12 +50,19 @@ fn every_kind_of_scope_is_kept_and_exclude_wins_also_when_set_while_the_agent_ru
     Rig::run(|rig| {
         let agent = Agent::start(rig)?;
         let group = Cgroup::new()?;
-        let mut players = one_of_each(rig, &group)?;
-        let items: Vec<String> = players.iter().map(|(item, _)| item.clone()).collect();
         let every = format!("exe={}/by-*", rig.dir().display());
         let mut expected = BTreeSet::new();
-        let mut turn = |include: &[&str], exclude: &[&str], seen: &dyn Fn(usize) -> bool, name: &str| -> Result<()> {
-            set(&agent, include, exclude)?;
+        let mut turn = |name: &str, scope: &dyn Fn(&[String]) -> [Vec<String>; 2], seen: &dyn Fn(usize) -> bool| {
+            let mut players = one_of_each(rig, &group)?;
+            for (index, (_, player)) in players.iter_mut().enumerate() {
+                player.request(&format!("/{name}/early{index}"))?;
+            }
+            let items: Vec<String> = players.iter().map(|(item, _)| item.clone()).collect();
+            let [include, exclude] = scope(&items);
+            let answer = set(&agent, &include, &exclude)?;
+            let adopted = answer.get("adopted").and_then(Value::as_u64);
+            let ends = (0..players.len()).filter(|index| seen(*index)).count() as u64 * 2;
+            ensure!(adopted == Some(ends), "{name}: {ends} ends are in scope: {answer}");
             for (index, (_, player)) in players.iter_mut().enumerate() {
                 let path = format!("/{name}/player{index}");
                 player.request(&path)?;
@@ -63,16 +70,18 @@ fn every_kind_of_scope_is_kept_and_exclude_wins_also_when_set_while_the_agent_ru
                     expected.insert(path);
                 }
             }
-            Ok(())
+            set(&agent, &[], &[])
         };
-        for (index, item) in items.iter().enumerate() {
-            turn(&[item], &[], &|player| player == index, &format!("only{index}"))?;
+        for kind in 0..5 {
+            let only = |items: &[String]| [vec![items[kind].clone()], Vec::new()];
+            turn(&format!("only{kind}"), &only, &|player| player == kind)?;
         }
-        for (index, item) in items.iter().enumerate() {
-            turn(&[&every], &[item], &|player| player != index, &format!("without{index}"))?;
+        for kind in 0..5 {
+            let without = |items: &[String]| [vec![every.clone()], vec![items[kind].clone()]];
+            turn(&format!("without{kind}"), &without, &|player| player != kind)?;
         }
         // The ring keeps the order: what must not be seen would be here before this.
-        turn(&[&every], &[], &|_| true, "beacon")?;
+        turn("beacon", &|_| [vec![every.clone()], Vec::new()], &|_| true)?;
         let found = agent.awaited_spans(2 * expected.len(), |_| true)?;
         let paths: BTreeSet<String> = found.iter().map(|span| span.path()).collect();
         let unseen: Vec<_> = expected.difference(&paths).collect();
@@ -98,7 +107,7 @@ fn a_mistake_in_a_new_scope_changes_nothing_and_says_what_is_wrong() -> Result<(
         let nine: Vec<String> = (1..=9).map(|port| format!("port={port}")).collect();
         let cases = [
             (json!({ "include": ["pid=x"] }), "pid=x: not a process id"),
-            (json!({ "include": ["pid=4194304999"] }), "not a process id"),
+            (json!({ "include": ["pid=4194304999"] }), "no such process"),
             (json!({ "include": ["pid=4194303"] }), "no such process"),
             (json!({ "include": ["cgroup=/no/such/group"] }), "no such cgroup"),
             (json!({ "include": ["netns=/nonexistent"] }), "netns=/nonexistent"),

@@ -12,6 +12,7 @@ use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
+use super::control::FlowControlMap;
 use super::counts::Counts;
 use super::iterate::SocketIterator;
 use super::plan::{Decision, Planned};
@@ -32,6 +33,7 @@ pub struct Loaded {
     pub scope: ScopeMaps,
     /// Where its program was loaded.
     pub sockets: Option<SocketIterator>,
+    pub control: FlowControlMap,
 }
 
 /// Attached programs. Detached when dropped.
@@ -94,6 +96,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
+    let control = FlowControlMap::take(&mut ebpf)?;
     trim();
     Ok(Loaded {
         programs: Programs {
@@ -106,6 +109,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         ring,
         scope,
         sockets,
+        control,
     })
 }
 

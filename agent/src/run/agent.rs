@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use seismo_common::config::Settings;
+use seismo_common::config::{BUDGET_WINDOW_SHIFT, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -23,6 +23,7 @@ use super::scope::{self, ScopeKeeper};
 use super::screen::Picture;
 use super::{RunOptions, doctor, enabled, reload};
 use crate::api::{Api, server};
+use crate::bpf::control::FlowControlMap;
 use crate::bpf::counts::Counts;
 use crate::bpf::decode::Batch;
 use crate::bpf::drain;
@@ -67,6 +68,7 @@ pub struct RunningKernel {
     /// The drain thread's end of the queue, while it runs.
     sender: Weak<SyncSender<Batch>>,
     ring_is_small: bool,
+    pub control: FlowControlMap,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
     /// Keeps run statistics on.
@@ -92,6 +94,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
         syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
+        budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
         ..Settings::DEFAULT
     };
@@ -125,6 +128,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         batches,
         counts: loaded.counts,
         scope,
+        control: loaded.control,
         adoption: Adoption { sockets: loaded.sockets },
         sender: weak,
         ring_is_small: ring_bytes < configured,
@@ -132,6 +136,16 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         families,
         _stats: stats,
     })
+}
+
+/// A budget per second as one of the kernel's windows; what cannot be told in 32 bits is no limit.
+fn budget_bytes(per_second: u64) -> u32 {
+    let window = u128::from(per_second) * (1 << BUDGET_WINDOW_SHIFT) / 1_000_000_000;
+    match u32::try_from(window) {
+        Ok(0) if per_second > 0 => 1,
+        Ok(bytes) => bytes,
+        Err(_) => 0,
+    }
 }
 
 /// One start-up line per family that is not whole; the families that are attached.
@@ -186,6 +200,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         batches,
         counts,
         scope,
+        control,
         adoption,
         sender,
         ring_is_small,
@@ -199,13 +214,14 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
-    let (control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
-    let control = Arc::new(control);
+    let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
+    let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,
         adoption,
         changes,
+        control,
         flows: Flows::new(config.flows.clone()),
         links: Links::new(config.links.clone()),
         table: Arc::clone(&table),
@@ -242,7 +258,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
-        control: Arc::clone(&control),
+        control: Arc::clone(&scope_control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
     let mut programs = Some(programs);
@@ -282,7 +298,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
-            reason = reload::on_hangup(&config, options.reload, control) => reason,
+            reason = reload::on_hangup(&config, options.reload, scope_control) => reason,
         };
         logger::release();
         let began = Instant::now();

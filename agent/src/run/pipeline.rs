@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::bpf::control::FlowControlMap;
 use crate::bpf::decode::{Batch, Record};
 use crate::clock::{self, Clock};
 use crate::flows::{FlowState, Flows, Visibility};
@@ -94,6 +95,7 @@ pub struct Parts {
     pub adoption: Adoption,
     /// Changes of the scope that somebody asks for.
     pub changes: Receiver<ScopeChange>,
+    pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Links,
     pub table: Arc<Table>,
@@ -224,6 +226,15 @@ impl Pipeline {
             }
         }
         self.finish_exchanges();
+        self.ask_kernel();
+    }
+
+    /// What flows want of single connections goes to the kernel programs.
+    fn ask_kernel(&mut self) {
+        let Parts { flows, control, .. } = &mut self.parts;
+        for (cookie, demand) in flows.drain_demands() {
+            control.set(cookie, demand);
+        }
     }
 
     /// Exchanges to metrics and spans.
@@ -235,8 +246,14 @@ impl Pipeline {
         for exchange in self.exchanges.drain(..) {
             let resource = self.parts.names.resource(exchange.pid);
             record_exchange(&self.parts.table, &exchange, &resource);
-            let (wire, now_ns) = (Wire::of(&exchange), exchange.end_ns);
-            self.parts.links.span(wire, assemble(exchange, resource, &self.parts.clock), now_ns, &mut self.finished);
+            let (cookie, wire, now_ns) = (exchange.connection.cookie, Wire::of(&exchange), exchange.end_ns);
+            self.parts.links.span(
+                cookie,
+                wire,
+                assemble(exchange, resource, &self.parts.clock),
+                now_ns,
+                &mut self.finished,
+            );
         }
         self.store();
     }
@@ -261,6 +278,7 @@ impl Pipeline {
         self.parts.names.advance(now_ns);
         self.parts.flows.tick(now_ns, &mut self.exchanges);
         self.finish_exchanges();
+        self.ask_kernel();
         self.parts.links.tick(now_ns, &mut self.finished);
         self.store();
         let (names, table) = (&mut self.parts.names, &self.parts.table);
@@ -277,10 +295,11 @@ impl Pipeline {
 
     /// How full each table is.
     fn show_tables(&self) {
-        let Parts { names, scope, flows, links, table, .. } = &self.parts;
+        let Parts { names, scope, control, flows, links, table, .. } = &self.parts;
         let sizes = [
             ("flows", flows.len(), flows.capacity()),
             ("names", names.len(), names.capacity()),
+            ("flow_control", control.entries(), FlowControlMap::CAPACITY),
             ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
         ];
         for (name, entries, capacity) in sizes.into_iter().chain(links.sizes()) {
@@ -298,6 +317,7 @@ impl Pipeline {
             ("server_span_without_its_client", links.given_up),
             ("process_name_evicted", self.parts.names.evicted()),
             ("scope_table_full", self.parts.scope.failed()),
+            ("flow_control_refused", self.parts.control.refused()),
         ];
         for (reason, total) in self.parts.flows.counts().iter().chain(others) {
             let shown = self.shown.entry(reason).or_default();
