@@ -188,3 +188,25 @@ fn sighup_takes_the_scope_of_the_file_and_a_wrong_file_changes_nothing() -> Resu
         agent.stop()
     })
 }
+
+#[test]
+fn a_connection_that_leaves_the_scope_is_forgotten_and_taken_up_again_when_it_comes_back() -> Result<()> {
+    Rig::run(|rig| {
+        let config = Some("flows:\n  idle_check: 1s\n".to_owned());
+        let agent = Agent::launch(rig, &Launch { config, ..Launch::default() })?;
+        let mut player = Player::start(rig, CLIENT, "player", &["play"], |command| rig.inside("player", command))?;
+        player.request("/first")?;
+        agent.awaited_spans(2, |span| span.path() == "/first")?;
+        let inside = agent.json(PATH)?;
+        set(&agent, &["port=1".to_owned()], &[])?;
+        player.request("/unseen")?;
+        let tracked = agent.settled(&0.0, |page| page.sum("seismo_flows_tracked", &[]))?;
+        ensure!(tracked == 0.0, "{tracked} connections are tracked that are out of scope");
+        let answer = http::put(agent.port, PATH, &inside.to_string())?.json()?;
+        ensure!(answer.get("adopted").and_then(Value::as_u64) == Some(2), "{answer}");
+        player.request("/again")?;
+        agent.awaited_spans(2, |span| span.path() == "/again")?;
+        ensure!(agent.spans()?.iter().all(|span| span.path() != "/unseen"), "read while it was out of scope");
+        agent.stop()
+    })
+}

@@ -4,11 +4,12 @@
 //! The events are in the order of their times, so that the pipeline can put each before the first record that is
 //! younger. Where the kernel has no such iterator there are none, and the family's state says so.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::bpf::iterate::SocketIterator;
 use crate::metrics::Table;
-use crate::model::connection::{ConnEvent, ConnEventKind, Role};
+use crate::model::connection::{ConnEvent, ConnEventKind, Cookie, Role};
 use crate::probes::adopt::{ADOPT_FAILED, ADOPT_TIME, ADOPTED, events};
 
 pub struct Adoption {
@@ -17,6 +18,13 @@ pub struct Adoption {
 }
 
 impl Adoption {
+    /// Every open connection in scope; `None` where they cannot be told.
+    pub fn open(&mut self, members: &[(u32, bool)]) -> Option<HashSet<Cookie>> {
+        let pass = self.sockets.as_mut()?.read(members).ok()?;
+        (pass.too_many == 0 && pass.untold == 0)
+            .then(|| pass.records.iter().map(|record| Cookie(record.cookie)).collect())
+    }
+
     /// One event per connection in scope; `members` are in or out of scope by their cgroup.
     pub fn pass(&mut self, members: &[(u32, bool)], table: &Table) -> Vec<ConnEvent> {
         let Some(sockets) = &mut self.sockets else { return Vec::new() };

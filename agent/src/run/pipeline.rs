@@ -114,6 +114,7 @@ pub struct Pipeline {
     shown: HashMap<&'static str, u64>,
     next_tick_ns: u64,
     next_sweep_ns: u64,
+    next_idle_check_ns: u64,
     /// Connections taken up, before the first record that is younger.
     adopted: VecDeque<ConnEvent>,
 }
@@ -127,6 +128,7 @@ impl Pipeline {
             shown: HashMap::new(),
             next_tick_ns: 0,
             next_sweep_ns: 0,
+            next_idle_check_ns: 0,
             adopted: VecDeque::new(),
         }
     }
@@ -151,6 +153,19 @@ impl Pipeline {
             if told.is_err() {
                 log::debug!("nobody waits for the change of the scope any more");
             }
+        }
+    }
+
+    /// Forgets connections that have been quiet for long and whose socket is gone, or out of scope by now.
+    fn end_gone(&mut self, now_ns: u64) {
+        let idle_ns = self.parts.flows.idle_ns();
+        self.next_idle_check_ns = now_ns + idle_ns / 10;
+        if self.parts.flows.is_empty() {
+            return;
+        }
+        let Some(open) = self.parts.adoption.open(&self.parts.scope.members()) else { return };
+        for cookie in self.parts.flows.end_gone(now_ns.saturating_sub(idle_ns), &open, &mut self.exchanges) {
+            self.parts.links.forget(cookie);
         }
     }
 
@@ -271,6 +286,9 @@ impl Pipeline {
     fn tick(&mut self, now_ns: u64) {
         self.parts.clock.refresh();
         self.release_adopted(now_ns.saturating_sub(SETTLED_NS));
+        if now_ns >= self.next_idle_check_ns {
+            self.end_gone(now_ns);
+        }
         if now_ns >= self.next_sweep_ns {
             self.next_sweep_ns = now_ns + SWEEP_NS;
             self.parts.scope.sweep();

@@ -163,6 +163,11 @@ impl Links {
         }
     }
 
+    /// The socket is gone, though no event told.
+    pub fn forget(&mut self, cookie: Cookie) {
+        self.clients.remove(cookie);
+    }
+
     /// Takes a span with its socket and its wire; passes on what need not wait any longer.
     pub fn span(&mut self, cookie: Cookie, wire: Wire, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
         if span.kind == SpanKind::Client {
