@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accounting;
+mod adopted;
 mod alerts;
 mod conversations;
 mod nginx_counts;

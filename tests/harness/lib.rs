@@ -16,6 +16,7 @@ pub mod nginx;
 pub mod numbers;
 pub mod pattern;
 pub mod peer;
+pub mod player;
 pub mod process;
 pub mod programs;
 pub mod prometheus;

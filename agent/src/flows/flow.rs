@@ -119,6 +119,11 @@ impl Flow {
         self.connection.cookie
     }
 
+    /// Latest time of any record of the connection.
+    pub fn last_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     fn lane(&mut self, direction: Direction) -> &mut Lane {
         match direction {
             Direction::Send => &mut self.send,

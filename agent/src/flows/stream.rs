@@ -145,9 +145,14 @@ impl Stream {
             return Ok(());
         }
         self.furthest = Some(self.furthest.map_or(segment.end(), |furthest| furthest.max(segment.end())));
-        if let Some(next) = self.next {
+        if let Some(mut next) = self.next {
             if segment.position < self.start {
-                return Err(segment);
+                if next != self.start {
+                    return Err(segment);
+                }
+                // Nothing was handed out yet: where the stream was to begin was read in the middle of an operation.
+                next = segment.position;
+                (self.start, self.next) = (next, Some(next));
             }
             let old = next.saturating_sub(segment.position).min(segment.length);
             self.overlap_bytes += old;
