@@ -400,7 +400,7 @@ impl Flow {
             }
             let missed = matches!(piece.content, Content::Missing) && visibility == Visibility::Lost;
             // Who waited for the other side and got nothing does not wait again for each piece.
-            if !expired || is_gap {
+            if !expired || is_gap || visibility != Visibility::Lost {
                 lane.blocked_since_ns = None;
             }
             if missed {
