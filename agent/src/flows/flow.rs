@@ -250,16 +250,13 @@ impl Flow {
     pub fn advance(&mut self, now_ns: u64, force: bool, config: &Config, cx: &mut Context<'_>) {
         self.now_ns = self.now_ns.max(now_ns);
         (cx.now_ns, cx.origins) = (self.now_ns, self.origins());
-        // Requests first: answers wait for them.
-        let first = match &self.phase {
-            Phase::Session(session) => session.request_direction,
-            _ => Direction::Send,
-        };
-        let second = first.other();
         loop {
+            // Requests first: answers wait for them.
+            let first = self.first();
             let mut progress = false;
-            for direction in [first, second] {
-                while self.step(direction, force, config, cx) {
+            for direction in [first, first.other()] {
+                // Which one that is may only now come out.
+                while self.first() == first && self.step(direction, force, config, cx) {
                     progress = true;
                 }
             }
@@ -267,7 +264,7 @@ impl Flow {
                 break;
             }
         }
-        for direction in [first, second] {
+        for direction in [Direction::Send, Direction::Receive] {
             let overlap = self.lane(direction).stream.drain_overlap();
             cx.counts.add("overlap_bytes", overlap);
             if let Phase::Session(session) = &self.phase {
@@ -280,6 +277,13 @@ impl Flow {
             Phase::Opaque | Phase::Unknown => self.demand.nothing(),
             Phase::Session(session) if session.in_flight() > 1 => self.demand.pipelined(),
             Phase::Session(_) | Phase::Undecided => {}
+        }
+    }
+
+    fn first(&self) -> Direction {
+        match &self.phase {
+            Phase::Session(session) => session.request_direction,
+            _ => Direction::Send,
         }
     }
 
