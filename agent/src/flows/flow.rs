@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
 use crate::model::exchange::Incomplete;
 use crate::model::payload::{CaptureDemand, PayloadChunk};
-use crate::protocols::{Detect, REGISTRY, Side};
+use crate::protocols::{Detect, Limits, REGISTRY, Side};
 
 use super::Config;
 use super::counts::Visibility;
@@ -458,7 +458,7 @@ impl Flow {
                 }
                 self.phase = match cx.dialects.get(row) {
                     Some(Some(dialect)) => {
-                        let parser = dialect.parser(cx.limits);
+                        let parser = dialect.parser(Limits { fresh, ..cx.limits });
                         let known = (side, fresh);
                         let session = Session::new(self.connection, (row, protocol), parser, request_direction, known);
                         Phase::Session(Box::new(session))

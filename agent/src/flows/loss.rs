@@ -15,6 +15,12 @@ impl Session {
     /// Is this piece of the response stream, between answers, the beginning of the answer that is due? `None`: it is.
     pub(super) fn align(&mut self, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
         let nobodys = |bytes: u64| Some(Took::Bytes(bytes.min(piece.length), Visibility::Lost));
+        if let Content::Bytes(bytes) = &piece.content
+            && !self.response.lost
+            && self.parser.is_unasked(bytes)
+        {
+            return None;
+        }
         let Some(asked) = self.pairing.asked() else {
             // The record of its request may still come.
             if !expired && !self.request.lost {

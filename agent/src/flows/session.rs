@@ -230,7 +230,8 @@ impl Session {
                     0 => Reading::Framed,
                     left => Reading::Skip { left, last },
                 };
-                if bytes == left && last {
+                // What is over without a head belongs to no exchange.
+                if bytes == left && last && self.state(side).opening.take().is_none() {
                     // A last byte in a gap was moved at an unknown time.
                     self.finish(side, !matches!(content, Content::Gap), cx);
                 }
@@ -277,10 +278,11 @@ impl Session {
                 self.broken(side, broken, piece.end(), cx);
             }
             Event::NeedMore => {}
-            Event::Aside => self.state(side).opening = None,
+            Event::Aside => *self.state(side) = SideState::new(false),
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
+            Event::SkipToEnd(left) => self.state(side).reading = Reading::Skip { left, last: true },
             Event::End => self.finish(side, true, cx),
             Event::Broken(broken) => self.broken(side, broken, piece.end(), cx),
         }
