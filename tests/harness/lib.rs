@@ -19,6 +19,7 @@ pub mod peer;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
+pub mod redis;
 pub mod rig;
 pub mod scripted;
 pub mod spans;

@@ -28,7 +28,10 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("nodejs", Program("node")),
     ("prometheus", Program("prometheus")),
     ("prometheus", Program("promtool")),
+    ("python3-redis", PythonModule("redis")),
     ("python3-requests", PythonModule("requests")),
+    ("redis-server", Program("redis-server")),
+    ("redis-tools", Program("redis-cli")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
 ];
