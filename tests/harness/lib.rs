@@ -20,6 +20,7 @@ pub mod player;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
+pub mod redis;
 pub mod rig;
 pub mod scripted;
 pub mod spans;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
 use crate::model::exchange::Incomplete;
 use crate::model::payload::{CaptureDemand, PayloadChunk};
-use crate::protocols::{Detect, REGISTRY, Side};
+use crate::protocols::{Detect, Limits, REGISTRY, Side};
 
 use super::Config;
 use super::counts::Visibility;
@@ -424,15 +424,15 @@ impl Flow {
 
     /// `None`: it has to wait.
     fn show(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
-        let turns = piece.starts && self.lane(direction.other()).stream.turn_at(piece.other) == Some(piece.position);
+        let turn = self.lane(direction.other()).stream.turn(piece);
         match &mut self.phase {
-            Phase::Session(session) => match session.read(session.side(direction), piece, turns, expired, cx) {
+            Phase::Session(session) => match session.read(session.side(direction), piece, turn, expired, cx) {
                 Took::Blocked => None,
                 took => Some(took),
             },
             Phase::Opaque => Some(Took::Bytes(piece.length, unread(piece, Visibility::Opaque))),
             Phase::Unknown => Some(Took::Bytes(piece.length, unread(piece, Visibility::UnknownProtocol))),
-            Phase::Undecided => self.decide(direction, piece, turns, expired, cx),
+            Phase::Undecided => self.decide(direction, piece, turn.begins, expired, cx),
         }
     }
 
@@ -471,7 +471,7 @@ impl Flow {
                 }
                 self.phase = match cx.dialects.get(row) {
                     Some(Some(dialect)) => {
-                        let parser = dialect.parser(cx.limits);
+                        let parser = dialect.parser(Limits { fresh, ..cx.limits });
                         let known = (side, fresh);
                         let session = Session::new(self.connection, (row, protocol), parser, request_direction, known);
                         Phase::Session(Box::new(session))

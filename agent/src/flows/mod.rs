@@ -272,7 +272,7 @@ fn context<'a>(
         ledger,
         out,
         pending_limit: config.pending_per_connection,
-        limits: Limits { head_bytes: config.head_bytes },
+        limits: Limits { head_bytes: config.head_bytes, fresh: false },
         now_ns: 0,
         origins: [None; 2],
     }

@@ -78,6 +78,15 @@ impl Piece {
     }
 }
 
+/// How a piece lies to the other stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// It begins where its stream was when the other one was moved last.
+    pub begins: bool,
+    /// Bytes that were moved the other way before it have not been read yet.
+    pub waits: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Stream {
     /// By position; no two overlap the bytes already taken.
@@ -210,11 +219,19 @@ impl Stream {
     }
 
     /// How far the other stream had come at the operation that ended at `position`, if it is here or was the last.
-    pub fn turn_at(&self, position: u64) -> Option<u64> {
+    fn turn_at(&self, position: u64) -> Option<u64> {
         if self.next == Some(position) && self.last.other.is_some() {
             return self.last.other;
         }
         self.held.iter().find(|segment| segment.end() == position).map(|segment| segment.other)
+    }
+
+    /// How a piece of the other stream lies to this one.
+    pub fn turn(&self, piece: &Piece) -> Turn {
+        Turn {
+            begins: piece.starts && self.turn_at(piece.other) == Some(piece.position),
+            waits: self.next.is_none_or(|next| next < piece.other),
+        }
     }
 
     /// A hole of so many bytes at the next position.

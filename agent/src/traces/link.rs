@@ -298,12 +298,7 @@ mod tests {
             event.connection.cookie = Cookie(number);
             event.ktime_ns = number;
             links.connection(&event);
-            event.kind = ConnEventKind::Destroyed {
-                retransmits: 0,
-                error: 0,
-                send_sequence: 0,
-                receive_sequence: 0,
-            };
+            event.kind = ConnEventKind::Destroyed { retransmits: 0, error: 0, send_sequence: 0, receive_sequence: 0 };
             links.connection(&event);
             // Comes with the end of the connection.
             let wire = wire(number);
