@@ -6,23 +6,25 @@
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
 
-use crate::kernel::{Sock, Task};
+use crate::access::{Access, Typed};
+use crate::kernel::Task;
+use crate::sock::Sock;
 use crate::maps::{SCOPE, SCOPE_TGIDS};
 
 /// Is a socket operation of the running task in scope?
 #[inline(always)]
-pub fn in_scope(task: Task, sock: Sock) -> bool {
+pub fn in_scope<A: Access>(task: Task, sock: Sock<A>) -> bool {
     decide(task, Some(sock))
 }
 
 /// Is the running task in scope by itself, whatever its sockets are?
 #[inline(always)]
 pub fn process_in_scope(task: Task) -> bool {
-    decide(task, None)
+    decide::<Typed>(task, None)
 }
 
 #[inline(always)]
-fn decide(task: Task, sock: Option<Sock>) -> bool {
+fn decide<A: Access>(task: Task, sock: Option<Sock<A>>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
     let by_process = if scope.processes == 0 {
         0
@@ -38,7 +40,7 @@ fn decide(task: Task, sock: Option<Sock>) -> bool {
 
 /// Does any rule of one side match? Rules about sockets match no process.
 #[inline(always)]
-fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
+fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
     if rules.all != 0 {
         return true;
     }
