@@ -4,20 +4,23 @@
 //! trimmed once everything is attached. Dropping [`Loaded`] detaches everything; so does the kernel when the process
 //! dies, because nothing is pinned.
 
-use anyhow::{Context, Result, anyhow};
+use std::fs::File;
+use std::io::Read as _;
+
+use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
 use super::counts::Counts;
-use super::plan::{Decision, Planned};
+use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;
 use super::support::Facts;
 use crate::health::{ProbeState, ProbeStatus};
-use crate::model::probe::Hook;
+use crate::model::probe::{FamilySpec, Hook};
 
 /// The kernel object, built from `agent-ebpf` by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seismo-ebpf"));
@@ -47,8 +50,42 @@ pub enum Attach {
     No,
 }
 
-/// Loads what the plan says, and attaches it if asked to. `ring_bytes` is a power of two and a multiple of the page size.
-pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
+/// Loads what is wanted, in the best way that the kernel takes: where it refuses a program that a tier cannot do
+/// without, the next tier is tried, unless the configuration forces that one. Says which plan it was.
+/// `ring_bytes` is a power of two and a multiple of the page size.
+pub fn load_best(
+    facts: &Facts,
+    families: &[&'static FamilySpec],
+    wanted: &mut Wanted<'_>,
+    settings: Settings,
+    ring_bytes: u32,
+    mode: Attach,
+) -> Result<(Plan, Loaded)> {
+    loop {
+        let plan = plan::plan(facts, families, wanted).map_err(|error| anyhow!(error))?;
+        let loaded = load(facts, &plan, settings, ring_bytes, mode)?;
+        let Some((family, tier, reason)) = refused(&plan, &loaded.programs.statuses) else {
+            return Ok((plan, loaded));
+        };
+        if wanted.forced.contains_key(family) {
+            bail!("{family}.tier: {tier} cannot be used here: {reason}");
+        }
+        log::warn!("{family}: tier {tier} cannot be used: {reason}");
+        wanted.refused.insert((family, tier));
+    }
+}
+
+/// A tier that lacks a program which it cannot do without, and why.
+fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'static str, String)> {
+    plan.programs.iter().zip(statuses).find_map(|(planned, status)| {
+        let lost = status.state == ProbeState::Failed && !planned.tier.is_empty() && planned.program.without.is_none();
+        lost.then(|| (planned.family, planned.tier, format!("{}: {}", status.hook, status.reason)))
+    })
+}
+
+/// Loads what the plan says, and attaches it if asked to.
+fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
+    let settings = Settings { salt: salt()?, ..plan::settings(facts, plan, settings) };
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let mut ebpf = EbpfLoader::new()
@@ -56,15 +93,17 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         .override_global("OFFSETS", bytes_of::<Offsets>(offsets), true)
         .override_global("SETTINGS", bytes_of::<Settings>(&settings), true)
         .map_max_entries("RING", ring_bytes)
+        .map_max_entries("SCRATCH", plan::scratches(plan))
         .load(OBJECT)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
-    for planned in plan {
+    for planned in &plan.programs {
         let mut status = ProbeStatus {
             probe: planned.family.to_owned(),
             program: planned.program.name.to_owned(),
             hook: planned.program.hook.label(),
             state: ProbeState::Active,
+            tier: planned.tier.to_owned(),
             reason: String::new(),
             verified_instructions: 0,
             runs: None,
@@ -72,6 +111,10 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         };
         match &planned.decision {
             Decision::Disabled => status.state = ProbeState::Disabled,
+            Decision::OtherTier(used) => {
+                status.state = ProbeState::Disabled;
+                status.reason = format!("tier {used} is used");
+            }
             Decision::Unsupported(fact) => {
                 status.state = ProbeState::Unsupported;
                 status.reason.clone_from(fact);
@@ -108,13 +151,33 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
 fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, String> {
     let name = planned.program.name;
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let Hook::TpBtf(tracepoint) = planned.program.hook;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
-    program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
-    if mode == Attach::Yes {
-        program.attach().map_err(|error| verdict(&error))?;
-    }
-    Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+    let info = match planned.program.hook {
+        Hook::TpBtf(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
+            program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
+            if mode == Attach::Yes {
+                program.attach().map_err(|error| verdict(&error))?;
+            }
+            program.info()
+        }
+        Hook::FExit(function) => {
+            let program: &mut FExit = program.try_into().map_err(|error: ProgramError| error.to_string())?;
+            program.load(function, btf).map_err(|error| verdict(&error))?;
+            if mode == Attach::Yes {
+                program.attach().map_err(|error| verdict(&error))?;
+            }
+            program.info()
+        }
+    };
+    Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+}
+
+/// Secret numbers for one run of the agent.
+fn salt() -> Result<[u32; 4]> {
+    let mut bytes = [0u8; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("/dev/urandom")?;
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ok([word(0), word(4), word(8), word(12)])
 }
 
 /// The kernel's own words, on one line: the error and the last lines of the verifier's log.

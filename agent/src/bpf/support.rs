@@ -3,7 +3,7 @@
 //! What cannot be found out (no permission, no file) is a fact too: the reason stands in its place, so that
 //! `seismo doctor` can tell it without root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::btf::Btf;
 use super::capabilities::{self, Capability};
 use super::offsets::{self, Resolved};
-use crate::model::probe::FamilySpec;
+use crate::model::probe::{FamilySpec, Hook};
 
 const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 
@@ -26,6 +26,8 @@ pub struct Facts {
     pub btf_error: Option<String>,
     /// Tracepoints of all families that the kernel has.
     pub tracepoints: BTreeSet<String>,
+    /// Functions that programs are attached to or call, which the kernel has, with the names of their parameters.
+    pub functions: BTreeMap<String, Vec<String>>,
     /// Structs whose fields the programs read and which the kernel has.
     pub structs: BTreeSet<String>,
     #[serde(skip)]
@@ -48,6 +50,7 @@ impl Facts {
             lockdown: lockdown(),
             btf_error: None,
             tracepoints: BTreeSet::new(),
+            functions: BTreeMap::new(),
             structs: BTreeSet::new(),
             offsets: None,
             missing_fields: Vec::new(),
@@ -81,9 +84,13 @@ impl Facts {
             .with_context(|| format!("{BTF_FILE}: needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (5.5 or later)"))?;
         let btf = Btf::parse(bytes).context(BTF_FILE)?;
         for program in families.iter().flat_map(|family| family.programs) {
-            let tracepoint = program.hook.tracepoint();
-            if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
-                self.tracepoints.insert(tracepoint.to_owned());
+            match program.hook {
+                Hook::TpBtf(tracepoint) => {
+                    if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
+                        self.tracepoints.insert(tracepoint.to_owned());
+                    }
+                }
+                Hook::FExit(function) => self.read_function(&btf, function)?,
             }
             for name in program.structs {
                 if btf.has_struct(name) {
@@ -91,12 +98,30 @@ impl Facts {
                 }
             }
         }
+        let of_tiers = families.iter().flat_map(|family| family.tiers).flat_map(|tier| tier.helpers);
+        for helper in HELPERS.iter().chain(of_tiers) {
+            self.read_function(&btf, helper)?;
+        }
         let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
         self.missing_fields = resolved.missing.clone();
         self.offsets = Some(resolved);
         Ok(())
     }
+
+    fn read_function(&mut self, btf: &Btf, name: &str) -> anyhow::Result<()> {
+        if let Some(parameters) = btf.parameters(name)? {
+            self.functions.insert(name.to_owned(), parameters);
+        }
+        Ok(())
+    }
 }
+
+/// Helpers that not every kernel has and that programs do without, by the kernel's function behind each.
+const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, COOKIE];
+pub(super) const TASK_BTF: &str = "bpf_get_current_task_btf";
+pub(super) const UNIX_CAST: &str = "bpf_skc_to_unix_sock";
+/// `bpf_get_socket_cookie` for tracing programs.
+pub(super) const COOKIE: &str = "bpf_get_socket_ptr_cookie";
 
 /// First line of a small file, or why it cannot be read.
 fn read(path: &str) -> String {
