@@ -15,6 +15,9 @@ pub trait Access: Copy {
     /// `T` is an integer or a pointer. For [`Typed`], `base` is a pointer that the verifier knows as a kernel type and
     /// `T` lies within it at `offset`; the verifier refuses the program otherwise.
     unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T;
+
+    /// A pointer as a number to calculate with, which the verifier does not allow with a pointer that it knows.
+    fn number(pointer: *const c_void) -> u64;
 }
 
 #[derive(Clone, Copy)]
@@ -28,6 +31,13 @@ impl Access for Typed {
     unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
         // SAFETY: by contract; alignment is that of the kernel's own field.
         unsafe { *base.wrapping_byte_add(offset as usize).cast::<T>() }
+    }
+
+    #[inline(always)]
+    fn number(pointer: *const c_void) -> u64 {
+        let on_stack = pointer;
+        // SAFETY: reads the pointer's own eight bytes.
+        unsafe { Probed::load((&raw const on_stack).cast(), 0) }
     }
 }
 
@@ -45,5 +55,10 @@ impl Access for Probed {
             );
             value.assume_init()
         }
+    }
+
+    #[inline(always)]
+    fn number(pointer: *const c_void) -> u64 {
+        pointer as u64
     }
 }

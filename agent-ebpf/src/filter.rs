@@ -8,8 +8,8 @@ use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLU
 
 use crate::access::{Access, Typed};
 use crate::kernel::Task;
-use crate::sock::Sock;
 use crate::maps::{SCOPE, SCOPE_TGIDS};
+use crate::sock::Sock;
 
 /// Is a socket operation of the running task in scope?
 #[inline(always)]

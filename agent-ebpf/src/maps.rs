@@ -7,13 +7,15 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::config::{
-    FLOW_CONTROLS, MAX_CAPTURE, REQUESTS as REQUEST_PLACES, SYSCALLS, Scope, Settings, THREAD_SLOTS,
+    FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, REQUESTS as REQUEST_PLACES, SYSCALLS, Scope, Settings, THREAD_SLOTS,
     UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+
+use crate::user::{Place, Want};
 
 /// Field offsets of the running kernel. Frozen before load: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -54,9 +56,35 @@ pub struct Budget {
 #[map]
 pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 
-/// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit.
+/// `iovec` of a 64-bit process.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Vector {
+    pub base: u64,
+    pub length: u64,
+}
+
+/// See [`Scratch`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Steps {
+    pub transport: u64,
+    pub place: Place,
+    pub want: Want,
+}
+
+/// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit. What is in
+/// front is here and not on the stack so that the verifier forgets it: it then walks each step once, not once for every
+/// way that led there.
 #[repr(C, align(8))]
 pub struct Scratch {
+    /// What the record is about and where its bytes are.
+    pub steps: Steps,
+    /// Bytes captured, and above them, from bit 32 on, why it is not all.
+    pub outcome: u64,
+    /// Vectors in the table, and above them, from bit 32 on, whether there are more.
+    pub filled: u64,
+    pub table: [Vector; MAX_IOVECS],
     pub record: PayloadRecord,
     pub bytes: [u8; 2 * MAX_CAPTURE],
 }

@@ -24,7 +24,7 @@ use crate::filter;
 use crate::kernel::{Registers, Task, setting};
 use crate::maps::{BUDGET, Budget, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
-use crate::user::{Place, Want, capture};
+use crate::user::{Place, UPPER, Want, capture};
 
 const MSG_OOB: i32 = 1;
 const MSG_PEEK: i32 = 2;
@@ -49,6 +49,8 @@ pub trait Tier {
     type Access: Access;
     /// Programs of this tier can interrupt each other, so each has a scratch of its own and counts atomically.
     const SCRATCH: Option<u32> = None;
+    /// One call can move several messages and is told once.
+    const MESSAGES: bool = false;
 
     /// Registers of the running thread's system call.
     fn registers(&self, task: Task) -> Registers;
@@ -126,7 +128,7 @@ struct Streams {
     position: u64,
     sequence: u32,
     other_sequence: u32,
-    sent_ns: u64,
+    sent_before_ns: u32,
     retransmits: u32,
 }
 
@@ -136,7 +138,7 @@ fn streams<T: Tier>(
     operation: &Operation<T::Access>,
     task: Task,
     transport: u8,
-    identity: u64,
+    (identity, ktime_ns): (u64, u64),
 ) -> Result<Streams, usize>
 where
     Sock<T::Access>: Checked<T::Access>,
@@ -145,10 +147,10 @@ where
     if transport == UNIX_STREAM {
         let (position, other) = unix_position(identity, length, direction);
         let (sequence, other_sequence) = (position as u32, other as u32);
-        return Ok(Streams { position, sequence, other_sequence, sent_ns: 0, retransmits: 0 });
+        return Ok(Streams { position, sequence, other_sequence, sent_before_ns: u32::MAX, retransmits: 0 });
     }
     if transport != TCP {
-        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_ns: 0, retransmits: 0 });
+        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_before_ns: u32::MAX, retransmits: 0 });
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
     let (written, read) = (tcp.write_sequence(), tcp.copied_sequence());
@@ -158,8 +160,12 @@ where
         None => end.wrapping_sub(length),
     };
     let position = if direction == SEND { tcp.written_position(sequence) } else { tcp.read_position(sequence) };
-    let sent_ns = if direction == SEND { tcp.sent_ns() } else { 0 };
-    Ok(Streams { position, sequence, other_sequence, sent_ns, retransmits: tcp.retransmits() })
+    let sent_before_ns = match if direction == SEND { tcp.sent_ns() } else { 0 } {
+        0 => u32::MAX,
+        // The kernel's stamp is in µs: it rounds down.
+        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+    };
+    Ok(Streams { position, sequence, other_sequence, sent_before_ns, retransmits: tcp.retransmits() })
 }
 
 /// Takes `length` bytes of a UNIX stream: where they begin, and where the other direction stands. Counted from the first
@@ -198,37 +204,42 @@ where
     Sock<T::Access>: Checked<T::Access>,
 {
     let &Operation { sock, length, direction, .. } = operation;
+    let scratch = SCRATCH.get_ptr_mut(T::SCRATCH.unwrap_or(0)).ok_or(NO_SCRATCH)?;
+    // SAFETY: the scratch is this CPU's and this program's.
+    let steps = unsafe { &raw mut (*scratch).steps };
+    let transport = forgotten(unsafe { &raw mut (*steps).transport }, u64::from(transport)) as u8;
     let one_in = setting!(drop_every);
     // Named also where the record is lost, so that its end is told. And a stream's count goes on.
     let identity = sock.identity();
-    let streams = streams(tier, operation, task, transport, identity)?;
+    let ktime_ns = emit::now();
+    let streams = streams(tier, operation, task, transport, (identity, ktime_ns))?;
     // SAFETY: no arguments.
     if one_in != 0 && unsafe { bpf_get_prandom_u32() }.is_multiple_of(one_in) {
         return Err(INJECTED);
     }
-    let ktime_ns = emit::now();
-    let sent_before_ns = match streams.sent_ns {
-        0 => u32::MAX,
-        // The kernel's stamp is in µs: it rounds down.
-        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
-    };
-    let scratch = SCRATCH.get_ptr_mut(T::SCRATCH.unwrap_or(0)).ok_or(NO_SCRATCH)?;
     let registers = tier.registers(task);
     let want = wanted(identity, streams.sequence, length, direction);
-    let (captured, cut) = if want.length == 0 {
-        (0, want.cut)
+    // SAFETY: as above.
+    let want = forgotten(unsafe { &raw mut (*steps).want }, want);
+    // SAFETY: the scratch is this CPU's and this program's.
+    let cut_at = |cut: u16| unsafe { (*scratch).outcome = u64::from(cut) << UPPER };
+    if want.length == 0 {
+        cut_at(0);
     } else if task.is_compat() {
-        (0, CUT_COMPAT | want.cut)
+        cut_at(CUT_COMPAT);
     } else if over_budget(ktime_ns, want.length) {
-        (0, CUT_BUDGET | want.cut)
+        cut_at(CUT_BUDGET);
     } else {
         // TCP throws the bytes away that are received with this flag; the buffer holds something else.
         let discarded = direction == RECEIVE && transport == TCP && operation.flags & MSG_TRUNC != 0;
         let place = if discarded { Place::NOWHERE } else { tier.place(task, registers, operation) };
-        let (captured, cut) = capture(scratch, &place, &want);
-        (captured, cut | want.cut)
-    };
-    let captured = captured & (2 * MAX_CAPTURE as u64 - 1);
+        // SAFETY: as above.
+        let place = forgotten(unsafe { &raw mut (*steps).place }, place);
+        capture(scratch, &place, &want, T::MESSAGES);
+    }
+    // SAFETY: as above; written on every way here.
+    let outcome = unsafe { core::ptr::read_volatile(&raw const (*scratch).outcome) };
+    let (captured, cut) = (outcome & (2 * MAX_CAPTURE as u64 - 1), (outcome >> UPPER | want.cut) as u16);
     let tuple = sock.tuple();
     let peer = if transport == UNIX_STREAM || transport == UNIX_DATAGRAM { [sock.unix_peer(), 0] } else { tuple.peer };
     let total = size_of::<PayloadRecord>() as u64 + captured;
@@ -246,7 +257,7 @@ where
             tgid: task.tgid(),
             tid: task.tid(),
             syscall: registers.syscall() as i32,
-            sent_before_ns,
+            sent_before_ns: streams.sent_before_ns,
             retransmits: streams.retransmits,
             direction,
             transport,
@@ -258,7 +269,7 @@ where
         };
         // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
         let wake = number & 15 == 0 && emit::ring_fills();
-        if !emit::output(scratch.cast(), total, wake) {
+        if !emit::output((&raw const (*scratch).record).cast(), total, wake) {
             return Err(RING_FULL);
         }
     }
@@ -271,16 +282,26 @@ where
     Ok(())
 }
 
-/// Index of the lowest bit that is set, of the seven there are. Comparisons: the instruction set counts no zeroes.
+/// Index of the lowest bit that is set, of the seven there are. By multiplication (each power of two times 0x1d has
+/// other upper bits): branches would double the verifier's work each, and the instruction set counts no zeroes.
 #[inline(always)]
 fn first_bit(bits: u16) -> usize {
-    let mut index = 6;
-    for bit in (0..6).rev() {
-        if bits & (1 << bit) != 0 {
-            index = bit;
-        }
+    const INDICES: u32 = 0x3450_2610;
+    let bits = u32::from(bits);
+    let lowest = bits & bits.wrapping_neg();
+    let hash = (lowest * 0x1d & 0xff) >> 5;
+    (INDICES >> (hash * 4) & 7) as usize
+}
+
+/// Takes a value by way of the scratch, so that the verifier no longer knows which of the ways before led here and walks
+/// what follows once for all of them.
+#[inline(always)]
+fn forgotten<V: Copy>(place: *mut V, value: V) -> V {
+    // SAFETY: the place is in a map value that only this program writes.
+    unsafe {
+        place.write_volatile(value);
+        place.read_volatile()
     }
-    index
 }
 
 /// What userspace asked of the connection, else everything up to the limit.
@@ -304,7 +325,7 @@ fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
     let rest = length - skip;
     let wanted = rest.min(limit);
     let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { CUT_LIMIT } else { 0 };
-    Want { skip: u64::from(skip), length: u64::from(wanted), cut }
+    Want { skip: u64::from(skip), length: u64::from(wanted), cut: u64::from(cut) }
 }
 
 /// Takes `bytes` out of this CPU's budget of the running window; true if they are not left.

@@ -110,7 +110,7 @@ impl<A: Access> Sock<A> {
     /// named.
     #[inline(always)]
     pub fn known_identity(self) -> u64 {
-        if setting!(cookies) != 0 { self.known_cookie() } else { scrambled(self.0 as u64) }
+        if setting!(cookies) != 0 { self.known_cookie() } else { scrambled(A::number(self.0)) }
     }
 
     /// Inode of the socket's network namespace.

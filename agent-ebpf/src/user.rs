@@ -11,12 +11,13 @@ use seismo_common::config::{MAX_CAPTURE, MAX_IOVECS};
 use seismo_common::payload::{CUT_FAULT, CUT_IOVECS, CUT_NO_BUFFER};
 
 use crate::kernel::opaque;
-use crate::maps::Scratch;
+use crate::maps::{Scratch, Vector};
 
 /// Where the bytes are.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Place {
-    pub kind: Kind,
+    pub kind: u64,
     /// Address of the bytes, or of what describes them.
     pub pointer: u64,
     /// Bytes, vectors or messages there.
@@ -25,27 +26,24 @@ pub struct Place {
     pub offset: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Nowhere that can be read.
-    Nowhere,
-    /// In one piece.
-    Bytes,
-    /// In an array of I/O vectors.
-    Vectors,
-    /// The same, where the kernel has its own copy of the array.
-    KernelVectors,
-    /// In a `msghdr`.
-    Message,
-    /// In an array of `mmsghdr`, each with its own length.
-    Messages,
-}
+/// Nowhere that can be read.
+pub const NOWHERE: u64 = 0;
+/// In one piece.
+pub const BYTES: u64 = 1;
+/// In an array of I/O vectors.
+pub const VECTORS: u64 = 2;
+/// The same, where the kernel has its own copy of the array.
+pub const KERNEL_VECTORS: u64 = 3;
+/// In a `msghdr`.
+pub const MESSAGE: u64 = 4;
+/// In an array of `mmsghdr`, each with its own length.
+pub const MESSAGES: u64 = 5;
 
 impl Place {
-    pub const NOWHERE: Self = Self { kind: Kind::Nowhere, pointer: 0, count: 0, offset: 0 };
+    pub const NOWHERE: Self = Self { kind: NOWHERE, pointer: 0, count: 0, offset: 0 };
 
     #[inline(always)]
-    pub fn new(kind: Kind, pointer: u64, count: u64) -> Self {
+    pub fn new(kind: u64, pointer: u64, count: u64) -> Self {
         Self { kind, pointer, count, offset: 0 }
     }
 
@@ -54,12 +52,12 @@ impl Place {
     pub fn of_syscall(syscall: i64, pointer: u64, count: u64) -> Self {
         let kind = match syscall {
             // read, write, sendto, recvfrom
-            0 | 1 | 44 | 45 => Kind::Bytes,
+            0 | 1 | 44 | 45 => BYTES,
             // readv, writev, preadv2, pwritev2
-            19 | 20 | 327 | 328 => Kind::Vectors,
+            19 | 20 | 327 | 328 => VECTORS,
             // sendmsg, recvmsg
-            46 | 47 => Kind::Message,
-            _ => Kind::Nowhere,
+            46 | 47 => MESSAGE,
+            _ => NOWHERE,
         };
         Self::new(kind, pointer, count)
     }
@@ -67,60 +65,64 @@ impl Place {
 
 /// Which bytes of an operation are wanted.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Want {
     /// Bytes before them.
     pub skip: u64,
     pub length: u64,
     /// Why it is not all.
-    pub cut: u16,
-}
-
-/// `iovec` of a 64-bit process.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Vector {
-    base: u64,
-    length: u64,
+    pub cut: u64,
 }
 
 /// `struct mmsghdr`: a `user_msghdr` of 56 bytes, then the length that was moved.
 const MESSAGE_BYTES: u64 = 64;
 const MESSAGE_LENGTH: u64 = 56;
+const TABLE_BYTES: u64 = (MAX_IOVECS * size_of::<Vector>()) as u64;
+/// Place of the second number in a word of [`Scratch`].
+pub const UPPER: u32 = 32;
 
-type Vectors = [Vector; MAX_IOVECS];
-
-/// Copies what is wanted into the scratch; returns the bytes copied and why it is not all.
+/// Copies what is wanted into the scratch, and notes there how much that was and why it is not all. `messages`: whether
+/// the place can be an array of messages.
 #[inline(always)]
-pub fn capture(scratch: *mut Scratch, place: &Place, want: &Want) -> (u64, u16) {
-    // SAFETY: the scratch is a map value; only the address of its tail is taken.
+pub fn capture(scratch: *mut Scratch, place: &Place, want: &Want, messages: bool) {
+    // SAFETY: the scratch is a map value, and this program's.
+    let outcome = unsafe { &mut (*scratch).outcome };
+    let mut done = |copied: u64, cut: u16| *outcome = copied | u64::from(cut) << UPPER;
+    // SAFETY: only the address of the scratch's tail is taken.
     let out = unsafe { (&raw mut (*scratch).bytes).cast::<u8>() };
     let skip = want.skip + place.offset;
-    if place.kind == Kind::Nowhere {
-        return (0, CUT_NO_BUFFER);
+    if place.kind == NOWHERE {
+        return done(0, CUT_NO_BUFFER);
     }
-    if place.kind == Kind::Bytes {
+    if place.kind == BYTES {
         // A datagram can be longer than the buffer that it was read into (MSG_TRUNC).
         let there = place.count.saturating_sub(want.skip);
         let length = want.length.min(there);
         return match copy(out, 0, place.pointer.wrapping_add(skip), length) {
-            Some(copied) if copied < want.length => (copied, CUT_NO_BUFFER),
-            Some(copied) => (copied, 0),
-            None => (0, CUT_FAULT),
+            Some(copied) => done(copied, if copied < want.length { CUT_NO_BUFFER } else { 0 }),
+            None => done(0, CUT_FAULT),
         };
     }
-    let mut table = [Vector { base: 0, length: 0 }; MAX_IOVECS];
-    let (count, more) = match place.kind {
-        Kind::Messages => first_vectors(&mut table, place),
-        Kind::Message => match read_message(place.pointer) {
-            Some((vectors, count)) => read_vectors(&mut table, false, vectors, count),
-            None => return (0, CUT_FAULT),
-        },
-        kind => read_vectors(&mut table, kind == Kind::KernelVectors, place.pointer, place.count),
-    };
-    if count == 0 {
-        return (0, if more { CUT_FAULT } else { CUT_NO_BUFFER });
+    // SAFETY: as above.
+    unsafe { (*scratch).filled = 0 };
+    if messages && place.kind == MESSAGES {
+        first_vectors(scratch, place);
+    } else {
+        let (vectors, count) = if place.kind == MESSAGE {
+            match read_message(place.pointer) {
+                Some(found) => found,
+                None => return done(0, CUT_FAULT),
+            }
+        } else {
+            (place.pointer, place.count)
+        };
+        if !read_vectors(scratch, place.kind == KERNEL_VECTORS, vectors, count) {
+            return done(0, CUT_FAULT);
+        }
     }
-    copy_vectors(out, &table, count, more, skip, want.length)
+    // SAFETY: as above.
+    let filled = unsafe { (*scratch).filled };
+    copy_vectors(scratch, out, filled, skip, want.length);
 }
 
 /// `msg_iov` and `msg_iovlen` of a `user_msghdr` (offsets 16 and 24 on 64-bit).
@@ -128,61 +130,78 @@ pub fn capture(scratch: *mut Scratch, place: &Place, want: &Want) -> (u64, u16) 
 fn read_message(pointer: u64) -> Option<(u64, u64)> {
     let mut words = [0u64; 2];
     // SAFETY: reads 16 bytes of user memory into the stack; a bad pointer is an error, not a fault.
-    let failed = unsafe {
-        bpf_probe_read_user((&raw mut words).cast(), 16, pointer.wrapping_add(16) as *const c_void)
-    };
+    let failed = unsafe { bpf_probe_read_user((&raw mut words).cast(), 16, pointer.wrapping_add(16) as *const c_void) };
     if failed == 0 { Some((words[0], words[1])) } else { None }
 }
 
-/// Fills the table from an array; how many of it are there, and whether there are more. None there, but more: a fault.
+/// Fills the table from an array of vectors; false if that cannot be read.
 #[inline(always)]
-fn read_vectors(table: &mut Vectors, of_kernel: bool, vectors: u64, count: u64) -> (u64, bool) {
+fn read_vectors(scratch: *mut Scratch, of_kernel: bool, vectors: u64, count: u64) -> bool {
     let there = count.min(MAX_IOVECS as u64);
     // The whole table in one read: each costs more than the bytes it moves. Bounded again by mask, see `copy`.
-    let bytes = opaque(there * 16) & (2 * size_of::<Vectors>() as u64 - 1);
-    let bytes = bytes.min(size_of::<Vectors>() as u64);
-    let table = (&raw mut *table).cast();
+    let bytes = opaque(there * 16) & (2 * TABLE_BYTES - 1);
+    let bytes = bytes.min(TABLE_BYTES);
     // SAFETY: the length is at most the table's; a bad pointer is an error, not a fault.
-    let failed = unsafe {
-        if of_kernel {
+    unsafe {
+        (*scratch).filled = there | u64::from(count > there) << UPPER;
+        let table = (&raw mut (*scratch).table).cast();
+        let failed = if of_kernel {
             bpf_probe_read_kernel(table, bytes as u32, vectors as *const c_void)
         } else {
             bpf_probe_read_user(table, bytes as u32, vectors as *const c_void)
-        }
-    };
-    if failed == 0 { (there, count > there) } else { (0, true) }
+        };
+        failed == 0
+    }
 }
 
-/// The first vector of each message, as long as the message was in it; ends at the first message that was not.
+/// Writes a step out once for each place of the table; `break` ends it. The verifier forgets what it knows of a loop's
+/// steps when it meets them too often, and then walks every combination of their branches.
+macro_rules! for_each_place {
+    ($done:lifetime, $index:ident, $step:block) => {
+        for_each_place!(@ $done, $index, $step, 0 1 2 3 4 5 6 7)
+    };
+    (@ $done:lifetime, $index:ident, $step:block, $($place:literal)+) => {{
+        const _: () = assert!(MAX_IOVECS == [$($place),+].len());
+        $done: {
+            $({
+                let $index: u64 = $place;
+                $step
+            })+
+        }
+    }};
+}
+
+/// Fills the table with the first vector of each message, as long as the message was in it: ends with the first message
+/// that was not, or that cannot be read.
 #[inline(always)]
-fn first_vectors(table: &mut Vectors, place: &Place) -> (u64, bool) {
+fn first_vectors(scratch: *mut Scratch, place: &Place) {
+    /// From `msg_iov` to `msg_len`.
     const WORDS: usize = 6;
-    let mut filled = 0u64;
-    for (index, vector) in table.iter_mut().enumerate() {
-        if index as u64 >= place.count {
-            break;
-        }
-        // From `msg_iov` to `msg_len`.
-        let mut words = [0u64; WORDS];
-        let message = place.pointer.wrapping_add(index as u64 * MESSAGE_BYTES + 16);
-        // SAFETY: reads 48 bytes of user memory into the stack; a bad pointer is an error, not a fault.
-        let failed = unsafe { bpf_probe_read_user((&raw mut words).cast(), 48, message as *const c_void) };
-        let mut first = Vector { base: 0, length: 0 };
-        if failed != 0
-            // SAFETY: the same with 16 bytes.
-            || unsafe { bpf_probe_read_user((&raw mut first).cast(), 16, words[0] as *const c_void) } != 0
-        {
-            return (filled, true);
-        }
-        let moved = words[WORDS - 1] & 0xffff_ffff;
-        vector.base = first.base;
-        vector.length = first.length.min(moved);
-        filled = index as u64 + 1;
-        if first.length < moved {
-            return (filled, true);
-        }
-    }
-    (filled, place.count > filled)
+    for_each_place!('done, index, {
+            if index >= place.count {
+                break 'done;
+            }
+            let mut words = [0u64; WORDS];
+            let message = place.pointer.wrapping_add(index * MESSAGE_BYTES + 16);
+            // SAFETY: reads user memory into the stack, and a vector into the table: a bad pointer is an error, not a
+            // fault; index is below the table's length.
+            unsafe {
+                (*scratch).filled = index | 1 << UPPER;
+                let vector = (&raw mut (*scratch).table).cast::<Vector>().add(index as usize);
+                if bpf_probe_read_user((&raw mut words).cast(), 48, message as *const c_void) != 0
+                    || bpf_probe_read_user(vector.cast(), 16, words[0] as *const c_void) != 0
+                {
+                    break 'done;
+                }
+                let moved = words[WORDS - 1] & 0xffff_ffff;
+                let whole = (*vector).length >= moved;
+                (*vector).length = (*vector).length.min(moved);
+                (*scratch).filled = (index + 1) | u64::from(!whole || index + 1 < place.count) << UPPER;
+                if !whole {
+                    break 'done;
+                }
+            }
+    });
 }
 
 /// Bytes moved by the first messages of an array, and how many messages were not looked at.
@@ -205,30 +224,41 @@ pub fn message_lengths(messages: u64, count: u64) -> (u32, u64) {
 }
 
 #[inline(always)]
-fn copy_vectors(
-    out: *mut u8,
-    table: &Vectors,
-    count: u64,
-    more: bool,
-    mut skip: u64,
-    wanted: u64,
-) -> (u64, u16) {
+#[allow(unused_assignments, reason = "the last step leaves what nobody asks for")]
+fn copy_vectors(scratch: *mut Scratch, out: *mut u8, filled: u64, mut skip: u64, wanted: u64) {
+    let (count, more) = (filled & 0xffff_ffff, filled >> UPPER != 0);
     let mut copied = 0u64;
-    for (index, vector) in table.iter().enumerate() {
-        if index as u64 >= count || copied >= wanted {
-            break;
-        }
-        let before = skip.min(vector.length);
-        skip -= before;
-        let part = (vector.length - before).min(wanted - copied);
-        if part != 0 {
-            match copy(out, copied, vector.base.wrapping_add(before), part) {
-                Some(length) => copied += length,
-                None => return (copied, CUT_FAULT),
+    let mut fault = false;
+    for_each_place!('done, index, {
+            if index >= count || copied >= wanted {
+                break 'done;
             }
-        }
-    }
-    (copied, if copied >= wanted { 0 } else if more { CUT_IOVECS } else { CUT_NO_BUFFER })
+            // SAFETY: index is below the table's length.
+            let vector = unsafe { (&raw const (*scratch).table).cast::<Vector>().add(index as usize).read() };
+            let before = skip.min(vector.length);
+            skip -= before;
+            let part = (vector.length - before).min(wanted - copied);
+            if part != 0 {
+                match copy(out, copied, vector.base.wrapping_add(before), part) {
+                    Some(length) => copied += length,
+                    None => {
+                        fault = true;
+                        break 'done;
+                    }
+                }
+            }
+    });
+    let cut = if fault {
+        CUT_FAULT
+    } else if copied >= wanted {
+        0
+    } else if more {
+        CUT_IOVECS
+    } else {
+        CUT_NO_BUFFER
+    };
+    // SAFETY: the scratch is this program's.
+    unsafe { (*scratch).outcome = copied | u64::from(cut) << UPPER };
 }
 
 /// Copies `length` bytes of user memory to `out + at`. Both are bounded again by mask: up to 6.1 the verifier forgets a

@@ -20,7 +20,7 @@ use crate::emit;
 use crate::kernel::{Registers, Task, setting};
 use crate::operation::{ASIDE, Operation, Tier, observe};
 use crate::sock::Sock;
-use crate::user::{Kind, Place};
+use crate::user::{NOWHERE, Place};
 
 /// `sock_send_length(sk, ret, flags)`.
 #[btf_tracepoint(function = "sock_send_length")]
@@ -76,7 +76,7 @@ impl Tier for Lengths {
         } else {
             Place::NOWHERE
         };
-        if setting!(iterators) != 0 && place.kind == Kind::Nowhere {
+        if setting!(iterators) != 0 && place.kind == NOWHERE {
             return requests::place(operation);
         }
         place

@@ -21,7 +21,7 @@ use crate::kernel::{Registers, Task, current_ids, offset};
 use crate::maps::{SEND_STARTS, SendStart};
 use crate::operation::{Operation, Tier, tell};
 use crate::sock::{Checked as _, Sock};
-use crate::user::{Kind, Place};
+use crate::user::{BYTES, KERNEL_VECTORS, Place};
 
 /// Kinds of iterator over user memory (`enum iter_type`): one piece, or vectors.
 const ITER_UBUF: u32 = 0;
@@ -105,10 +105,8 @@ impl Tier for Part {
 #[inline(always)]
 fn place_in(start: &SendStart) -> Place {
     match start.kind {
-        ITER_UBUF => Place { kind: Kind::Bytes, pointer: start.base, count: start.count, offset: start.offset },
-        ITER_IOVEC => {
-            Place { kind: Kind::KernelVectors, pointer: start.base, count: start.segments, offset: start.offset }
-        }
+        ITER_UBUF => Place { kind: BYTES, pointer: start.base, count: start.count, offset: start.offset },
+        ITER_IOVEC => Place { kind: KERNEL_VECTORS, pointer: start.base, count: start.segments, offset: start.offset },
         _ => Place::NOWHERE,
     }
 }

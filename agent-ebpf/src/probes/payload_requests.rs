@@ -17,7 +17,7 @@ use crate::access::{Access, Probed, Typed};
 use crate::kernel::{current_ids, offset};
 use crate::maps::{REQUESTS, Request, THREAD_REQUESTS};
 use crate::operation::Operation;
-use crate::user::{Kind, Place};
+use crate::user::{BYTES, KERNEL_VECTORS, NOWHERE, Place};
 
 const READV: u8 = 1;
 const WRITEV: u8 = 2;
@@ -149,7 +149,7 @@ fn socket_of(request: u64) -> Option<u64> {
 /// Where the bytes of an operation are that io_uring does for its owner.
 #[inline(always)]
 pub fn place(operation: &Operation<Typed>) -> Place {
-    let (sock, sends) = (operation.sock.0 as u64, operation.direction == SEND);
+    let (sock, sends) = (Typed::number(operation.sock.0), operation.direction == SEND);
     let waiting = REQUESTS.get_ptr_mut(key(sock, sends));
     let mut pending = 0;
     let mut request = 0;
@@ -171,22 +171,22 @@ pub fn place(operation: &Operation<Typed>) -> Place {
     // What the thread has just begun; its requests on other sockets do not matter.
     let own_fits = own != 0 && socket_of(own) == Some(sock);
     if pending == 0 || request == 0 {
-        return if own_fits { place_in(own, operation, true) } else { Place::NOWHERE };
+        return if own_fits { place_in(own, sock, operation, true) } else { Place::NOWHERE };
     }
-    let place = place_in(request, operation, pending == 1 && (!own_fits || own == request));
-    if place.kind == Kind::Nowhere && own_fits && own != request { place_in(own, operation, false) } else { place }
+    let place = place_in(request, sock, operation, pending == 1 && (!own_fits || own == request));
+    if place.kind == NOWHERE && own_fits && own != request { place_in(own, sock, operation, false) } else { place }
 }
 
 /// From a request's iterator. `alone`: no other request can be meant.
 #[inline(always)]
-fn place_in(request: u64, operation: &Operation<Typed>, alone: bool) -> Place {
+fn place_in(request: u64, sock: u64, operation: &Operation<Typed>, alone: bool) -> Place {
     let length = u64::from(operation.length);
     let request = request as *const c_void;
     // SAFETY: read by probe, and compared with what the operation was before it is believed.
     unsafe {
         let code: u8 = Probed::load(request, offset!(request_code));
         let Some((sends, shape)) = shape(code) else { return Place::NOWHERE };
-        if sends != (operation.direction == SEND) || socket_of(request as u64) != Some(operation.sock.0 as u64) {
+        if sends != (operation.direction == SEND) || socket_of(request as u64) != Some(sock) {
             return Place::NOWHERE;
         }
         let state: *const c_void = Probed::load(request, offset!(request_state));
@@ -202,7 +202,7 @@ fn place_in(request: u64, operation: &Operation<Typed>, alone: bool) -> Place {
         match (shape, kind) {
             // The operation's own bytes are the last that it moved.
             (Shape::Message, ITER_UBUF) if moved >= length => {
-                Place { kind: Kind::Bytes, pointer: base, count: length, offset: moved - length }
+                Place { kind: BYTES, pointer: base, count: length, offset: moved - length }
             }
             (Shape::Message, ITER_IOVEC) if alone => {
                 let first: u64 = Probed::load(state, offset!(network_vectors));
@@ -211,13 +211,13 @@ fn place_in(request: u64, operation: &Operation<Typed>, alone: bool) -> Place {
                     return Place::NOWHERE;
                 }
                 let passed = (base - first) / VECTOR_BYTES;
-                Place { kind: Kind::KernelVectors, pointer: first, count: passed + segments, offset: 0 }
+                Place { kind: KERNEL_VECTORS, pointer: first, count: passed + segments, offset: 0 }
             }
             (Shape::ReadWrite, ITER_UBUF) if alone && left >= length => {
-                Place { kind: Kind::Bytes, pointer: base, count: left, offset: moved }
+                Place { kind: BYTES, pointer: base, count: left, offset: moved }
             }
             (Shape::ReadWrite, ITER_IOVEC) if alone && left >= length => {
-                Place { kind: Kind::KernelVectors, pointer: base, count: segments, offset: moved }
+                Place { kind: KERNEL_VECTORS, pointer: base, count: segments, offset: moved }
             }
             _ => Place::NOWHERE,
         }

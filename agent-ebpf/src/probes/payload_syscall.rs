@@ -17,7 +17,7 @@ use crate::emit;
 use crate::kernel::{Registers, Task, offset};
 use crate::operation::{ASIDE, Operation, Tier, observe};
 use crate::sock::Sock;
-use crate::user::{Kind, Place, message_lengths};
+use crate::user::{MESSAGES, Place, message_lengths};
 
 /// Numbers of the 64-bit system calls that can move bytes through a socket.
 const READ: u64 = 0;
@@ -151,6 +151,7 @@ struct Call(Registers, u64);
 
 impl Tier for Call {
     type Access = Probed;
+    const MESSAGES: bool = true;
 
     #[inline(always)]
     fn registers(&self, _: Task) -> Registers {
@@ -161,7 +162,7 @@ impl Tier for Call {
     fn place(&self, _: Task, registers: Registers, _: &Operation<Probed>) -> Place {
         let (pointer, count) = (registers.argument_1(), registers.argument_2());
         match self.1 {
-            SENDMMSG | RECVMMSG => Place::new(Kind::Messages, pointer, count),
+            SENDMMSG | RECVMMSG => Place::new(MESSAGES, pointer, count),
             number => Place::of_syscall(number.cast_signed(), pointer, count),
         }
     }

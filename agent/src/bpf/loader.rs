@@ -5,7 +5,7 @@
 //! dies, because nothing is pinned.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
@@ -78,7 +78,8 @@ pub fn load_best(
 /// A tier that lacks a program which it cannot do without, and why.
 fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'static str, String)> {
     plan.programs.iter().zip(statuses).find_map(|(planned, status)| {
-        let lost = status.state == ProbeState::Failed && !planned.tier.is_empty() && planned.program.without.is_none();
+        let tried = planned.decision == Decision::Attach && status.state != ProbeState::Active;
+        let lost = tried && !planned.tier.is_empty() && planned.program.without.is_none();
         lost.then(|| (planned.family, planned.tier, format!("{}: {}", status.hook, status.reason)))
     })
 }
@@ -121,9 +122,9 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             }
             Decision::Attach => match attach(&mut ebpf, planned, &btf, mode) {
                 Ok(verified_instructions) => status.verified_instructions = verified_instructions,
-                Err(error) => {
-                    status.state = ProbeState::Failed;
-                    status.reason = error;
+                Err((state, reason)) => {
+                    status.state = state;
+                    status.reason = reason;
                 }
             },
         }
@@ -148,12 +149,13 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
 }
 
 /// Loads (and attaches) one program; the verified instruction count, or what the kernel said.
-fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, String> {
+fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, (ProbeState, String)> {
     let name = planned.program.name;
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    let failed = |reason| (ProbeState::Failed, reason);
+    let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
     let info = match planned.program.hook {
         Hook::TpBtf(tracepoint) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
             if mode == Attach::Yes {
                 program.attach().map_err(|error| verdict(&error))?;
@@ -161,7 +163,7 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
             program.info()
         }
         Hook::FExit(function) => {
-            let program: &mut FExit = program.try_into().map_err(|error: ProgramError| error.to_string())?;
+            let program: &mut FExit = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(function, btf).map_err(|error| verdict(&error))?;
             if mode == Attach::Yes {
                 program.attach().map_err(|error| verdict(&error))?;
@@ -180,17 +182,21 @@ fn salt() -> Result<[u32; 4]> {
     Ok([word(0), word(4), word(8), word(12)])
 }
 
-/// The kernel's own words, on one line: the error and the last lines of the verifier's log.
-fn verdict(error: &ProgramError) -> String {
+/// The kernel's own words, on one line: the error and the last lines of the verifier's log. Who has the capabilities and
+/// is refused without a look at the program is on a kernel that does not offer this kind.
+fn verdict(error: &ProgramError) -> (ProbeState, String) {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            if lines.is_empty() && io_error.kind() == ErrorKind::PermissionDenied {
+                return (ProbeState::Unsupported, format!("this kernel does not allow it: {io_error}"));
+            }
             let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
-            format!("the kernel refused it: {io_error}: {tail}")
+            (ProbeState::Failed, format!("the kernel refused it: {io_error}: {tail}"))
         }
-        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
-        other => other.to_string(),
+        ProgramError::SyscallError(error) => (ProbeState::Failed, format!("{}: {}", error.call, error.io_error)),
+        other => (ProbeState::Failed, other.to_string()),
     }
 }
 
