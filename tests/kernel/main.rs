@@ -7,6 +7,7 @@
 mod bounds;
 mod capabilities;
 mod configuration;
+mod coverage;
 mod leftovers;
 mod payload;
 mod payload_rows;

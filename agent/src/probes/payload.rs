@@ -50,9 +50,8 @@ const LOCKED: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock", "
 const REQUESTS: &[&str] =
     &["io_kiocb", "io_sr_msg", "io_async_msghdr", "io_async_rw", "iov_iter", "file", "inode", "socket"];
 /// Of the walk through a file table.
-const WALK: &[&str] = &[
-    "task_struct", "pt_regs", "sock", "net", "tcp_sock", "files_struct", "fdtable", "file", "inode", "socket",
-];
+const WALK: &[&str] =
+    &["task_struct", "pt_regs", "sock", "net", "tcp_sock", "files_struct", "fdtable", "file", "inode", "socket"];
 const URING: Option<&str> = Some("bytes that io_uring moves are counted, not captured");
 
 const fn tracepoint(name: &'static str, place: &'static str, tiers: &'static [&'static str]) -> ProgramSpec {
@@ -192,7 +191,9 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     ] {
         out.push(Sample { metric: &CAPTURE, labels: vec![Cow::Borrowed(outcome)], value: Value::Count(lanes[lane]) });
     }
-    for (reason, lane) in [("message_unseen", PAYLOAD_MESSAGES_UNSEEN), ("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)] {
+    for (reason, lane) in
+        [("message_unseen", PAYLOAD_MESSAGES_UNSEEN), ("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)]
+    {
         out.push(Sample { metric: &SKIPPED, labels: vec![Cow::Borrowed(reason)], value: Value::Count(lanes[lane]) });
     }
 }

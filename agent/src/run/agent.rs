@@ -90,8 +90,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
     let mut wanted = super::wanted(config);
-    let (plan, loaded) =
-        loader::load_best(&facts, FAMILIES, &mut wanted, settings, ring_bytes, Attach::Yes)?;
+    let (plan, loaded) = loader::load_best(&facts, FAMILIES, &mut wanted, settings, ring_bytes, Attach::Yes)?;
     for (family, tier) in &plan.tiers {
         log::info!("{family}: tier {}: {}", tier.name, tier.gives);
     }

@@ -50,14 +50,7 @@ pub fn examine(mut wanted: Wanted<'_>) -> Report {
     let mut problems = obstacles(&facts);
     let mut loaded = None;
     if problems.is_empty() {
-        let best = loader::load_best(
-            &facts,
-            FAMILIES,
-            &mut wanted,
-            Settings::DEFAULT,
-            PROBE_RING_BYTES,
-            Attach::No,
-        );
+        let best = loader::load_best(&facts, FAMILIES, &mut wanted, Settings::DEFAULT, PROBE_RING_BYTES, Attach::No);
         match best {
             Ok((plan, kernel)) => loaded = Some((plan, kernel.programs.statuses())),
             Err(error) => problems.push(format!("{error:#}")),
