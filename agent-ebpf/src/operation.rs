@@ -316,7 +316,9 @@ fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
         } else {
             (control.capture_bytes[1], control.skip_until[1])
         };
-        limit = limit.min(capture_bytes);
+        if capture_bytes != u32::MAX {
+            limit = capture_bytes.min(MAX_CAPTURE as u32);
+        }
         let ahead = until.wrapping_sub(sequence);
         if control.skips & (1 << direction) != 0 && ahead.cast_signed() > 0 {
             skip = ahead.min(length);

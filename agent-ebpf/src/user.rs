@@ -271,7 +271,7 @@ fn copy(out: *mut u8, at: u64, from: u64, length: u64) -> Option<u64> {
     }
     let at = opaque(at) & MASK;
     let length = (opaque(length - 1) & MASK) + 1;
-    // SAFETY: at ≤ 4095 and length ≤ 4096: inside the 8192 bytes of the scratch.
+    // SAFETY: at < MAX_CAPTURE and length ≤ MAX_CAPTURE: inside the twice as many bytes of the scratch.
     let failed = unsafe { bpf_probe_read_user(out.add(at as usize).cast(), length as u32, from as *const c_void) };
     if failed == 0 { Some(length) } else { None }
 }

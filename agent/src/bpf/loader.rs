@@ -15,6 +15,7 @@ use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
+use super::control::FlowControlMap;
 use super::counts::Counts;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;
@@ -32,6 +33,7 @@ pub struct Loaded {
     pub counts: Counts,
     pub ring: RingBuf<aya::maps::MapData>,
     pub scope: ScopeMaps,
+    pub control: FlowControlMap,
 }
 
 /// Attached programs. Detached when dropped.
@@ -134,6 +136,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let counts = Counts::take(&mut ebpf)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
+    let control = FlowControlMap::take(&mut ebpf)?;
     trim();
     Ok(Loaded {
         programs: Programs {
@@ -145,6 +148,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         counts,
         ring,
         scope,
+        control,
     })
 }
 

@@ -13,6 +13,15 @@ pub enum Direction {
     Receive,
 }
 
+impl Direction {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Send => Self::Receive,
+            Self::Receive => Self::Send,
+        }
+    }
+}
+
 /// What carries the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -64,6 +73,13 @@ pub struct StreamPlace {
     pub position: u64,
 }
 
+impl StreamPlace {
+    /// Sequence number of the stream's first byte.
+    pub const fn origin(self) -> u32 {
+        self.sequence.wrapping_sub(self.position as u32)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnEventKind {
     /// The handshake is over. Sequence numbers of the first bytes that this end will send and receive.
@@ -73,8 +89,9 @@ pub enum ConnEventKind {
     Adopted { role: Option<Role>, send: StreamPlace, receive: StreamPlace },
     /// The socket reached CLOSE, and its owner may still read what has come. `error` is `sk_err`, 0 for an orderly end.
     Closed { retransmits: u32, error: u32 },
-    /// The socket is gone: nothing follows. `error` as above, 0 where it was told before.
-    Destroyed { retransmits: u32, error: u32 },
+    /// The socket is gone: nothing follows. `error` as above, 0 where it was told before. Sequence numbers behind the last
+    /// byte sent and read, or behind the FIN there.
+    Destroyed { retransmits: u32, error: u32, send_sequence: u32, receive_sequence: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
