@@ -52,6 +52,11 @@ offsets! {
     regs_di = true "pt_regs": "di",
     regs_r10 = true "pt_regs": "r10",
     regs_bx = true "pt_regs": "bx",
+    /// Ids of a cgroup and of those above it (up to 5.19, where a helper tells).
+    task_cgroups = false "task_struct": "cgroups",
+    cgroups_default = false "css_set": "dfl_cgrp",
+    cgroup_level = false "cgroup": "level",
+    cgroup_ancestors = false "cgroup": "ancestor_ids",
     task_files = true "task_struct": "files",
     files_table = true "files_struct": "fdt",
     table_size = true "fdtable": "max_fds",

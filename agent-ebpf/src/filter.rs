@@ -4,10 +4,13 @@
 //! With no include rule nothing is ever in scope.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
-use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+use core::ffi::c_void;
 
-use crate::access::{Access, Typed};
-use crate::kernel::Task;
+use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+use seismo_common::offsets::ABSENT;
+
+use crate::access::{Access, Probed, Typed};
+use crate::kernel::{Task, offset, setting};
 use crate::maps::{SCOPE, SCOPE_TGIDS};
 use crate::sock::Sock;
 
@@ -49,11 +52,11 @@ fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
             if index as u32 >= rules.cgroups {
                 break;
             }
-            // SAFETY: index < SCOPE_ENTRIES, the length of both arrays; the helper takes any level.
+            // SAFETY: index < SCOPE_ENTRIES, the length of both arrays.
             let found = unsafe {
                 let level = *rules.cgroup_levels.as_ptr().add(index);
                 let id = *rules.cgroup_ids.as_ptr().add(index);
-                id != 0 && bpf_get_current_ancestor_cgroup_id(level as i32) == id
+                id != 0 && ancestor(level) == id
             };
             if found {
                 return true;
@@ -81,4 +84,25 @@ fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
         }
     }
     false
+}
+
+/// Id of the running task's cgroup at a level of the tree (0: the root), 0 if its own is above that.
+#[inline(always)]
+fn ancestor(level: u32) -> u64 {
+    if setting!(cgroup_ancestor) != 0 {
+        // SAFETY: the helper takes any level.
+        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    }
+    if offset!(cgroup_ancestors) == ABSENT {
+        return 0;
+    }
+    // SAFETY: the running task's own cgroup lives as long as it is in it; behind the task everything is read by probe.
+    unsafe {
+        let cgroups: *const c_void = Task::load(Task::current().0, offset!(task_cgroups));
+        let cgroup: *const c_void = Probed::load(cgroups, offset!(cgroups_default));
+        if level > Probed::load::<u32>(cgroup, offset!(cgroup_level)) {
+            return 0;
+        }
+        Probed::load(cgroup.wrapping_byte_add(level as usize * 8), offset!(cgroup_ancestors))
+    }
 }

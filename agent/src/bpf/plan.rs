@@ -111,7 +111,14 @@ fn obstacle(facts: &Facts, family: &FamilySpec, tier: &TierSpec) -> Option<Strin
 pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
     let has = |function: &str| u32::from(facts.functions.contains_key(function));
     let traits = plan.tiers.values().map(|tier| tier.traits);
-    let mut settings = Settings { task_btf: has(TASK_BTF), unix_cast: has(UNIX_CAST), cookies: has(COOKIE), ..base };
+    let mut settings = Settings {
+        task_btf: has(TASK_BTF),
+        unix_cast: has(UNIX_CAST),
+        // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
+        cgroup_ancestor: has(COOKIE),
+        cookies: has(COOKIE),
+        ..base
+    };
     for traits in traits {
         settings.cookies &= u32::from(traits.cookies);
         settings.iterators |= u32::from(traits.iterators);
