@@ -12,6 +12,10 @@ pub const MAX_IOVECS: usize = 8;
 pub const SYSCALLS: usize = 512;
 /// Slots of the flat tables keyed by thread id (a power of two). Two threads that share a slot lose a sample.
 pub const THREAD_SLOTS: usize = 16_384;
+/// io_uring requests on sockets that are remembered at once; the one that was used longest ago goes first.
+pub const REQUESTS: usize = 4096;
+/// UNIX stream sockets whose position is remembered at once; the one that was used longest ago goes first.
+pub const UNIX_STREAMS: usize = 8192;
 /// Connections that userspace may ask something special of at once ([`crate::payload::FlowControl`]).
 pub const FLOW_CONTROLS: usize = 4096;
 /// Windows of the budget of captured bytes: 67 ms.
@@ -34,6 +38,23 @@ wire! {
         pub wake_bytes: u32,
         /// Bytes captured at most per CPU in 2^[`BUDGET_WINDOW_SHIFT`] ns; 0: no limit.
         pub budget_bytes: u32,
+        /// Helpers that this kernel has, 0 or 1: the current task as a type that the verifier knows (5.11).
+        pub task_btf: u32,
+        /// A UNIX socket from a socket, checked (`bpf_skc_to_unix_sock`, 5.16).
+        pub unix_cast: u32,
+        /// The cgroups above a task's own (`bpf_get_current_ancestor_cgroup_id` in tracing programs, after 5.10).
+        pub cgroup_ancestor: u32,
+        /// Sockets are named by their cookie; 0: by their address, scrambled with `salt`.
+        pub cookies: u32,
+        /// Sends are noted under the socket's lock, io_uring's requests when they are submitted.
+        pub iterators: u32,
+        /// Parameters of `tcp_recvmsg` and of `udp_recvmsg`, and which of them is `flags`: they differ by kernel.
+        pub tcp_receive_parameters: u32,
+        pub tcp_receive_flags: u32,
+        pub udp_receive_parameters: u32,
+        pub udp_receive_flags: u32,
+        /// Secret of this run of the agent.
+        pub salt: [u32; 4],
     }
 }
 
@@ -46,6 +67,16 @@ impl Settings {
         drop_every: 0,
         wake_bytes: 1 << 20,
         budget_bytes: 0,
+        task_btf: 1,
+        unix_cast: 1,
+        cgroup_ancestor: 1,
+        cookies: 1,
+        iterators: 0,
+        tcp_receive_parameters: 4,
+        tcp_receive_flags: 3,
+        udp_receive_parameters: 4,
+        udp_receive_flags: 3,
+        salt: [0; 4],
     };
 }
 

@@ -63,6 +63,21 @@ counters! {
     PAYLOAD_PEEKS,
     /// Operations on sockets out of scope: nothing was copied.
     PAYLOAD_OUT_OF_SCOPE,
+    /// Bytes captured, and bytes that were not by reason, in the order of the `CUT_` bits in [`crate::payload`]; an
+    /// operation that is cut for two reasons counts under the first.
+    PAYLOAD_CAPTURED_BYTES,
+    PAYLOAD_CUT_LIMIT_BYTES,
+    PAYLOAD_CUT_NO_BUFFER_BYTES,
+    PAYLOAD_CUT_FAULT_BYTES,
+    PAYLOAD_CUT_IOVECS_BYTES,
+    PAYLOAD_CUT_COMPAT_BYTES,
+    PAYLOAD_CUT_SKIP_BYTES,
+    PAYLOAD_CUT_BUDGET_BYTES,
+    /// Messages of one call beyond those that are looked at ([`crate::config::MAX_IOVECS`]): their bytes are not in the
+    /// record's length.
+    PAYLOAD_MESSAGES_UNSEEN,
+    /// Sends that another thread's interrupted, so that they are told in two records.
+    PAYLOAD_INTERRUPTED,
     /// Run-queue waits whose start was not known (first sight of a thread, or a shared slot).
     RUNQUEUE_UNKNOWN,
     /// Sampled system calls whose slot another thread took.

@@ -4,25 +4,30 @@
 //! With no include rule nothing is ever in scope.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
-use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+use core::ffi::c_void;
 
-use crate::kernel::{Sock, Task};
+use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+use seismo_common::offsets::ABSENT;
+
+use crate::access::{Access, Probed, Typed};
+use crate::kernel::{Task, offset, setting};
 use crate::maps::{ADOPT_TGIDS, SCOPE, SCOPE_TGIDS};
+use crate::sock::Sock;
 
 /// Is a socket operation of the running task in scope?
 #[inline(always)]
-pub fn in_scope(task: Task, sock: Sock) -> bool {
+pub fn in_scope<A: Access>(task: Task, sock: Sock<A>) -> bool {
     decide(task, Some(sock))
 }
 
 /// Is the running task in scope by itself, whatever its sockets are?
 #[inline(always)]
 pub fn process_in_scope(task: Task) -> bool {
-    decide(task, None)
+    decide::<Typed>(task, None)
 }
 
 #[inline(always)]
-fn decide(task: Task, sock: Option<Sock>) -> bool {
+fn decide<A: Access>(task: Task, sock: Option<Sock<A>>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
     let by_process = if scope.processes == 0 {
         0
@@ -38,7 +43,7 @@ fn decide(task: Task, sock: Option<Sock>) -> bool {
 
 /// Does any rule of one side match? Rules about sockets match no process.
 #[inline(always)]
-fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
+fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
     if rules.all != 0 {
         return true;
     }
@@ -47,11 +52,11 @@ fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
             if index as u32 >= rules.cgroups {
                 break;
             }
-            // SAFETY: index < SCOPE_ENTRIES, the length of both arrays; the helper takes any level.
+            // SAFETY: index < SCOPE_ENTRIES, the length of both arrays.
             let found = unsafe {
                 let level = *rules.cgroup_levels.as_ptr().add(index);
                 let id = *rules.cgroup_ids.as_ptr().add(index);
-                id != 0 && bpf_get_current_ancestor_cgroup_id(level as i32) == id
+                id != 0 && ancestor(level) == id
             };
             if found {
                 return true;
@@ -66,7 +71,7 @@ fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
 
 /// Is a socket in scope that `tgid` has open, whoever runs now?
 #[inline(always)]
-pub fn open_socket_in_scope(tgid: u32, sock: Sock) -> bool {
+pub fn open_socket_in_scope<A: Access>(tgid: u32, sock: Sock<A>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
     // SAFETY: the values are bytes that userspace replaces as a whole.
     let (by_process, by_cgroup) = unsafe { (SCOPE_TGIDS.get(tgid), ADOPT_TGIDS.get(tgid)) };
@@ -85,7 +90,7 @@ pub fn open_socket_in_scope(tgid: u32, sock: Sock) -> bool {
 
 /// Does a rule about sockets match?
 #[inline(always)]
-fn matches_socket(rules: &ScopeRules, sock: Sock) -> bool {
+fn matches_socket<A: Access>(rules: &ScopeRules, sock: Sock<A>) -> bool {
     if rules.ports != 0 {
         let (local, peer) = (u32::from(sock.local_port()), u32::from(sock.peer_port()));
         for index in 0..SCOPE_ENTRIES {
@@ -106,4 +111,25 @@ fn matches_socket(rules: &ScopeRules, sock: Sock) -> bool {
         }
     }
     false
+}
+
+/// Id of the running task's cgroup at a level of the tree (0: the root), 0 if its own is above that.
+#[inline(always)]
+fn ancestor(level: u32) -> u64 {
+    if setting!(cgroup_ancestor) != 0 {
+        // SAFETY: the helper takes any level.
+        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    }
+    if offset!(cgroup_ancestors) == ABSENT {
+        return 0;
+    }
+    // SAFETY: the running task's own cgroup lives as long as it is in it; behind the task everything is read by probe.
+    unsafe {
+        let cgroups: *const c_void = Task::load(Task::current().0, offset!(task_cgroups));
+        let cgroup: *const c_void = Probed::load(cgroups, offset!(cgroups_default));
+        if level > Probed::load::<u32>(cgroup, offset!(cgroup_level)) {
+            return 0;
+        }
+        Probed::load(cgroup.wrapping_byte_add(level as usize * 8), offset!(cgroup_ancestors))
+    }
 }

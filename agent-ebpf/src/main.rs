@@ -3,11 +3,15 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod access;
 mod emit;
 mod filter;
 mod kernel;
 mod maps;
+mod operation;
 mod probes;
+mod sock;
+mod user;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

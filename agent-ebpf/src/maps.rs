@@ -1,17 +1,22 @@
 //! Every map of the object, and the read-only globals that the loader fills.
 //!
 //! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS`, `ADOPT_TGIDS`
-//! and `FLOW_CONTROL`, which programs only read. Per-CPU lanes are one
-//! value each, so that userspace reads a whole table with one system call.
+//! and `FLOW_CONTROL`, which programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
+//! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
-use seismo_common::config::{FLOW_CONTROLS, MAX_CAPTURE, SCOPE_PROCESSES, SYSCALLS, Scope, Settings, THREAD_SLOTS};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use seismo_common::config::{
+    FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES, SYSCALLS, Scope, Settings,
+    THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+};
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+
+use crate::user::{Place, Want};
 
 /// Field offsets of the running kernel. Frozen before load: constants to the verifier.
 #[unsafe(no_mangle)]
@@ -56,15 +61,87 @@ pub struct Budget {
 #[map]
 pub static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
 
-/// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit.
+/// `iovec` of a 64-bit process.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Vector {
+    pub base: u64,
+    pub length: u64,
+}
+
+/// See [`Scratch`].
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Steps {
+    pub transport: u64,
+    pub place: Place,
+    pub want: Want,
+}
+
+/// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit. What is in
+/// front is here and not on the stack so that the verifier forgets it: it then walks each step once, not once for every
+/// way that led there.
 #[repr(C, align(8))]
 pub struct Scratch {
+    /// What the record is about and where its bytes are.
+    pub steps: Steps,
+    /// Bytes captured, and above them, from bit 32 on, why it is not all.
+    pub outcome: u64,
+    /// Vectors in the table, and above them, from bit 32 on, whether there are more.
+    pub filled: u64,
+    pub table: [Vector; MAX_IOVECS],
     pub record: PayloadRecord,
     pub bytes: [u8; 2 * MAX_CAPTURE],
 }
 
+/// One for all programs that cannot interrupt each other; the loader makes it larger for a tier whose programs can.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bytes that UNIX stream sockets have sent and received since they were first seen, by identity.
+#[map]
+pub static UNIX_STREAMS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(STREAM_PLACES as u32, 0);
+
+/// A send under way, as its iterator was when the socket's lock was taken; in the slot of its thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SendStart {
+    pub sock: u64,
+    /// Address of the `msghdr`.
+    pub message: u64,
+    pub tid: u32,
+    /// Of the first byte that the iterator still had.
+    pub sequence: u32,
+    /// Kind of iterator as in `enum iter_type`.
+    pub kind: u32,
+    /// Bytes told in earlier records of the same send.
+    pub told: u32,
+    pub base: u64,
+    pub offset: u64,
+    pub count: u64,
+    pub segments: u64,
+}
+
+#[map]
+pub static SEND_STARTS: Array<SendStart> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
+
+/// The io_uring request that was last submitted for a socket and direction.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Request {
+    /// Address of the `io_kiocb`.
+    pub request: u64,
+    /// Submitted less those seen to move bytes: where it is not one, nobody knows whose turn it is.
+    pub pending: u64,
+}
+
+/// By socket and direction.
+#[map]
+pub static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(REQUEST_PLACES as u32, 0);
+
+/// Address of the io_uring request that a thread began last; in the slot of the thread.
+#[map]
+pub static THREAD_REQUESTS: Array<u64> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
 /// Calls per system call.
 #[map]

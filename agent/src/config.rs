@@ -53,6 +53,8 @@ section! {
         pub capture: Capture,
         /// Probe families, each with what it needs.
         pub probes: Probes,
+        /// How the payload of sockets is seen.
+        pub payload: Payload,
         /// System call metrics.
         pub syscalls: Syscalls,
         /// Recent spans, kept in memory.
@@ -114,6 +116,15 @@ section! {
 }
 
 section! {
+    /// How the payload of sockets is seen.
+    pub struct Payload {
+        /// auto: the best that this kernel offers. Else this one or none: l0a (6.16), l0 (6.3), l1 (5.15, where functions
+        /// may be traced), l2 (5.10). `seismo doctor` says which is used; docs/coverage.md what each sees.
+        pub tier: Tier = Tier::Auto,
+    }
+}
+
+section! {
     /// System call metrics.
     pub struct Syscalls {
         /// Every call is counted; one in this many is timed. A power of two, 1 to 65536.
@@ -136,6 +147,30 @@ section! {
         pub level: LogLevel = LogLevel::Info,
         /// text, or json (one object a line).
         pub format: LogFormat = LogFormat::Text,
+    }
+}
+
+/// A way to see the payload of sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    Auto,
+    L0a,
+    L0,
+    L1,
+    L2,
+}
+
+impl Tier {
+    /// Name of the tier that must be used; `None`: whichever is best.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::L0a => Some("l0a"),
+            Self::L0 => Some("l0"),
+            Self::L1 => Some("l1"),
+            Self::L2 => Some("l2"),
+        }
     }
 }
 

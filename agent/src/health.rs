@@ -79,6 +79,9 @@ pub struct ProbeStatus {
     /// Kind and place of attachment (`tp_btf/sched_switch`).
     pub hook: String,
     pub state: ProbeState,
+    /// Which of its family's ways of seeing is used, where it belongs to that one; else empty.
+    #[serde(default)]
+    pub tier: String,
     /// Why it is not active; empty when it is.
     pub reason: String,
     /// Instructions the verifier walked.

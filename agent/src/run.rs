@@ -19,7 +19,6 @@ mod tap;
 
 pub use agent::run;
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +26,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::config::{Config, Probes};
+use crate::bpf::plan::Wanted;
+use crate::config::Config;
+use crate::health::ProbeState;
 
 /// Reads the configuration again, with what the command line lays over it.
 pub type Reload = Box<dyn Fn() -> Result<Config> + Send + Sync>;
@@ -47,7 +48,7 @@ pub struct RunOptions {
 
 /// Prints what this kernel and host offer.
 pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
-    let report = doctor::examine(&enabled(&config.probes));
+    let report = doctor::examine(wanted(config));
     if json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -58,8 +59,8 @@ pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
 
 /// Loads every program, those that are off by default too, and prints the verifier's verdict on each.
 pub fn verify(json: bool) -> Result<ExitCode> {
-    let every = crate::probes::FAMILIES.iter().map(|family| family.name).collect();
-    let report = doctor::examine(&every);
+    let families = crate::probes::FAMILIES.iter().map(|family| family.name).collect();
+    let report = doctor::examine(Wanted { families, every_tier: true, ..Wanted::default() });
     let programs: Vec<_> = report.families.iter().flat_map(|family| &family.programs).collect();
     let mut out = std::io::stdout().lock();
     if json {
@@ -78,7 +79,8 @@ pub fn verify(json: bool) -> Result<ExitCode> {
             writeln!(out, "! {problem}")?;
         }
     }
-    let accepted = programs.iter().all(|program| program.state == crate::health::ProbeState::Active);
+    // What the kernel does not offer is no verdict on the program.
+    let accepted = programs.iter().all(|program| program.state != ProbeState::Failed);
     Ok(if report.loaded && accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -92,9 +94,10 @@ pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names of the families that the configuration wants.
-fn enabled(probes: &Probes) -> BTreeSet<&'static str> {
-    [
+/// What the configuration wants of the kernel.
+fn wanted(config: &Config) -> Wanted<'static> {
+    let probes = &config.probes;
+    let families = [
         ("process", probes.process),
         ("tcp", probes.tcp),
         ("payload", probes.payload),
@@ -105,5 +108,7 @@ fn enabled(probes: &Probes) -> BTreeSet<&'static str> {
     ]
     .into_iter()
     .filter_map(|(name, wanted)| wanted.then_some(name))
-    .collect()
+    .collect();
+    let forced = config.payload.tier.name().map(|tier| ("payload", tier)).into_iter().collect();
+    Wanted { families, forced, ..Wanted::default() }
 }

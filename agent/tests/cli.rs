@@ -190,6 +190,7 @@ impl Agent {
             program: "tcp_state".to_owned(),
             hook: "tp_btf/x".to_owned(),
             state: ProbeState::Active,
+            tier: String::new(),
             reason: String::new(),
             verified_instructions: 10,
             runs: Some(2),

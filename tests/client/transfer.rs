@@ -17,19 +17,44 @@ use seismo_tests::pattern;
 use crate::uring;
 
 /// Bytes per operation: less than one capture, several I/O vectors, more than one capture.
-const SIZES: [usize; 3] = [5, 300, 6000];
+pub const SIZES: [usize; 3] = [5, 300, 6000];
 /// For calls whose bytes are nowhere in user memory.
-const LARGE: usize = 100_000;
+pub const LARGE: usize = 100_000;
 
 /// Tells a peer that waits for it to send.
 const GO: &[u8] = b"go";
 
-type Operation = fn(RawFd, &mut [u8]) -> libc::ssize_t;
+pub type Operation = fn(RawFd, &mut [u8]) -> libc::ssize_t;
 
 pub fn run(path: &str, port: u16) -> Result<()> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let socket = stream.as_raw_fd();
+    match path {
+        "sendmmsg" => return sendmmsg(socket),
+        "recvmmsg" => return recvmmsg(socket),
+        "io_uring-late" => return late(&stream),
+        "sendfile" => return sendfile(socket),
+        "splice" => return splice(socket),
+        _ => {}
+    }
+    let operation = operation(path)?;
+    let receives = ["read", "recv", "peek"].iter().any(|word| path.contains(word));
+    if receives {
+        await_bytes(socket, SIZES.iter().sum())?;
+    }
+    let mut position = 0;
+    for size in SIZES {
+        let mut bytes = pattern::bytes(position, size);
+        moved(operation(socket, &mut bytes))?;
+        ensure!(bytes == pattern::bytes(position, size), "other bytes than were sent");
+        position += size;
+    }
+    Ok(())
+}
+
+/// One system call that moves a slice of bytes.
+pub fn operation(path: &str) -> Result<Operation> {
     let operation: Operation = match path {
         "write" => |socket, bytes| {
             // SAFETY: pointer and length are those of a live slice.
@@ -81,30 +106,44 @@ pub fn run(path: &str, port: u16) -> Result<()> {
             // SAFETY: the message's vectors describe disjoint parts of a live mutable slice.
             unsafe { libc::recvmsg(socket, &raw mut message, 0) }
         },
+        "preadv2" => |socket, bytes| {
+            let pieces = pieces(bytes, 3);
+            // SAFETY: the vectors describe disjoint parts of a live mutable slice; -1 is the file's own position.
+            unsafe { libc::preadv2(socket, pieces.as_ptr(), pieces.len() as i32, -1, 0) }
+        },
+        "pwritev2" => |socket, bytes| {
+            let pieces = pieces(bytes, 3);
+            // SAFETY: the vectors describe disjoint parts of a live slice; -1 is the file's own position.
+            unsafe { libc::pwritev2(socket, pieces.as_ptr(), pieces.len() as i32, -1, 0) }
+        },
+        "zerocopy" => |socket, bytes| {
+            // SAFETY: pointer and length are those of a live slice, which nobody changes before the process ends.
+            unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_ZEROCOPY) }
+        },
+        "dup" => |socket, bytes| {
+            // SAFETY: pointer and length are those of a live slice; the copy is closed again.
+            unsafe {
+                let copy = libc::dup(socket);
+                let result = libc::write(copy, bytes.as_ptr().cast(), bytes.len());
+                libc::close(copy);
+                result
+            }
+        },
         "io_uring-send" => uring::send,
         "io_uring-recv" => uring::receive,
-        "sendmmsg" => return sendmmsg(socket),
-        "recvmmsg" => return recvmmsg(socket),
-        "io_uring-late" => return late(&stream),
-        "sendfile" => return sendfile(socket),
-        "splice" => return splice(socket),
+        "io_uring-write" => uring::write,
+        "io_uring-read" => uring::read,
+        "io_uring-sendmsg" => uring::send_message,
+        "io_uring-recvmsg" => uring::receive_message,
+        "io_uring-sqpoll-send" => uring::send_polled,
+        "io_uring-sqpoll-recv" => uring::receive_polled,
+        "io_uring-provided" => uring::receive_provided,
         _ => bail!("no transfer by {path}"),
     };
-    let receives = ["read", "recv", "peek"].iter().any(|word| path.contains(word));
-    if receives {
-        await_bytes(socket, SIZES.iter().sum())?;
-    }
-    let mut position = 0;
-    for size in SIZES {
-        let mut bytes = pattern::bytes(position, size);
-        moved(operation(socket, &mut bytes))?;
-        ensure!(bytes == pattern::bytes(position, size), "other bytes than were sent");
-        position += size;
-    }
-    Ok(())
+    Ok(operation)
 }
 
-fn moved(result: libc::ssize_t) -> Result<()> {
+pub fn moved(result: libc::ssize_t) -> Result<()> {
     if result <= 0 {
         bail!("{result}: {}", io::Error::last_os_error());
     }
@@ -134,7 +173,7 @@ fn sendmsg(socket: RawFd, bytes: &mut [u8], count: usize) -> libc::ssize_t {
 }
 
 /// Three messages in one call.
-fn sendmmsg(socket: RawFd) -> Result<()> {
+pub fn sendmmsg(socket: RawFd) -> Result<()> {
     let mut bytes = pattern::bytes(0, SIZES.iter().sum());
     let mut pieces = by_sizes(&mut bytes);
     let mut messages = messages(&mut pieces);
@@ -143,7 +182,7 @@ fn sendmmsg(socket: RawFd) -> Result<()> {
     report(sent, &messages)
 }
 
-fn recvmmsg(socket: RawFd) -> Result<()> {
+pub fn recvmmsg(socket: RawFd) -> Result<()> {
     await_bytes(socket, SIZES.iter().sum())?;
     let mut bytes = vec![0; SIZES.iter().sum()];
     let mut pieces = by_sizes(&mut bytes);
@@ -182,7 +221,7 @@ fn report(count: i32, messages: &[libc::mmsghdr]) -> Result<()> {
 }
 
 /// The bytes never pass through this process.
-fn sendfile(socket: RawFd) -> Result<()> {
+pub fn sendfile(socket: RawFd) -> Result<()> {
     let file = unnamed_file(LARGE)?;
     let mut sent = 0;
     while sent < LARGE {
@@ -195,7 +234,7 @@ fn sendfile(socket: RawFd) -> Result<()> {
 }
 
 /// From a pipe, which holds the bytes as pages.
-fn splice(socket: RawFd) -> Result<()> {
+pub fn splice(socket: RawFd) -> Result<()> {
     let mut ends = [0; 2];
     // SAFETY: the array has room for the two descriptors.
     ensure!(unsafe { libc::pipe(ends.as_mut_ptr()) } == 0, "{}", io::Error::last_os_error());
@@ -228,7 +267,7 @@ fn unnamed_file(length: usize) -> Result<File> {
 }
 
 /// Waits until the socket's queue holds `count` bytes.
-fn await_bytes(socket: RawFd, count: usize) -> Result<()> {
+pub fn await_bytes(socket: RawFd, count: usize) -> Result<()> {
     let start = Instant::now();
     loop {
         let mut waiting: libc::c_int = 0;

@@ -2,11 +2,20 @@
 //!
 //! A ring is set up for each operation; this is a test of what is seen, not of speed.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
+const IORING_OP_SENDMSG: u8 = 9;
+const IORING_OP_RECVMSG: u8 = 10;
+const IORING_OP_READ: u8 = 22;
+const IORING_OP_WRITE: u8 = 23;
+const IORING_OP_PROVIDE_BUFFERS: u8 = 31;
+const IOSQE_BUFFER_SELECT: u8 = 1 << 5;
+const IORING_SETUP_SQPOLL: u32 = 2;
+const IORING_ENTER_SQ_WAKEUP: u32 = 2;
 const IORING_OP_SEND: u8 = 26;
 const IORING_OP_RECV: u8 = 27;
 const IORING_ENTER_GETEVENTS: u32 = 1;
@@ -70,6 +79,21 @@ struct Entry {
     rest: [u64; 3],
 }
 
+impl Entry {
+    const ZERO: Self = Self {
+        opcode: 0,
+        flags: 0,
+        priority: 0,
+        descriptor: 0,
+        offset: 0,
+        address: 0,
+        length: 0,
+        message_flags: 0,
+        user: 0,
+        rest: [0; 3],
+    };
+}
+
 /// Bytes that lie about the stream: what a reader finds who trusts the wrong system call's buffer.
 const DECOY: [u8; 8192] = [0xDD; 8192];
 
@@ -81,10 +105,96 @@ pub fn receive(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
     submit(IORING_OP_RECV, socket, bytes)
 }
 
+pub fn write(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    submit(IORING_OP_WRITE, socket, bytes)
+}
+
+pub fn read(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    submit(IORING_OP_READ, socket, bytes)
+}
+
+pub fn send_message(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    message(IORING_OP_SENDMSG, socket, bytes)
+}
+
+pub fn receive_message(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    message(IORING_OP_RECVMSG, socket, bytes)
+}
+
+pub fn send_polled(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    polled(IORING_OP_SEND, socket, bytes)
+}
+
+pub fn receive_polled(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    polled(IORING_OP_RECV, socket, bytes)
+}
+
+/// In three vectors.
+fn message(opcode: u8, socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    let size = bytes.len().div_ceil(3);
+    let mut pieces: Vec<libc::iovec> = bytes
+        .chunks_mut(size)
+        .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() })
+        .collect();
+    // SAFETY: all zeroes is a message with no name, no control data and no vectors.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = pieces.len();
+    let Some(ring) = Ring::new(0) else { return -1 };
+    let entry = Entry { opcode, descriptor: socket, address: (&raw mut message) as u64, length: 1, ..Entry::ZERO };
+    if !ring.submit_entry(entry, 1) {
+        return -1;
+    }
+    ring.result().unwrap_or(-1)
+}
+
+/// A kernel thread takes the entry out of the ring; nobody makes a system call for it.
+fn polled(opcode: u8, socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    let Some(ring) = Ring::new(IORING_SETUP_SQPOLL) else { return -1 };
+    ring.push(Entry {
+        opcode,
+        descriptor: socket,
+        address: bytes.as_mut_ptr() as u64,
+        length: bytes.len() as u32,
+        ..Entry::ZERO
+    });
+    // SAFETY: no pointers; wakes the kernel's thread if it sleeps.
+    unsafe { libc::syscall(libc::SYS_io_uring_enter, ring.descriptor, 0, 0, IORING_ENTER_SQ_WAKEUP, 0, 0) };
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        if let Some(result) = ring.result() {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    -1
+}
+
+/// Into a buffer that the ring was given before.
+pub fn receive_provided(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
+    const GROUP: u64 = 7;
+    let (address, length) = (bytes.as_mut_ptr() as u64, bytes.len() as u32);
+    let Some(ring) = Ring::new(0) else { return -1 };
+    let provide =
+        Entry { opcode: IORING_OP_PROVIDE_BUFFERS, descriptor: 1, address, length, rest: [GROUP, 0, 0], ..Entry::ZERO };
+    let receive = Entry {
+        opcode: IORING_OP_RECV,
+        flags: IOSQE_BUFFER_SELECT,
+        descriptor: socket,
+        rest: [GROUP, 0, 0],
+        ..Entry::ZERO
+    };
+    if !ring.submit_entry(provide, 1) || ring.result().is_none_or(|result| result < 0) || !ring.submit_entry(receive, 1)
+    {
+        return -1;
+    }
+    ring.result().unwrap_or(-1)
+}
+
 /// Waits for bytes that come while the thread is in other system calls: the ring's work is then done on the way out
 /// of one of them, with its arguments still in the registers.
 pub fn receive_late(socket: RawFd, bytes: &mut [u8], send_now: impl FnOnce() -> std::io::Result<()>) -> libc::ssize_t {
-    let Some(ring) = Ring::new() else { return -1 };
+    let Some(ring) = Ring::new(0) else { return -1 };
     if !ring.submit(IORING_OP_RECV, socket, bytes, libc::MSG_WAITALL as u32, 0) || send_now().is_err() {
         return -1;
     }
@@ -101,15 +211,16 @@ pub fn receive_late(socket: RawFd, bytes: &mut [u8], send_now: impl FnOnce() -> 
 }
 
 fn submit(opcode: u8, socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
-    let Some(ring) = Ring::new() else { return -1 };
+    let Some(ring) = Ring::new(0) else { return -1 };
     if !ring.submit(opcode, socket, bytes, 0, 1) {
         return -1;
     }
     ring.result().unwrap_or(-1)
 }
 
-/// A ring of one entry, used once.
+/// A ring of one entry, with one operation at a time.
 struct Ring {
+    used: Cell<u32>,
     descriptor: RawFd,
     parameters: Parameters,
     submissions: *mut libc::c_void,
@@ -118,9 +229,10 @@ struct Ring {
 }
 
 impl Ring {
-    fn new() -> Option<Self> {
+    fn new(flags: u32) -> Option<Self> {
         // SAFETY: all fields are integers, for which zero is valid.
         let mut parameters: Parameters = unsafe { mem::zeroed() };
+        parameters.flags = flags;
         // SAFETY: the kernel fills the parameters, which have the layout of its structure.
         let descriptor = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut parameters) } as RawFd;
         if descriptor < 0 {
@@ -129,23 +241,33 @@ impl Ring {
         let submissions = map(descriptor, IORING_OFF_SQ_RING)?;
         let completions = map(descriptor, IORING_OFF_CQ_RING)?;
         let entries = map(descriptor, IORING_OFF_SQES)?;
-        Some(Self { descriptor, parameters, submissions, completions, entries })
+        Some(Self { used: Cell::new(0), descriptor, parameters, submissions, completions, entries })
     }
 
     /// Submits one operation on a socket and waits for `wait` completions. `bytes` must outlive the operation.
     fn submit(&self, opcode: u8, socket: RawFd, bytes: &mut [u8], message_flags: u32, wait: u32) -> bool {
         let length = bytes.len() as u32;
         let address = bytes.as_mut_ptr() as u64;
+        self.submit_entry(Entry { opcode, descriptor: socket, address, length, message_flags, ..Entry::ZERO }, wait)
+    }
+
+    fn submit_entry(&self, entry: Entry, wait: u32) -> bool {
         let flags = if wait > 0 { IORING_ENTER_GETEVENTS } else { 0 };
+        self.push(entry);
+        // SAFETY: no pointer but a null one.
+        unsafe { libc::syscall(libc::SYS_io_uring_enter, self.descriptor, 1, wait, flags, ptr::null::<u8>(), 0) == 1 }
+    }
+
+    /// Puts an entry into the ring. What it points to must outlive the operation.
+    fn push(&self, entry: Entry) {
+        self.used.set(self.used.get() + 1);
         // SAFETY: the maps are live and hold, at the offsets that the kernel gave, the submission ring and the entry;
-        // the ring has one entry and is used once, so index 0 is the next.
+        // the ring has one entry, so index 0 is always the next.
         unsafe {
-            let entry = Entry { opcode, descriptor: socket, address, length, message_flags, ..mem::zeroed() };
             self.entries.cast::<Entry>().write(entry);
             self.submissions.byte_add(self.parameters.submission.array as usize).cast::<u32>().write(0);
             let tail = &*self.submissions.byte_add(self.parameters.submission.tail as usize).cast::<AtomicU32>();
-            tail.store(1, Ordering::Release);
-            libc::syscall(libc::SYS_io_uring_enter, self.descriptor, 1, wait, flags, ptr::null::<u8>(), 0) == 1
+            tail.store(self.used.get(), Ordering::Release);
         }
     }
 
@@ -154,8 +276,10 @@ impl Ring {
         // SAFETY: as in submit; `struct io_uring_cqe` is user data, then the result.
         unsafe {
             let tail = &*self.completions.byte_add(self.parameters.completion.tail as usize).cast::<AtomicU32>();
-            let entry = self.completions.byte_add(self.parameters.completion.cqes as usize + 8);
-            (tail.load(Ordering::Acquire) > 0).then(|| entry.cast::<i32>().read() as libc::ssize_t)
+            // Two completions have room; the last operation's is the one that is asked for.
+            let index = (self.used.get() as usize - 1) & 1;
+            let entry = self.completions.byte_add(self.parameters.completion.cqes as usize + 16 * index + 8);
+            (tail.load(Ordering::Acquire) >= self.used.get()).then(|| entry.cast::<i32>().read() as libc::ssize_t)
         }
     }
 }

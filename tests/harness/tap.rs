@@ -18,6 +18,9 @@ pub struct Record {
     /// `send` or `receive`.
     pub direction: String,
     pub sequence: u32,
+    /// Place in its stream, counted from the connection's beginning.
+    pub position: u64,
+    pub transport: String,
     pub length: u32,
     /// Name of the system call in the thread's registers; empty if there is none.
     pub syscall: String,
@@ -33,12 +36,18 @@ pub struct Tap {
 
 impl Tap {
     pub fn start(rig: &Rig, scopes: &[String]) -> Result<Self> {
+        Self::start_with(rig, scopes, &[])
+    }
+
+    /// With `SEISMO_…` variables.
+    pub fn start_with(rig: &Rig, scopes: &[String], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(programs::seismo()?);
         command.args(["tap", "--json", "--duration", "120s"]);
         let own = vec![format!("cgroup={}", rig.cgroup().path().display())];
         for scope in if scopes.is_empty() { &own } else { scopes } {
             command.args(["--scope", scope]);
         }
+        command.envs(variables.iter().copied());
         Ok(Self { process: rig.outside("tap", command)? })
     }
 
@@ -56,6 +65,11 @@ impl Tap {
             beacon()?;
             Ok((!self.records()?.is_empty()).then_some(()))
         })
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        drop(self);
     }
 
     /// Waits until the records of a process cover `bytes`, and returns them.
@@ -85,6 +99,8 @@ fn parse(line: &str) -> Result<Record> {
         cookie: json.get("cookie").and_then(Value::as_u64).context("cookie")?,
         direction: text("direction")?.to_owned(),
         sequence: number("sequence")?.try_into()?,
+        position: json.get("position").and_then(Value::as_u64).context("position")?,
+        transport: text("transport")?.to_owned(),
         length: number("length")?.try_into()?,
         syscall: json.get("syscall").and_then(Value::as_str).unwrap_or_default().to_owned(),
         cut: serde_json::from_value(json.get("cut").context("cut")?.clone())?,

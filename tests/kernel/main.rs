@@ -8,6 +8,7 @@ mod adopt;
 mod bounds;
 mod capabilities;
 mod configuration;
+mod coverage;
 mod leaks;
 mod leftovers;
 mod payload;

@@ -45,7 +45,7 @@ pub const ROWS: [Row; 18] = [
     row("sendto", "send", "sendto", Captured::Whole),
     row("sendmsg", "send", "sendmsg", Captured::Whole),
     row("sendmsg-many", "send", "sendmsg", Captured::EightVectors),
-    row("sendmmsg", "send", "sendmmsg", Captured::Nothing),
+    row("sendmmsg", "send", "sendmmsg", Captured::WholeOrNothing),
     Row { total: LARGE, ..row("sendfile", "send", "sendfile", Captured::Nothing) },
     row("splice", "send", "splice", Captured::Nothing),
     row("io_uring-send", "send", "io_uring_enter", Captured::WholeOrNothing),

@@ -3,6 +3,8 @@
 //! A document is one row: its path and a function from the built agent to its text. `--check` writes nothing and
 //! fails when a file differs.
 
+mod coverage;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +29,10 @@ struct Document {
 }
 
 /// Every generated document.
-const DOCUMENTS: &[Document] = &[Document { path: "docs/configuration.md", render: configuration }];
+const DOCUMENTS: &[Document] = &[
+    Document { path: "docs/configuration.md", render: configuration },
+    Document { path: "docs/coverage.md", render: coverage::render },
+];
 
 pub fn command(arguments: &Arguments) -> Result<()> {
     setup::setup(Purpose::Build)?;

@@ -81,6 +81,10 @@ fn problems(programs: &[Verified], budget: Option<&BTreeMap<String, u64>>) -> Ve
     }
     let mut problems = Vec::new();
     for Verified { program, state, reason, verified_instructions, .. } in programs {
+        if state == "unsupported" {
+            // Nothing was loaded: this kernel does not offer the place, and another tier serves.
+            continue;
+        }
         if state != "active" {
             problems.push(format!("{program} is {state}: {reason}"));
         }
@@ -111,6 +115,7 @@ mod tests {
         assert_eq!(problems(&[program("a", "active", 101)], Some(&budget)).len(), 1);
         assert_eq!(problems(&[program("b", "active", 1)], Some(&budget)).len(), 1);
         assert_eq!(problems(&[program("a", "failed", 1)], None).len(), 1);
+        assert_eq!(problems(&[program("a", "unsupported", 0)], Some(&budget)), Vec::<String>::new());
         assert_eq!(problems(&[], None).len(), 1);
     }
 }

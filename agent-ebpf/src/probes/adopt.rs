@@ -6,18 +6,19 @@
 //! tracked, so its later state changes are told: first the cookie, then everything else, so that no change is missed.
 
 use aya_ebpf::bindings::{file, seq_file};
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_seq_write, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
 use core::ffi::c_void;
 
 use seismo_common::adopt::SocketRecord;
 use seismo_common::payload::{AF_INET, AF_INET6};
 use seismo_common::tcp::{CLOSE, LISTEN, SYN_RECV, SYN_SENT};
 
+use crate::access::{Access as _, Typed};
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Sock, Task, Tuple, load, offset};
+use crate::kernel::{Task, offset};
+use crate::sock::{Checked as _, Sock, Tuple};
 
-const IPPROTO_TCP: u16 = 6;
 /// Members of `struct bpf_iter__task_file` and of `struct bpf_iter_meta`, which are kernel API.
 const META: usize = 0;
 const TASK: usize = 8;
@@ -41,8 +42,8 @@ pub extern "C" fn adopt_files(ctx: *mut c_void) -> i32 {
         return 0;
     }
     // SAFETY: a socket to the verifier.
-    let sock = Sock(unsafe { load(socket, offset!(socket_sk)) });
-    if sock.0.is_null() || sock.protocol() != IPPROTO_TCP || !matches!(sock.family(), AF_INET | AF_INET6) {
+    let sock = Sock::<Typed>::new(unsafe { Typed::load(socket, offset!(socket_sock)) });
+    if sock.0.is_null() || !sock.is_tcp() || !matches!(sock.family(), AF_INET | AF_INET6) {
         return 0;
     }
     let task = Task(task);
@@ -50,8 +51,7 @@ pub extern "C" fn adopt_files(ctx: *mut c_void) -> i32 {
     if !listener && !filter::open_socket_in_scope(task.tgid(), sock) {
         return 0;
     }
-    // SAFETY: a sock to the verifier.
-    let cookie = if listener { 0 } else { unsafe { bpf_get_socket_cookie(sock.0.cast_mut()) } };
+    let cookie = if listener { 0 } else { sock.identity() };
     let state = sock.state();
     // What is not open yet will be told when it is; what is closed is over.
     if !listener && matches!(state, CLOSE | SYN_SENT | SYN_RECV) {
@@ -82,7 +82,7 @@ pub extern "C" fn adopt_files(ctx: *mut c_void) -> i32 {
     // SAFETY: the record is on the stack, whole; `seq` is the first member of the meta struct. When the buffer is full the
     // kernel hands it to the reader and runs the program for this file again.
     unsafe {
-        let seq: *const c_void = load(meta, 0);
+        let seq: *const c_void = Typed::load(meta, 0);
         bpf_seq_write(seq.cast_mut().cast::<seq_file>(), (&raw const record).cast(), size_of::<SocketRecord>() as u32);
     }
     0

@@ -1,8 +1,13 @@
-//! Probe families: one file each, same stem as in the agent. No family uses another.
+//! Probe families: the same stem as in the agent; a family of several files begins each with its name. No family uses
+//! another.
 
 mod adopt;
 mod floor;
 mod payload;
+mod payload_exit;
+mod payload_locked;
+mod payload_requests;
+mod payload_syscall;
 mod process;
 mod scheduler;
 mod syscall;

@@ -14,7 +14,7 @@ use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
 
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Task, load, offset};
+use crate::kernel::{Task, offset};
 
 /// `sched_process_fork(parent, child)`.
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -42,8 +42,8 @@ pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const c_void>(0));
     // SAFETY: task_struct and signal_struct to the verifier; the offsets are `signal`, `live` and `exit_code`.
     let (live, status): (u32, u32) = unsafe {
-        let signal: *const c_void = load(task.0, offset!(task_signal));
-        (load(signal, offset!(signal_live)), load(task.0, offset!(task_exit_code)))
+        let signal: *const c_void = Task::load(task.0, offset!(task_signal));
+        (Task::load(signal, offset!(signal_live)), Task::load(task.0, offset!(task_exit_code)))
     };
     if live == 0 {
         emit::add(PROCESS_EXITS, 1);

@@ -15,7 +15,7 @@ use seismo_common::histogram::{BUCKETS, bucket};
 use seismo_common::offsets::ABSENT;
 
 use crate::emit;
-use crate::kernel::{Task, load, offset};
+use crate::kernel::{Task, offset};
 use crate::maps::{RUN_DELAYS, RUNQUEUE, RunDelay};
 
 /// `sched_switch(preempt, prev, next, prev_state)`.
@@ -31,7 +31,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: task_struct to the verifier; the offsets are those of `sched_info`'s members.
     let (run_delay_ns, runs): (u64, u64) =
-        unsafe { (load(task.0, offset!(task_run_delay)), load(task.0, offset!(task_run_count))) };
+        unsafe { (Task::load(task.0, offset!(task_run_delay)), Task::load(task.0, offset!(task_run_count))) };
     let Some(slot) = RUN_DELAYS.get_ptr_mut(tid & (THREAD_SLOTS as u32 - 1)) else { return 0 };
     // SAFETY: threads that share a slot may run on two CPUs; a slot that is not ours is not used.
     let before = unsafe {

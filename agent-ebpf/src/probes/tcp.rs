@@ -4,9 +4,9 @@
 //! Hooks: `tp_btf/inet_sock_set_state` (4.16+), `tcp_destroy_sock`, `tcp_retransmit_skb`, `tcp_send_reset`,
 //! `tcp_receive_reset` (all 4.16+). A socket is
 //! in scope when its cookie has been asked for: by the connecting thread's scope here, or by the payload programs. So a
-//! closed socket out of scope costs one load and no record.
+//! closed socket out of scope costs one load and no record. Where sockets are named by address (kernels without the
+//! helper), nothing marks them, and every TCP socket's changes are told.
 
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
@@ -18,21 +18,22 @@ use seismo_common::counter::{
 use seismo_common::record::TCP_STATE;
 use seismo_common::tcp::{CLOSE, DESTROYED, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, TcpStateRecord};
 
+use crate::access::Typed;
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Sock, Task};
+use crate::kernel::Task;
+use crate::sock::{Checked as _, Sock};
 
-const IPPROTO_TCP: u16 = 6;
 const ECONNREFUSED: u32 = 111;
 const ETIMEDOUT: u32 = 110;
 
 /// `inet_sock_set_state(sk, oldstate, newstate)`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg::<*const c_void>(0));
+    let sock = Sock::<Typed>::new(ctx.arg::<*const c_void>(0));
     let old_state = ctx.arg::<i32>(1) as u8;
     let new_state = ctx.arg::<i32>(2) as u8;
-    if sock.protocol() != IPPROTO_TCP {
+    if !sock.is_tcp() {
         return 0;
     }
     match (old_state, new_state) {
@@ -40,9 +41,8 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
             // In the connecting thread: the only place where a client's scope can be told before it sends.
             let task = Task::current();
             if !task.is_kernel_thread() && filter::in_scope(task, sock) {
-                // SAFETY: a sock to the verifier; the helper gives it a cookie, which marks it as tracked.
-                let cookie = unsafe { bpf_get_socket_cookie(sock.0.cast_mut()) };
-                write(sock, cookie, old_state, new_state, Some(task));
+                // Naming it marks it as tracked.
+                write(sock, sock.identity(), old_state, new_state, Some(task));
             }
             return 0;
         }
@@ -61,7 +61,7 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
         (_, CLOSE) => emit::add(TCP_CLOSES, 1),
         _ => return 0,
     }
-    let cookie = sock.known_cookie();
+    let cookie = sock.known_identity();
     // A socket that its owner has closed is destroyed next, which says the same.
     if cookie != 0 && !(new_state == CLOSE && sock.is_dead()) {
         emit::log!(&ctx, "socket {} goes from state {} to {}", cookie, old_state, new_state);
@@ -73,8 +73,8 @@ pub fn tcp_set_state(ctx: BtfTracePointContext) -> i32 {
 /// `tcp_destroy_sock(sk)`: closed by its owner as well as by the protocol.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn tcp_destroy(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg::<*const c_void>(0));
-    let cookie = sock.known_cookie();
+    let sock = Sock::<Typed>::new(ctx.arg::<*const c_void>(0));
+    let cookie = sock.known_identity();
     if cookie != 0 {
         write(sock, cookie, CLOSE, DESTROYED, None);
     }

@@ -192,6 +192,7 @@ async fn probes_are_listed_as_the_agent_knows_them() {
         hook: "tp_btf/x".into(),
         state: ProbeState::Failed,
         reason: "no".into(),
+        tier: String::new(),
         verified_instructions: 5,
         runs: Some(1),
         run_ns: Some(2),

@@ -4,9 +4,12 @@
 //! trimmed once everything is attached. Dropping [`Loaded`] detaches everything; so does the kernel when the process
 //! dies, because nothing is pinned.
 
-use anyhow::{Context, Result, anyhow};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
+
+use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
-use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::Wire;
 use seismo_common::config::Settings;
@@ -15,11 +18,11 @@ use seismo_common::offsets::Offsets;
 use super::control::FlowControlMap;
 use super::counts::Counts;
 use super::iterate::SocketIterator;
-use super::plan::{Decision, Planned};
+use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;
 use super::support::Facts;
 use crate::health::{ProbeState, ProbeStatus};
-use crate::model::probe::Hook;
+use crate::model::probe::{FamilySpec, Hook};
 
 /// The kernel object, built from `agent-ebpf` by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seismo-ebpf"));
@@ -52,8 +55,43 @@ pub enum Attach {
     No,
 }
 
-/// Loads what the plan says, and attaches it if asked to. `ring_bytes` is a power of two and a multiple of the page size.
-pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
+/// Loads what is wanted, in the best way that the kernel takes: where it refuses a program that a tier cannot do
+/// without, the next tier is tried, unless the configuration forces that one. Says which plan it was.
+/// `ring_bytes` is a power of two and a multiple of the page size.
+pub fn load_best(
+    facts: &Facts,
+    families: &[&'static FamilySpec],
+    wanted: &mut Wanted<'_>,
+    settings: Settings,
+    ring_bytes: u32,
+    mode: Attach,
+) -> Result<(Plan, Loaded)> {
+    loop {
+        let plan = plan::plan(facts, families, wanted).map_err(|error| anyhow!(error))?;
+        let loaded = load(facts, &plan, settings, ring_bytes, mode)?;
+        let Some((family, tier, reason)) = refused(&plan, &loaded.programs.statuses) else {
+            return Ok((plan, loaded));
+        };
+        if wanted.forced.contains_key(family) {
+            bail!("{family}.tier: {tier} cannot be used here: {reason}");
+        }
+        log::warn!("{family}: tier {tier} cannot be used: {reason}");
+        wanted.refused.insert((family, tier));
+    }
+}
+
+/// A tier that lacks a program which it cannot do without, and why.
+fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'static str, String)> {
+    plan.programs.iter().zip(statuses).find_map(|(planned, status)| {
+        let tried = planned.decision == Decision::Attach && status.state != ProbeState::Active;
+        let lost = tried && !planned.tier.is_empty() && planned.program.without.is_none();
+        lost.then(|| (planned.family, planned.tier, format!("{}: {}", status.hook, status.reason)))
+    })
+}
+
+/// Loads what the plan says, and attaches it if asked to.
+fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
+    let settings = Settings { salt: salt()?, ..plan::settings(facts, plan, settings) };
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let mut ebpf = EbpfLoader::new()
@@ -61,15 +99,17 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         .override_global("OFFSETS", bytes_of::<Offsets>(offsets), true)
         .override_global("SETTINGS", bytes_of::<Settings>(&settings), true)
         .map_max_entries("RING", ring_bytes)
+        .map_max_entries("SCRATCH", plan::scratches(plan))
         .load(OBJECT)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
-    for planned in plan {
+    for planned in &plan.programs {
         let mut status = ProbeStatus {
             probe: planned.family.to_owned(),
             program: planned.program.name.to_owned(),
             hook: planned.program.hook.label(),
             state: ProbeState::Active,
+            tier: planned.tier.to_owned(),
             reason: String::new(),
             verified_instructions: 0,
             runs: None,
@@ -77,15 +117,19 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         };
         match &planned.decision {
             Decision::Disabled => status.state = ProbeState::Disabled,
+            Decision::OtherTier(used) => {
+                status.state = ProbeState::Disabled;
+                status.reason = format!("tier {used} is used");
+            }
             Decision::Unsupported(fact) => {
                 status.state = ProbeState::Unsupported;
                 status.reason.clone_from(fact);
             }
             Decision::Attach => match attach(&mut ebpf, planned, &btf, mode) {
                 Ok(verified_instructions) => status.verified_instructions = verified_instructions,
-                Err(error) => {
-                    status.state = ProbeState::Failed;
-                    status.reason = error;
+                Err((state, reason)) => {
+                    status.state = state;
+                    status.reason = reason;
                 }
             },
         }
@@ -114,14 +158,22 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
 }
 
 /// Loads (and attaches) one program; the verified instruction count, or what the kernel said.
-fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, String> {
+fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, (ProbeState, String)> {
     let name = planned.program.name;
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let wrong_kind = |error: ProgramError| error.to_string();
+    let failed = |reason| (ProbeState::Failed, reason);
+    let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
     let info = match planned.program.hook {
         Hook::TpBtf(tracepoint) => {
-            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_kind)?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
+            if mode == Attach::Yes {
+                program.attach().map_err(|error| verdict(&error))?;
+            }
+            program.info()
+        }
+        Hook::FExit(function) => {
+            let program: &mut FExit = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
+            program.load(function, btf).map_err(|error| verdict(&error))?;
             if mode == Attach::Yes {
                 program.attach().map_err(|error| verdict(&error))?;
             }
@@ -129,7 +181,7 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
         }
         // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
         Hook::Iter { over, .. } => {
-            let program: &mut Iter = program.try_into().map_err(wrong_kind)?;
+            let program: &mut Iter = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(over, btf).map_err(|error| verdict(&error))?;
             program.info()
         }
@@ -137,17 +189,29 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
     Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
 
-/// The kernel's own words, on one line: the error and the last lines of the verifier's log.
-fn verdict(error: &ProgramError) -> String {
+/// Secret numbers for one run of the agent.
+fn salt() -> Result<[u32; 4]> {
+    let mut bytes = [0u8; 16];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("/dev/urandom")?;
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ok([word(0), word(4), word(8), word(12)])
+}
+
+/// The kernel's own words, on one line: the error and the last lines of the verifier's log. Who has the capabilities and
+/// is refused without a look at the program is on a kernel that does not offer this kind.
+fn verdict(error: &ProgramError) -> (ProbeState, String) {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            if lines.is_empty() && io_error.kind() == ErrorKind::PermissionDenied {
+                return (ProbeState::Unsupported, format!("this kernel does not allow it: {io_error}"));
+            }
             let tail = lines[lines.len().saturating_sub(4)..].join(" | ");
-            format!("the kernel refused it: {io_error}: {tail}")
+            (ProbeState::Failed, format!("the kernel refused it: {io_error}: {tail}"))
         }
-        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
-        other => other.to_string(),
+        ProgramError::SyscallError(error) => (ProbeState::Failed, format!("{}: {}", error.call, error.io_error)),
+        other => (ProbeState::Failed, other.to_string()),
     }
 }
 

@@ -1,12 +1,14 @@
-//! What to attach, decided from the facts by a pure function.
+//! What to attach, decided from the facts by a pure function: for each family the best tier that the host can carry,
+//! for each program whether it can be tried, and what the programs must be told about this kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use seismo_common::config::Settings;
 use seismo_common::offsets::FIELDS;
 
-use super::support::Facts;
+use super::support::{COOKIE, Facts, TASK_BTF, UNIX_CAST};
 use crate::health::{ProbeState, ProbeStatus};
-use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
 
 /// Decision for one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Decision {
     Attach,
     /// Switched off in the configuration.
     Disabled,
+    /// Its family uses this tier, to which the program does not belong.
+    OtherTier(&'static str),
     /// The fact that stands against it.
     Unsupported(String),
 }
@@ -24,32 +28,137 @@ pub struct Planned {
     pub family: &'static str,
     pub program: &'static ProgramSpec,
     pub decision: Decision,
+    /// Name of the tier that is used, if the program belongs to it.
+    pub tier: &'static str,
 }
 
-/// Decides for every program of every family; `enabled` are the families that the configuration wants.
-pub fn plan(facts: &Facts, families: &[&'static FamilySpec], enabled: &BTreeSet<&str>) -> Vec<Planned> {
-    let mut planned = Vec::new();
+/// Everything that was decided.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub programs: Vec<Planned>,
+    /// The tier that each family uses, where it has tiers and the host can carry one.
+    pub tiers: BTreeMap<&'static str, &'static TierSpec>,
+}
+
+/// What stands beside the facts.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Families that the configuration wants.
+    pub families: BTreeSet<&'a str>,
+    /// Families that must use a certain tier, with its name.
+    pub forced: BTreeMap<&'a str, &'a str>,
+    /// Tiers (family, tier) that the kernel has refused.
+    pub refused: BTreeSet<(&'static str, &'static str)>,
+    /// Every program that can be loaded, whatever tier it belongs to: for verdicts, not to be attached.
+    pub every_tier: bool,
+}
+
+/// Decides for every program of every family. An error says why a tier that must be used cannot be.
+pub fn plan(facts: &Facts, families: &[&'static FamilySpec], wanted: &Wanted<'_>) -> Result<Plan, String> {
+    let mut plan = Plan::default();
     for family in families {
+        let enabled = wanted.families.contains(family.name);
+        let tier = if enabled { choose(facts, family, wanted)? } else { None };
         for program in family.programs {
-            let decision = if enabled.contains(family.name) { decide(facts, program) } else { Decision::Disabled };
-            planned.push(Planned { family: family.name, program, decision });
+            let own = tier.filter(|tier| program.tiers.contains(&tier.name));
+            let decision = match tier {
+                _ if !enabled => Decision::Disabled,
+                Some(tier) if !program.tiers.is_empty() && own.is_none() && !wanted.every_tier => {
+                    Decision::OtherTier(tier.name)
+                }
+                _ => decide(facts, family, program),
+            };
+            let tier = own.map_or("", |tier| tier.name);
+            plan.programs.push(Planned { family: family.name, program, decision, tier });
+        }
+        if let Some(tier) = tier {
+            plan.tiers.insert(family.name, tier);
         }
     }
-    planned
+    Ok(plan)
+}
+
+/// The best tier whose programs can all be tried, but those that it can do without.
+fn choose(
+    facts: &Facts,
+    family: &'static FamilySpec,
+    wanted: &Wanted<'_>,
+) -> Result<Option<&'static TierSpec>, String> {
+    if let Some(name) = wanted.forced.get(family.name) {
+        let tier = family.tiers.iter().find(|tier| tier.name == *name);
+        let tier = tier.ok_or_else(|| format!("{} has no tier {name}", family.name))?;
+        return match obstacle(facts, family, tier) {
+            Some(fact) => Err(format!("{}.tier: {name} cannot be used here: {fact}", family.name)),
+            None => Ok(Some(tier)),
+        };
+    }
+    let usable = |tier: &&TierSpec| {
+        !wanted.refused.contains(&(family.name, tier.name)) && obstacle(facts, family, tier).is_none()
+    };
+    Ok(family.tiers.iter().find(usable))
+}
+
+/// What stands against a tier.
+fn obstacle(facts: &Facts, family: &FamilySpec, tier: &TierSpec) -> Option<String> {
+    let heart = family.programs.iter().filter(|each| each.without.is_none() && each.tiers.contains(&tier.name));
+    heart.map(|program| decide(facts, family, program)).find_map(|decision| match decision {
+        Decision::Unsupported(fact) => Some(fact),
+        _ => None,
+    })
+}
+
+/// The programs' settings: what the agent wants of them, and what this kernel and the plan make of it.
+pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
+    let has = |function: &str| u32::from(facts.functions.contains_key(function));
+    let traits = plan.tiers.values().map(|tier| tier.traits);
+    let mut settings = Settings {
+        task_btf: has(TASK_BTF),
+        unix_cast: has(UNIX_CAST),
+        // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
+        cgroup_ancestor: has(COOKIE),
+        cookies: has(COOKIE),
+        ..base
+    };
+    for traits in traits {
+        settings.cookies &= u32::from(traits.cookies);
+        settings.iterators |= u32::from(traits.iterators);
+    }
+    let signature = |function: &str| {
+        let parameters = facts.functions.get(function)?;
+        let flags = parameters.iter().position(|name| name == "flags")?;
+        Some((parameters.len() as u32, flags as u32))
+    };
+    if let Some(both) = signature("tcp_recvmsg") {
+        (settings.tcp_receive_parameters, settings.tcp_receive_flags) = both;
+    }
+    if let Some(both) = signature("udp_recvmsg") {
+        (settings.udp_receive_parameters, settings.udp_receive_flags) = both;
+    }
+    settings
+}
+
+/// Scratch buffers that the programs of the chosen tiers need per CPU.
+pub fn scratches(plan: &Plan) -> u32 {
+    plan.tiers.values().map(|tier| tier.traits.scratches).max().unwrap_or(1)
 }
 
 /// State of a family, from its programs' states: what it lost makes it degraded, a missing heart makes it fail.
+/// Programs of tiers that are not used do not matter.
 pub fn family_state(family: &FamilySpec, statuses: &[ProbeStatus]) -> (ProbeState, Vec<String>) {
-    let mut state = ProbeState::Active;
+    let mut state = ProbeState::Disabled;
     let mut reasons = Vec::new();
     for program in family.programs {
         let Some(status) = statuses.iter().find(|status| status.program == program.name) else { continue };
         match (status.state, program.without) {
-            (ProbeState::Active | ProbeState::Degraded, _) => {}
-            (ProbeState::Disabled, _) => return (ProbeState::Disabled, Vec::new()),
+            (ProbeState::Disabled, _) => {}
+            (ProbeState::Active | ProbeState::Degraded, _) => {
+                if state == ProbeState::Disabled {
+                    state = ProbeState::Active;
+                }
+            }
             (_, Some(loss)) => {
                 reasons.push(format!("{loss}: {}", status.reason));
-                if state == ProbeState::Active {
+                if matches!(state, ProbeState::Active | ProbeState::Disabled) {
                     state = ProbeState::Degraded;
                 }
             }
@@ -62,23 +171,23 @@ pub fn family_state(family: &FamilySpec, statuses: &[ProbeStatus]) -> (ProbeStat
     (state, reasons)
 }
 
-fn decide(facts: &Facts, program: &ProgramSpec) -> Decision {
+fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision {
     if let Some(error) = &facts.btf_error {
         return Decision::Unsupported(format!("no kernel type information: {error}"));
     }
-    match program.hook {
-        Hook::TpBtf(name) if !facts.tracepoints.contains(name) => {
-            return Decision::Unsupported(format!("this kernel has no tracepoint {name}"));
-        }
-        Hook::TpBtf(_) => {}
-        Hook::Iter { over, helpers } => {
-            if !facts.iterators.contains(over) {
-                return Decision::Unsupported(format!("this kernel has no iterator over {over}"));
-            }
-            if let Some(helper) = helpers.iter().find(|helper| !facts.functions.contains(**helper)) {
-                return Decision::Unsupported(format!("this kernel has no {helper} for programs"));
-            }
-        }
+    let place = program.hook.place();
+    let (there, kind) = match program.hook {
+        Hook::TpBtf(_) => (facts.tracepoints.contains(place), "tracepoint"),
+        Hook::FExit(_) => (facts.functions.contains_key(place), "function"),
+        Hook::Iter { .. } => (facts.iterators.contains(place), "iterator over"),
+    };
+    if !there {
+        return Decision::Unsupported(format!("this kernel has no {kind} {place}"));
+    }
+    let tiers = family.tiers.iter().filter(|tier| program.tiers.contains(&tier.name));
+    let mut helpers = tiers.flat_map(|tier| tier.helpers).chain(program.hook.helpers());
+    if let Some(helper) = helpers.find(|helper| !facts.functions.contains_key(**helper)) {
+        return Decision::Unsupported(format!("this kernel has no {helper}"));
     }
     for of in program.structs {
         let missing = FIELDS
@@ -98,11 +207,15 @@ fn decide(facts: &Facts, program: &ProgramSpec) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    #![allow(clippy::unwrap_used)]
+    use std::collections::{BTreeMap, BTreeSet};
 
-    use super::{Decision, decide};
+    use seismo_common::config::Settings;
+
+    use super::{Decision, Plan, Wanted, decide, family_state, plan, scratches, settings};
     use crate::bpf::support::Facts;
-    use crate::model::probe::{Hook, ProgramSpec};
+    use crate::health::{ProbeState, ProbeStatus};
+    use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec, TierTraits};
 
     const PROGRAM: ProgramSpec = ProgramSpec {
         name: "x",
@@ -110,6 +223,29 @@ mod tests {
         structs: &["task_struct"],
         fields: &["task_struct.sched_info.run_delay"],
         without: None,
+        tiers: &[],
+    };
+
+    const fn program(name: &'static str, hook: Hook, tiers: &'static [&'static str]) -> ProgramSpec {
+        ProgramSpec { name, hook, structs: &[], fields: &[], without: None, tiers }
+    }
+
+    const fn tier(name: &'static str, cookies: bool, scratches: u32) -> TierSpec {
+        TierSpec { name, gives: "", helpers: &[], traits: TierTraits { cookies, iterators: false, scratches } }
+    }
+
+    static TIERED: FamilySpec = FamilySpec {
+        name: "f",
+        gives: "",
+        programs: &[
+            program("fast", Hook::TpBtf("new"), &["best", "good"]),
+            program("extra", Hook::TpBtf("newest"), &["best"]),
+            program("end", Hook::FExit("function"), &["traced"]),
+            program("slow", Hook::TpBtf("old"), &["last"]),
+        ],
+        tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
+        metrics: &[],
+        samples: |_, _| {},
     };
 
     fn facts() -> Facts {
@@ -121,9 +257,24 @@ mod tests {
         }
     }
 
+    fn with(tracepoints: &[&str], functions: &[&str]) -> Facts {
+        let tracepoints = tracepoints.iter().map(|name| (*name).to_owned()).collect();
+        let functions = functions.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
+        Facts { tracepoints, functions, ..facts() }
+    }
+
+    fn wanted() -> Wanted<'static> {
+        Wanted { families: BTreeSet::from(["f"]), ..Wanted::default() }
+    }
+
+    fn attached(plan: &Plan) -> Vec<&str> {
+        let attached = plan.programs.iter().filter(|planned| planned.decision == Decision::Attach);
+        attached.map(|planned| planned.program.name).collect()
+    }
+
     #[test]
     fn a_program_is_attached_when_nothing_is_missing() {
-        assert_eq!(decide(&facts(), &PROGRAM), Decision::Attach);
+        assert_eq!(decide(&facts(), &TIERED, &PROGRAM), Decision::Attach);
     }
 
     #[test]
@@ -132,32 +283,93 @@ mod tests {
         let program = ProgramSpec { hook, ..PROGRAM };
         let missing = |what: &str| Decision::Unsupported(format!("this kernel has no {what}"));
         let mut facts = facts();
-        assert_eq!(decide(&facts, &program), missing("iterator over task_file"));
+        assert_eq!(decide(&facts, &TIERED, &program), missing("iterator over task_file"));
         facts.iterators.insert("task_file".to_owned());
-        assert_eq!(decide(&facts, &program), missing("bpf_sock_from_file for programs"));
-        facts.functions.insert("bpf_sock_from_file".to_owned());
-        assert_eq!(decide(&facts, &program), Decision::Attach);
+        assert_eq!(decide(&facts, &TIERED, &program), missing("bpf_sock_from_file"));
+        facts.functions.insert("bpf_sock_from_file".to_owned(), Vec::new());
+        assert_eq!(decide(&facts, &TIERED, &program), Decision::Attach);
     }
 
     #[test]
     fn the_first_missing_fact_is_named() {
+        let unsupported = |text: &str| Decision::Unsupported(text.to_owned());
         let mut without = facts();
         without.missing_fields = vec!["task_struct.sched_info.run_delay".to_owned()];
-        assert_eq!(
-            decide(&without, &PROGRAM),
-            Decision::Unsupported("this kernel has no field task_struct.sched_info.run_delay".to_owned())
-        );
+        let decision = decide(&without, &TIERED, &PROGRAM);
+        assert_eq!(decision, unsupported("this kernel has no field task_struct.sched_info.run_delay"));
         without.missing_fields = vec!["task_struct.pid".to_owned()];
-        assert_eq!(
-            decide(&without, &PROGRAM),
-            Decision::Unsupported("this kernel has no field task_struct.pid".to_owned())
-        );
+        assert_eq!(decide(&without, &TIERED, &PROGRAM), unsupported("this kernel has no field task_struct.pid"));
         without.tracepoints.clear();
-        assert_eq!(
-            decide(&without, &PROGRAM),
-            Decision::Unsupported("this kernel has no tracepoint sched_switch".to_owned())
-        );
+        assert_eq!(decide(&without, &TIERED, &PROGRAM), unsupported("this kernel has no tracepoint sched_switch"));
         without.btf_error = Some("gone".to_owned());
-        assert_eq!(decide(&without, &PROGRAM), Decision::Unsupported("no kernel type information: gone".to_owned()));
+        assert_eq!(decide(&without, &TIERED, &PROGRAM), unsupported("no kernel type information: gone"));
+    }
+
+    #[test]
+    fn the_best_tier_that_the_kernel_carries_is_used_and_no_program_of_another() {
+        let cases: [(&[&str], &[&str], &[&str]); 4] = [
+            (&["new", "newest", "old"], &["function"], &["fast", "extra"]),
+            (&["new", "old"], &["function"], &["fast"]),
+            (&["old"], &["function"], &["end"]),
+            (&["old"], &[], &["slow"]),
+        ];
+        for (tracepoints, functions, expected) in cases {
+            let plan = plan(&with(tracepoints, functions), &[&TIERED], &wanted()).unwrap();
+            assert_eq!(attached(&plan), expected, "{tracepoints:?} {functions:?}");
+        }
+        let none = plan(&with(&[], &[]), &[&TIERED], &wanted()).unwrap();
+        assert_eq!(none.tiers.len(), 0);
+        assert!(none.programs.iter().all(|planned| matches!(planned.decision, Decision::Unsupported(_))));
+    }
+
+    #[test]
+    fn a_tier_that_the_kernel_refused_is_not_tried_again() {
+        let refused = BTreeSet::from([("f", "best"), ("f", "good"), ("f", "traced")]);
+        let plan = plan(&with(&["new", "newest", "old"], &["function"]), &[&TIERED], &Wanted { refused, ..wanted() });
+        assert_eq!(attached(&plan.unwrap()), ["slow"]);
+    }
+
+    #[test]
+    fn a_forced_tier_is_used_or_said_to_be_impossible() {
+        let forced = |name| Wanted { forced: BTreeMap::from([("f", name)]), ..wanted() };
+        let facts = with(&["new", "newest", "old"], &[]);
+        assert_eq!(attached(&plan(&facts, &[&TIERED], &forced("last")).unwrap()), ["slow"]);
+        let refused = plan(&facts, &[&TIERED], &forced("traced")).unwrap_err();
+        assert_eq!(refused, "f.tier: traced cannot be used here: this kernel has no function function");
+    }
+
+    #[test]
+    fn settings_say_what_the_tier_and_the_kernel_are_like() {
+        let settings_of = |tracepoints: &[&str], functions: &[&str]| {
+            let facts = with(tracepoints, functions);
+            let plan = plan(&facts, &[&TIERED], &wanted()).unwrap();
+            (settings(&facts, &plan, Settings::DEFAULT), scratches(&plan))
+        };
+        let (modern, one) = settings_of(&["new"], &["bpf_get_socket_ptr_cookie", "bpf_get_current_task_btf"]);
+        assert_eq!((modern.cookies, modern.task_btf, modern.unix_cast, one), (1, 1, 0, 1));
+        let (walking, _) = settings_of(&["old"], &["bpf_get_socket_ptr_cookie"]);
+        assert_eq!((walking.cookies, walking.task_btf), (0, 0));
+        let (traced, many) = settings_of(&[], &["function"]);
+        assert_eq!((traced.cookies, many), (0, 12));
+    }
+
+    #[test]
+    fn a_family_whose_tier_is_active_does_not_suffer_from_the_others() {
+        let status = |program: &str, state| ProbeStatus {
+            probe: "f".to_owned(),
+            program: program.to_owned(),
+            hook: String::new(),
+            state,
+            tier: String::new(),
+            reason: "r".to_owned(),
+            verified_instructions: 0,
+            runs: None,
+            run_ns: None,
+        };
+        let others = ["extra", "end", "slow"].map(|name| status(name, ProbeState::Disabled));
+        let with_first = |state| [vec![status("fast", state)], others.to_vec()].concat();
+        assert_eq!(family_state(&TIERED, &with_first(ProbeState::Active)).0, ProbeState::Active);
+        assert_eq!(family_state(&TIERED, &with_first(ProbeState::Failed)).0, ProbeState::Failed);
+        assert_eq!(family_state(&TIERED, &with_first(ProbeState::Disabled)).0, ProbeState::Disabled);
     }
 }

@@ -3,7 +3,7 @@
 //! What cannot be found out (no permission, no file) is a fact too: the reason stands in its place, so that
 //! `seismo doctor` can tell it without root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde::Serialize;
@@ -28,8 +28,8 @@ pub struct Facts {
     pub tracepoints: BTreeSet<String>,
     /// Kinds of objects that programs of the families want to iterate over and that the kernel has.
     pub iterators: BTreeSet<String>,
-    /// Kernel functions that those programs call and that the kernel has.
-    pub functions: BTreeSet<String>,
+    /// Functions that programs are attached to or call, which the kernel has, with the names of their parameters.
+    pub functions: BTreeMap<String, Vec<String>>,
     /// Structs whose fields the programs read and which the kernel has.
     pub structs: BTreeSet<String>,
     #[serde(skip)]
@@ -53,7 +53,7 @@ impl Facts {
             btf_error: None,
             tracepoints: BTreeSet::new(),
             iterators: BTreeSet::new(),
-            functions: BTreeSet::new(),
+            functions: BTreeMap::new(),
             structs: BTreeSet::new(),
             offsets: None,
             missing_fields: Vec::new(),
@@ -88,15 +88,19 @@ impl Facts {
         let btf = Btf::parse(bytes).context(BTF_FILE)?;
         for program in families.iter().flat_map(|family| family.programs) {
             match program.hook {
-                Hook::TpBtf(name) if btf.has_typedef(&format!("btf_trace_{name}")) => {
-                    self.tracepoints.insert(name.to_owned());
+                Hook::TpBtf(tracepoint) => {
+                    if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
+                        self.tracepoints.insert(tracepoint.to_owned());
+                    }
                 }
-                Hook::TpBtf(_) => {}
+                Hook::FExit(function) => self.read_function(&btf, function)?,
                 Hook::Iter { over, helpers } => {
                     if btf.has_struct(&format!("bpf_iter__{over}")) {
                         self.iterators.insert(over.to_owned());
                     }
-                    self.functions.extend(btf.functions(helpers)?.into_iter().map(str::to_owned));
+                    for helper in helpers {
+                        self.read_function(&btf, helper)?;
+                    }
                 }
             }
             for name in program.structs {
@@ -105,12 +109,30 @@ impl Facts {
                 }
             }
         }
+        let of_tiers = families.iter().flat_map(|family| family.tiers).flat_map(|tier| tier.helpers);
+        for helper in HELPERS.iter().chain(of_tiers) {
+            self.read_function(&btf, helper)?;
+        }
         let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
         self.missing_fields = resolved.missing.clone();
         self.offsets = Some(resolved);
         Ok(())
     }
+
+    fn read_function(&mut self, btf: &Btf, name: &str) -> anyhow::Result<()> {
+        if let Some(parameters) = btf.parameters(name)? {
+            self.functions.insert(name.to_owned(), parameters);
+        }
+        Ok(())
+    }
 }
+
+/// Helpers that not every kernel has and that programs do without, by the kernel's function behind each.
+const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, COOKIE];
+pub(super) const TASK_BTF: &str = "bpf_get_current_task_btf";
+pub(super) const UNIX_CAST: &str = "bpf_skc_to_unix_sock";
+/// `bpf_get_socket_cookie` for tracing programs.
+pub(super) const COOKIE: &str = "bpf_get_socket_ptr_cookie";
 
 /// First line of a small file, or why it cannot be read.
 fn read(path: &str) -> String {

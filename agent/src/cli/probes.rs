@@ -31,7 +31,7 @@ pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn write(out: &mut dyn io::Write, probes: &[ProbeStatus], coloured: bool) -> io::Result<()> {
-    let head = ["PROBE", "PROGRAM", "HOOK", "STATE", "INSNS", "RUNS", "NS/RUN", "REASON"].map(str::to_owned);
+    let head = ["PROBE", "TIER", "PROGRAM", "HOOK", "STATE", "INSNS", "RUNS", "NS/RUN", "REASON"].map(str::to_owned);
     let rows: Vec<_> = probes.iter().map(row).collect();
     let mut table = Table::new(coloured);
     std::iter::once(&head).chain(&rows).for_each(|row| table.fit(row));
@@ -47,9 +47,10 @@ fn shown(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-fn row(probe: &ProbeStatus) -> [String; 8] {
+fn row(probe: &ProbeStatus) -> [String; 9] {
     [
         probe.probe.clone(),
+        if probe.tier.is_empty() { "-".to_owned() } else { probe.tier.clone() },
         probe.program.clone(),
         probe.hook.clone(),
         probe.state.name().to_owned(),
@@ -73,6 +74,7 @@ mod tests {
             hook: "tp_btf/inet_sock_set_state".to_owned(),
             state,
             reason: reason.to_owned(),
+            tier: String::new(),
             verified_instructions: 321,
             runs: Some(runs),
             run_ns: Some(runs * 150),

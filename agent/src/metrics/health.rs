@@ -6,7 +6,7 @@
 //! the worst of their states.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,6 +35,14 @@ pub static PROBE_STATE: Metric = Metric {
     kind: Kind::Gauge,
     description: "1 for the state that a probe is in, 0 for the others",
     labels: &["probe", "hook", "state"],
+};
+
+pub static PROBE_TIER: Metric = Metric {
+    name: "seismo.probe.tier",
+    unit: "{tier}",
+    kind: Kind::Gauge,
+    description: "Always 1; the labels say which of its ways of seeing a probe uses",
+    labels: &["probe", "tier"],
 };
 
 pub static PROBE_RUNS: Metric = Metric {
@@ -101,6 +109,7 @@ fn stages(health: &Health, out: &mut Vec<Sample>) {
 
 fn probes(health: &Health, out: &mut Vec<Sample>) {
     let mut states: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut tiers: BTreeSet<(String, String)> = BTreeSet::new();
     for program in health.probes() {
         let rank = STATES.iter().position(|state| *state == program.state).unwrap_or(0);
         // Absent, not zero, while the kernel keeps no run statistics.
@@ -111,8 +120,16 @@ fn probes(health: &Health, out: &mut Vec<Sample>) {
             labels: vec![program.probe.clone().into(), program.program.clone().into()],
             value,
         }));
+        if !program.tier.is_empty() && program.state == ProbeState::Active {
+            tiers.insert((program.probe.clone(), program.tier));
+        }
         states.entry((program.probe, program.hook)).and_modify(|worst| *worst = rank.min(*worst)).or_insert(rank);
     }
+    out.extend(tiers.into_iter().map(|(probe, tier)| Sample {
+        metric: &PROBE_TIER,
+        labels: vec![probe.into(), tier.into()],
+        value: Value::Count(1),
+    }));
     for ((probe, hook), present) in states {
         out.extend(STATES.iter().enumerate().map(|(rank, state)| Sample {
             metric: &PROBE_STATE,
@@ -172,6 +189,7 @@ mod tests {
             hook: "tp_btf/inet_sock_set_state".to_owned(),
             state,
             reason: String::new(),
+            tier: String::new(),
             verified_instructions: 1,
             runs: Some(3),
             run_ns: Some(1_500_000_000),

@@ -12,14 +12,33 @@ pub enum Hook {
     /// Iterator over kernel objects, run by reading it; `helpers` are the kernel functions that its program calls and that
     /// older kernels do not offer to it.
     Iter { over: &'static str, helpers: &'static [&'static str] },
+    /// The end of a kernel function.
+    FExit(&'static str),
 }
 
 impl Hook {
+    /// Name of the tracepoint, of the function, or of what is iterated over.
+    pub const fn place(self) -> &'static str {
+        match self {
+            Self::TpBtf(name) | Self::FExit(name) => name,
+            Self::Iter { over, .. } => over,
+        }
+    }
+
+    /// Kernel functions that its program calls and that not every kernel offers.
+    pub const fn helpers(self) -> &'static [&'static str] {
+        match self {
+            Self::TpBtf(_) | Self::FExit(_) => &[],
+            Self::Iter { helpers, .. } => helpers,
+        }
+    }
+
     /// `kind/place`, as `seismo doctor` and the `hook` label show it.
     pub fn label(self) -> String {
         match self {
             Self::TpBtf(name) => format!("tp_btf/{name}"),
             Self::Iter { over, .. } => format!("iter/{over}"),
+            Self::FExit(name) => format!("fexit/{name}"),
         }
     }
 }
@@ -34,8 +53,34 @@ pub struct ProgramSpec {
     pub structs: &'static [&'static str],
     /// Optional fields without which the program would have nothing to do (`struct.field`).
     pub fields: &'static [&'static str],
-    /// What is lost without it; `None`: the family is nothing without it.
+    /// What is lost without it; `None`: the family, or the tier, is nothing without it.
     pub without: Option<&'static str>,
+    /// Names of the family's tiers that it belongs to; empty: it is always wanted.
+    pub tiers: &'static [&'static str],
+}
+
+/// One of several ways in which a family can see the same thing. One is used at a time.
+#[derive(Debug)]
+pub struct TierSpec {
+    /// As in the configuration and on the metrics page.
+    pub name: &'static str,
+    /// What is seen this way and what is not, one line.
+    pub gives: &'static str,
+    /// Kernel functions behind helpers that its programs cannot do without.
+    pub helpers: &'static [&'static str],
+    /// What the programs of every family must know about it.
+    pub traits: TierTraits,
+}
+
+/// How a tier's programs are to be set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierTraits {
+    /// Sockets are named by cookie; else by address.
+    pub cookies: bool,
+    /// Iterators and requests are noted.
+    pub iterators: bool,
+    /// Programs that may interrupt each other, each with a scratch of its own.
+    pub scratches: u32,
 }
 
 /// Reads the counts that kernel programs keep. Absent maps and failed reads give `None`.
@@ -54,6 +99,8 @@ pub struct FamilySpec {
     /// What it gives, one line.
     pub gives: &'static str,
     pub programs: &'static [ProgramSpec],
+    /// From the best to the worst; empty: there is only one way.
+    pub tiers: &'static [TierSpec],
     /// Every metric that [`FamilySpec::samples`] can produce.
     pub metrics: &'static [&'static Metric],
     /// Kernel counts to samples; called at every scrape while the family is active.

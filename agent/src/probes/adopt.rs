@@ -45,8 +45,10 @@ pub static FAMILY: FamilySpec = FamilySpec {
         hook: Hook::Iter { over: "task_file", helpers: &["bpf_sock_from_file", "bpf_get_socket_ptr_cookie"] },
         structs: &["task_struct", "socket", "sock", "net", "tcp_sock"],
         fields: &[],
+        tiers: &[],
         without: None,
     }],
+    tiers: &[],
     metrics: &[&ADOPTED, &ADOPT_FAILED, &ADOPT_TIME],
     samples: |_, _| {},
 };

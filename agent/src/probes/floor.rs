@@ -12,6 +12,7 @@ const fn empty(name: &'static str, tracepoint: &'static str) -> ProgramSpec {
         structs: &[],
         fields: &[],
         without: Some("its floor is not measured"),
+        tiers: &[],
     }
 }
 
@@ -25,6 +26,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
         empty("floor_send", "sock_send_length"),
         empty("floor_receive", "sock_recv_length"),
     ],
+    tiers: &[],
     metrics: &[],
     samples: |_, _| {},
 };

@@ -1,20 +1,22 @@
 //! Socket payload: records to [`PayloadChunk`]; bytes by transport and direction for the whole host to metrics.
 //!
-//! Kernel programs: `agent-ebpf/src/probes/payload.rs` (tier L0).
+//! Kernel programs: `agent-ebpf/src/probes/payload*.rs`, one file per tier.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS, TCP_RECEIVED_BYTES, TCP_SENT_BYTES,
-    UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_BUDGET_BYTES, PAYLOAD_CUT_COMPAT_BYTES,
+    PAYLOAD_CUT_FAULT_BYTES, PAYLOAD_CUT_IOVECS_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_CUT_NO_BUFFER_BYTES,
+    PAYLOAD_CUT_SKIP_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_MESSAGES_UNSEEN, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS,
+    TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
 };
 use seismo_common::payload::{AF_UNIX, PayloadRecord, SEND, UDP, UNIX_DATAGRAM, UNIX_STREAM};
 
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::PayloadChunk;
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
 
 static SOCKET_IO: Metric = Metric {
     name: "seismo.socket.io",
@@ -27,35 +29,95 @@ static SKIPPED: Metric = Metric {
     name: "seismo.payload.skipped",
     unit: "{operation}",
     kind: Kind::Counter,
-    description: "Socket operations that gave no record: out of scope (nothing was copied), or peeks (nothing moved)",
+    description: "Socket operations that gave no record: out of scope (nothing was copied), peeks (nothing moved), messages beyond the 64th of one call",
     labels: &["reason"],
+};
+
+static CAPTURE: Metric = Metric {
+    name: "seismo.payload.capture",
+    unit: "By",
+    kind: Kind::Counter,
+    description: "Bytes of recorded operations: captured, or why not (limit, no_buffer, fault, iovecs, compat, skip, budget; dropped: the record was lost)",
+    labels: &["outcome"],
 };
 
 /// A stamp older than this is of an earlier send.
 const MAX_SEND_NS: u32 = 1_000_000_000;
 
 const STRUCTS: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock"];
+/// Of what notes a send's iterator or an io_uring request.
+const LOCKED: &[&str] = &["task_struct", "pt_regs", "sock", "net", "tcp_sock", "msghdr", "iov_iter"];
+const REQUESTS: &[&str] =
+    &["io_kiocb", "io_sr_msg", "io_async_msghdr", "io_async_rw", "iov_iter", "file", "inode", "socket"];
+/// Of the walk through a file table.
+const WALK: &[&str] =
+    &["task_struct", "pt_regs", "sock", "net", "tcp_sock", "files_struct", "fdtable", "file", "inode", "socket"];
+const URING: Option<&str> = Some("bytes that io_uring moves are counted, not captured");
+
+const fn tracepoint(name: &'static str, place: &'static str, tiers: &'static [&'static str]) -> ProgramSpec {
+    ProgramSpec { name, hook: Hook::TpBtf(place), structs: STRUCTS, fields: &[], without: None, tiers }
+}
+
+const fn request(name: &'static str, place: &'static str) -> ProgramSpec {
+    ProgramSpec { structs: REQUESTS, without: URING, ..tracepoint(name, place, &["l0a"]) }
+}
+
+const fn end(name: &'static str, function: &'static str, without: Option<&'static str>) -> ProgramSpec {
+    ProgramSpec { hook: Hook::FExit(function), structs: STRUCTS, without, ..tracepoint(name, function, &["l1"]) }
+}
 
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "payload",
-    gives: "request spans: bytes, lengths and stream positions of sockets in scope (tier L0)",
+    gives: "request spans: bytes, lengths and stream positions of sockets in scope",
     programs: &[
-        ProgramSpec {
-            name: "payload_send",
-            hook: Hook::TpBtf("sock_send_length"),
-            structs: STRUCTS,
-            fields: &[],
-            without: None,
+        tracepoint("payload_send", "sock_send_length", &["l0a", "l0"]),
+        tracepoint("payload_receive", "sock_recv_length", &["l0a", "l0"]),
+        ProgramSpec { structs: LOCKED, ..tracepoint("payload_locked", "tcp_sendmsg_locked", &["l0a"]) },
+        request("payload_submit", "io_uring_submit_req"),
+        request("payload_file_get", "io_uring_file_get"),
+        request("payload_poll_arm", "io_uring_poll_arm"),
+        request("payload_async", "io_uring_queue_async_work"),
+        end("payload_tcp_send", "tcp_sendmsg", None),
+        end("payload_tcp_receive", "tcp_recvmsg", None),
+        end("payload_tcp_page", "tcp_sendpage", Some("sendfile is not seen (before 6.5)")),
+        end("payload_tcp_splice", "tcp_splice_read", Some("splice out of a socket is not seen")),
+        end("payload_udp_send", "udp_sendmsg", Some("datagrams are not seen")),
+        end("payload_udp_receive", "udp_recvmsg", Some("datagrams are not seen")),
+        end("payload_udp6_send", "udpv6_sendmsg", Some("IPv6 datagrams are not seen")),
+        end("payload_udp6_receive", "udpv6_recvmsg", Some("IPv6 datagrams are not seen")),
+        end("payload_unix_send", "unix_stream_sendmsg", Some("UNIX streams are not seen")),
+        end("payload_unix_receive", "unix_stream_recvmsg", Some("UNIX streams are not seen")),
+        end("payload_unix_dgram_send", "unix_dgram_sendmsg", Some("UNIX datagrams are not seen")),
+        end("payload_unix_dgram_receive", "unix_dgram_recvmsg", Some("UNIX datagrams are not seen")),
+        ProgramSpec { structs: WALK, ..tracepoint("payload_syscall", "sys_exit", &["l2"]) },
+    ],
+    tiers: &[
+        TierSpec {
+            name: "l0a",
+            gives: "every send and receive where it happens; io_uring with its bytes; exact order of sends",
+            helpers: &["bpf_task_pt_regs", "bpf_get_current_task_btf", "bpf_get_socket_ptr_cookie"],
+            traits: TierTraits { cookies: true, iterators: true, scratches: 1 },
         },
-        ProgramSpec {
-            name: "payload_receive",
-            hook: Hook::TpBtf("sock_recv_length"),
-            structs: STRUCTS,
-            fields: &[],
-            without: None,
+        TierSpec {
+            name: "l0",
+            gives: "every send and receive where it happens; io_uring and sendmmsg without their bytes",
+            helpers: &["bpf_task_pt_regs", "bpf_get_current_task_btf", "bpf_get_socket_ptr_cookie"],
+            traits: TierTraits { cookies: true, iterators: false, scratches: 1 },
+        },
+        TierSpec {
+            name: "l1",
+            gives: "every send and receive at the end of the kernel's function; io_uring and sendmmsg without their bytes",
+            helpers: &["bpf_task_pt_regs", "bpf_get_current_task_btf", "bpf_get_socket_ptr_cookie"],
+            traits: TierTraits { cookies: true, iterators: false, scratches: 12 },
+        },
+        TierSpec {
+            name: "l2",
+            gives: "system calls that send and receive, at their end; not io_uring",
+            helpers: &[],
+            traits: TierTraits { cookies: false, iterators: false, scratches: 1 },
         },
     ],
-    metrics: &[&SOCKET_IO, &SKIPPED],
+    metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
 };
 
@@ -116,7 +178,22 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
         let labels = vec![Cow::Borrowed(direction), Cow::Borrowed(transport)];
         out.push(Sample { metric: &SOCKET_IO, labels, value: Value::Count(lanes[lane]) });
     }
-    for (reason, lane) in [("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)] {
+    for (outcome, lane) in [
+        ("captured", PAYLOAD_CAPTURED_BYTES),
+        ("limit", PAYLOAD_CUT_LIMIT_BYTES),
+        ("no_buffer", PAYLOAD_CUT_NO_BUFFER_BYTES),
+        ("fault", PAYLOAD_CUT_FAULT_BYTES),
+        ("iovecs", PAYLOAD_CUT_IOVECS_BYTES),
+        ("compat", PAYLOAD_CUT_COMPAT_BYTES),
+        ("skip", PAYLOAD_CUT_SKIP_BYTES),
+        ("budget", PAYLOAD_CUT_BUDGET_BYTES),
+        ("dropped", PAYLOAD_DROPPED_BYTES),
+    ] {
+        out.push(Sample { metric: &CAPTURE, labels: vec![Cow::Borrowed(outcome)], value: Value::Count(lanes[lane]) });
+    }
+    for (reason, lane) in
+        [("message_unseen", PAYLOAD_MESSAGES_UNSEEN), ("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)]
+    {
         out.push(Sample { metric: &SKIPPED, labels: vec![Cow::Borrowed(reason)], value: Value::Count(lanes[lane]) });
     }
 }

@@ -42,6 +42,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct"],
             fields: &[],
             without: Some("starts are not counted"),
+            tiers: &[],
         },
         ProgramSpec {
             name: "process_exec",
@@ -49,6 +50,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct"],
             fields: &[],
             without: Some("a process keeps the name it had before exec"),
+            tiers: &[],
         },
         ProgramSpec {
             name: "process_exit",
@@ -56,8 +58,10 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct", "signal_struct"],
             fields: &[],
             without: Some("exits are not counted"),
+            tiers: &[],
         },
     ],
+    tiers: &[],
     metrics: &[&STARTS, &EXECS, &EXITS],
     samples,
 };

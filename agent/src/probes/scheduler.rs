@@ -23,7 +23,9 @@ pub static FAMILY: FamilySpec = FamilySpec {
         structs: &["task_struct"],
         fields: &["task_struct.sched_info.run_delay", "task_struct.sched_info.pcount"],
         without: None,
+        tiers: &[],
     }],
+    tiers: &[],
     metrics: &[&RUNQUEUE],
     samples,
 };

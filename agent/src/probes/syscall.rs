@@ -39,6 +39,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct"],
             fields: &[],
             without: None,
+            tiers: &[],
         },
         ProgramSpec {
             name: "syscall_exit",
@@ -46,8 +47,10 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct", "pt_regs"],
             fields: &[],
             without: Some("system calls are counted, not timed"),
+            tiers: &[],
         },
     ],
+    tiers: &[],
     metrics: &[&CALLS, &DURATION],
     samples,
 };

@@ -60,6 +60,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["task_struct", "sock", "net", "tcp_sock"],
             fields: &[],
             without: None,
+            tiers: &[],
         },
         ProgramSpec {
             name: "tcp_destroy",
@@ -67,6 +68,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &["sock", "tcp_sock"],
             fields: &[],
             without: Some("a connection that its peer reset is forgotten late"),
+            tiers: &[],
         },
         ProgramSpec {
             name: "tcp_retransmit",
@@ -74,6 +76,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &[],
             fields: &[],
             without: Some("retransmits are not counted"),
+            tiers: &[],
         },
         ProgramSpec {
             name: "tcp_reset_sent",
@@ -81,6 +84,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &[],
             fields: &[],
             without: Some("resets sent are not counted"),
+            tiers: &[],
         },
         ProgramSpec {
             name: "tcp_reset_received",
@@ -88,8 +92,10 @@ pub static FAMILY: FamilySpec = FamilySpec {
             structs: &[],
             fields: &[],
             without: Some("resets received are not counted"),
+            tiers: &[],
         },
     ],
+    tiers: &[],
     metrics: &[&RETRANSMITS, &RESETS, &FAILED, &OPENED, &CLOSED],
     samples,
 };

@@ -21,7 +21,7 @@ use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
 use super::screen::Picture;
-use super::{RunOptions, doctor, enabled, reload};
+use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
 use crate::bpf::control::FlowControlMap;
 use crate::bpf::counts::Counts;
@@ -88,7 +88,6 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     if !obstacles.is_empty() {
         bail!("{} (seismo doctor tells more)", obstacles.join("; "));
     }
-    let plan = plan::plan(&facts, FAMILIES, &enabled(&config.probes));
     let configured = u32::try_from(config.capture.ring_bytes.0).context("capture.ring_bytes")?;
     let ring_bytes = if resolved.is_empty() { configured.min(RING_WITHOUT_SCOPE) } else { configured };
     let settings = Settings {
@@ -100,7 +99,11 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         ..Settings::DEFAULT
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
-    let loaded = loader::load(&facts, &plan, settings, ring_bytes, Attach::Yes)?;
+    let mut wanted = super::wanted(config);
+    let (plan, loaded) = loader::load_best(&facts, FAMILIES, &mut wanted, settings, ring_bytes, Attach::Yes)?;
+    for (family, tier) in &plan.tiers {
+        log::info!("{family}: tier {}: {}", tier.name, tier.gives);
+    }
     let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
 
     let health = Arc::new(Health::new());

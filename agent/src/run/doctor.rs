@@ -1,7 +1,6 @@
 //! `seismo doctor` and `seismo verify`: what this kernel offers, what will be attached and why, what is missing and what
 //! to do about it. Loads every program for its verdict where it may; attaches nothing.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use seismo_common::config::Settings;
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use crate::bpf::capabilities;
 use crate::bpf::loader::{self, Attach};
-use crate::bpf::plan::{self, Decision};
+use crate::bpf::plan::{self, Decision, Plan, Wanted};
 use crate::bpf::support::Facts;
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::FamilySpec;
@@ -23,6 +22,8 @@ const PROBE_RING_BYTES: u32 = 1 << 16;
 pub struct FamilyReport {
     pub name: &'static str,
     pub gives: &'static str,
+    /// Which of its ways of seeing is used, and what it gives.
+    pub tier: Option<(&'static str, &'static str)>,
     pub state: ProbeState,
     pub reasons: Vec<String>,
     pub programs: Vec<ProbeStatus>,
@@ -43,24 +44,28 @@ pub struct Report {
     pub families: Vec<FamilyReport>,
 }
 
-/// Reads the facts and, where permitted, loads each program of the `enabled` families.
-pub fn examine(enabled: &BTreeSet<&str>) -> Report {
+/// Reads the facts and, where permitted, loads each program that is wanted.
+pub fn examine(mut wanted: Wanted<'_>) -> Report {
     let facts = Facts::read(FAMILIES);
-    let plan = plan::plan(&facts, FAMILIES, enabled);
     let mut problems = obstacles(&facts);
-    let mut loaded = false;
-    let mut statuses = None;
+    let mut loaded = None;
     if problems.is_empty() {
-        match loader::load(&facts, &plan, Settings::DEFAULT, PROBE_RING_BYTES, Attach::No) {
-            Ok(kernel) => {
-                loaded = true;
-                statuses = Some(kernel.programs.statuses());
-            }
+        let best = loader::load_best(&facts, FAMILIES, &mut wanted, Settings::DEFAULT, PROBE_RING_BYTES, Attach::No);
+        match best {
+            Ok((plan, kernel)) => loaded = Some((plan, kernel.programs.statuses())),
             Err(error) => problems.push(format!("{error:#}")),
         }
     }
-    let statuses = statuses.unwrap_or_else(|| plan.iter().map(planned_status).collect());
-    let families: Vec<FamilyReport> = FAMILIES.iter().map(|family| report(family, &statuses)).collect();
+    let (loaded, (plan, statuses)) = match loaded {
+        Some(loaded) => (true, loaded),
+        None => {
+            // What cannot be had is told once, above.
+            let plan = plan::plan(&facts, FAMILIES, &wanted).unwrap_or_default();
+            let statuses = plan.programs.iter().map(planned_status).collect();
+            (false, (plan, statuses))
+        }
+    };
+    let families: Vec<FamilyReport> = FAMILIES.iter().map(|family| report(family, &plan, &statuses)).collect();
     let can_run = problems.is_empty()
         && families.iter().any(|family| matches!(family.state, ProbeState::Active | ProbeState::Degraded));
     if problems.is_empty() && !can_run {
@@ -101,6 +106,7 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
     let (state, reason) = match &planned.decision {
         Decision::Attach => (ProbeState::Active, String::new()),
         Decision::Disabled => (ProbeState::Disabled, String::new()),
+        Decision::OtherTier(used) => (ProbeState::Disabled, format!("tier {used} is used")),
         Decision::Unsupported(fact) => (ProbeState::Unsupported, fact.clone()),
     };
     ProbeStatus {
@@ -108,6 +114,7 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
         program: planned.program.name.to_owned(),
         hook: planned.program.hook.label(),
         state,
+        tier: planned.tier.to_owned(),
         reason,
         verified_instructions: 0,
         runs: None,
@@ -115,10 +122,11 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
     }
 }
 
-fn report(family: &'static FamilySpec, statuses: &[ProbeStatus]) -> FamilyReport {
+fn report(family: &'static FamilySpec, plan: &Plan, statuses: &[ProbeStatus]) -> FamilyReport {
     let (state, reasons) = plan::family_state(family, statuses);
     let programs = statuses.iter().filter(|status| status.probe == family.name).cloned().collect();
-    FamilyReport { name: family.name, gives: family.gives, state, reasons, programs }
+    let tier = plan.tiers.get(family.name).map(|tier| (tier.name, tier.gives));
+    FamilyReport { name: family.name, gives: family.gives, tier, state, reasons, programs }
 }
 
 impl Report {
@@ -170,6 +178,9 @@ impl Report {
         for family in &self.families {
             line(String::new());
             line(format!("{:<12}  {:<11}  {}", family.name, family.state.name(), family.gives));
+            if let Some((tier, gives)) = family.tier {
+                line(format!("  tier {tier}: {gives}"));
+            }
             for program in &family.programs {
                 let verdict = match program.state {
                     ProbeState::Active if self.loaded => {

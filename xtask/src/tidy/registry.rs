@@ -1,5 +1,5 @@
 //! Rules about registries: a file in a registry's folder is named in its `mod.rs`, and a probe family has the same
-//! stem in kernel code and agent.
+//! stem in kernel code and agent, where each of several kernel files begins with it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,7 +31,13 @@ pub(super) fn listed(tree: &Tree) -> Vec<Finding> {
 
 /// Same stem across layers: the way to find the other half of a family.
 pub(super) fn same_stems(tree: &Tree) -> Vec<Finding> {
-    let (kernel, agent) = (stems(tree, KERNEL_PROBES), stems(tree, AGENT_PROBES));
+    let agent = stems(tree, AGENT_PROBES);
+    // A family of several files begins each with its name: `payload_locked` belongs to `payload`.
+    let family = |stem: String| match stem.split_once('_') {
+        Some((family, _)) if agent.contains(family) && !agent.contains(&stem) => family.to_owned(),
+        _ => stem,
+    };
+    let kernel: BTreeSet<String> = stems(tree, KERNEL_PROBES).into_iter().map(family).collect();
     let lonely = |here: &'static str, missing: BTreeSet<String>, there: &'static str| {
         missing.into_iter().map(move |stem| {
             let path = Path::new(here).join(format!("{stem}.rs"));
@@ -84,6 +90,7 @@ mod tests {
             ("agent/src/probes/udp.rs", ""),
             ("agent-ebpf/src/probes/mod.rs", ""),
             ("agent-ebpf/src/probes/tcp.rs", ""),
+            ("agent-ebpf/src/probes/tcp_late.rs", ""),
             ("agent-ebpf/src/probes/block.rs", ""),
         ]);
         assert_eq!(

@@ -1,0 +1,350 @@
+//! One send or receive, whichever hook saw it: counted for the host, and a record of it where it is in scope.
+//!
+//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport, then a `PAYLOAD` record with the bytes, or a drop
+//! with its reason. Out of scope it costs one load and one add; a record with 128 bytes about 0.25 µs where fields are
+//! loaded directly, twice that where they are read by probe.
+
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+
+use seismo_common::config::{BUDGET_WINDOW_SHIFT, MAX_CAPTURE};
+use seismo_common::counter::{
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES,
+    PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
+    UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
+use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
+use seismo_common::payload::{
+    CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
+};
+use seismo_common::record::PAYLOAD;
+
+use crate::access::Access;
+use crate::emit;
+use crate::filter;
+use crate::kernel::{Registers, Task, setting};
+use crate::maps::{BUDGET, Budget, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
+use crate::sock::{Checked, OTHER, Sock};
+use crate::user::{Place, UPPER, Want, capture};
+
+const MSG_OOB: i32 = 1;
+const MSG_PEEK: i32 = 2;
+const MSG_TRUNC: i32 = 0x20;
+const MSG_ERRQUEUE: i32 = 0x2000;
+/// Receives that take nothing out of the stream.
+pub const ASIDE: i32 = MSG_PEEK | MSG_OOB | MSG_ERRQUEUE;
+
+#[derive(Clone, Copy)]
+pub struct Operation<A: Access> {
+    pub sock: Sock<A>,
+    /// Bytes moved.
+    pub length: u32,
+    /// [`SEND`] or [`RECEIVE`].
+    pub direction: u8,
+    /// `MSG_…` of a receive.
+    pub flags: i32,
+}
+
+/// What a way of seeing operations knows about one.
+pub trait Tier {
+    type Access: Access;
+    /// Programs of this tier can interrupt each other, so each has a scratch of its own and counts atomically.
+    const SCRATCH: Option<u32> = None;
+    /// One call can move several messages and is told once.
+    const MESSAGES: bool = false;
+
+    /// Registers of the running thread's system call.
+    fn registers(&self, task: Task) -> Registers;
+
+    /// Where the bytes are.
+    fn place(&self, task: Task, registers: Registers, operation: &Operation<Self::Access>) -> Place;
+
+    /// Sequence number of the first byte, where it is known better than from what the socket says afterwards.
+    #[inline(always)]
+    fn sequence(&self, _: Task, _: &Operation<Self::Access>) -> Option<u32> {
+        None
+    }
+
+    /// Bytes of the operation that were told before it was over.
+    #[inline(always)]
+    fn told(&self, _: Task, _: &Operation<Self::Access>) -> u32 {
+        0
+    }
+}
+
+#[inline(always)]
+fn count<T: Tier>(lane: usize, amount: u64) -> u64 {
+    if T::SCRATCH.is_some() {
+        emit::add(lane, amount);
+        // Every record looks at the ring.
+        0
+    } else {
+        emit::add_in_process(lane, amount)
+    }
+}
+
+/// Counts an operation and tells it, if it is in scope.
+#[inline(always)]
+pub fn observe<T: Tier>(tier: &T, operation: &Operation<T::Access>)
+where
+    Sock<T::Access>: Checked<T::Access>,
+{
+    let transport = operation.sock.transport();
+    let lanes = match transport {
+        TCP => [TCP_SENT_BYTES, TCP_RECEIVED_BYTES],
+        UDP => [UDP_SENT_BYTES, UDP_RECEIVED_BYTES],
+        UNIX_STREAM | UNIX_DATAGRAM => [UNIX_SENT_BYTES, UNIX_RECEIVED_BYTES],
+        _ => [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES],
+    };
+    count::<T>(if operation.direction == SEND { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+    if transport == OTHER {
+        return;
+    }
+    let task = Task::current();
+    if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
+        count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
+        return;
+    }
+    let rest = Operation { length: operation.length.saturating_sub(tier.told(task, operation)), ..*operation };
+    if rest.length > 0 {
+        tell(tier, &rest, task, transport);
+    }
+}
+
+/// Tells an operation that is in scope.
+#[inline(always)]
+pub fn tell<T: Tier>(tier: &T, operation: &Operation<T::Access>, task: Task, transport: u8)
+where
+    Sock<T::Access>: Checked<T::Access>,
+{
+    let number = count::<T>(PAYLOAD_OBSERVED, 1);
+    if let Err(reason) = record(tier, operation, task, transport, number) {
+        emit::dropped(reason);
+        emit::add(PAYLOAD_DROPPED_BYTES, u64::from(operation.length));
+    }
+}
+
+/// Where an operation's first byte is in its streams.
+struct Streams {
+    position: u64,
+    sequence: u32,
+    other_sequence: u32,
+    sent_before_ns: u32,
+    retransmits: u32,
+}
+
+#[inline(always)]
+fn streams<T: Tier>(
+    tier: &T,
+    operation: &Operation<T::Access>,
+    task: Task,
+    transport: u8,
+    (identity, ktime_ns): (u64, u64),
+) -> Result<Streams, usize>
+where
+    Sock<T::Access>: Checked<T::Access>,
+{
+    let &Operation { sock, length, direction, .. } = operation;
+    if transport == UNIX_STREAM {
+        let (position, other) = unix_position(identity, length, direction);
+        let (sequence, other_sequence) = (position as u32, other as u32);
+        return Ok(Streams { position, sequence, other_sequence, sent_before_ns: u32::MAX, retransmits: 0 });
+    }
+    if transport != TCP {
+        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_before_ns: u32::MAX, retransmits: 0 });
+    }
+    let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
+    let (written, read) = (tcp.write_sequence(), tcp.copied_sequence());
+    let (end, other_sequence) = if direction == SEND { (written, read) } else { (read, written) };
+    let sequence = match tier.sequence(task, operation) {
+        Some(sequence) => sequence,
+        None => end.wrapping_sub(length),
+    };
+    let position = if direction == SEND { tcp.written_position(sequence) } else { tcp.read_position(sequence) };
+    let sent_before_ns = match if direction == SEND { tcp.sent_ns() } else { 0 } {
+        0 => u32::MAX,
+        // The kernel's stamp is in µs: it rounds down.
+        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+    };
+    Ok(Streams { position, sequence, other_sequence, sent_before_ns, retransmits: tcp.retransmits() })
+}
+
+/// Takes `length` bytes of a UNIX stream: where they begin, and where the other direction stands. Counted from the first
+/// operation that was seen; the kernel keeps no such count.
+#[inline(always)]
+fn unix_position(identity: u64, length: u32, direction: u8) -> (u64, u64) {
+    let positions = match UNIX_STREAMS.get_ptr_mut(identity) {
+        Some(positions) => positions,
+        None => {
+            // Full is not an error: the map forgets who was used longest ago.
+            let _ = UNIX_STREAMS.insert(identity, [0; 2], 0);
+            let Some(positions) = UNIX_STREAMS.get_ptr_mut(identity) else { return (0, 0) };
+            positions
+        }
+    };
+    let (own, other) = if direction == SEND { (0, 1) } else { (1, 0) };
+    // SAFETY: both words are inside the value; another thread on the same socket may add in between.
+    unsafe {
+        let words = positions.cast::<u64>();
+        let before = *words.add(own);
+        emit::atomic_add(words.add(own), u64::from(length));
+        (before, *words.add(other))
+    }
+}
+
+/// Builds and submits the record of this CPU's `number`th operation; `Err` is the drop reason.
+#[inline(always)]
+fn record<T: Tier>(
+    tier: &T,
+    operation: &Operation<T::Access>,
+    task: Task,
+    transport: u8,
+    number: u64,
+) -> Result<(), usize>
+where
+    Sock<T::Access>: Checked<T::Access>,
+{
+    let &Operation { sock, length, direction, .. } = operation;
+    let scratch = SCRATCH.get_ptr_mut(T::SCRATCH.unwrap_or(0)).ok_or(NO_SCRATCH)?;
+    // SAFETY: the scratch is this CPU's and this program's.
+    let steps = unsafe { &raw mut (*scratch).steps };
+    let transport = forgotten(unsafe { &raw mut (*steps).transport }, u64::from(transport)) as u8;
+    let one_in = setting!(drop_every);
+    // Named also where the record is lost, so that its end is told. And a stream's count goes on.
+    let identity = sock.identity();
+    let ktime_ns = emit::now();
+    let streams = streams(tier, operation, task, transport, (identity, ktime_ns))?;
+    // SAFETY: no arguments.
+    if one_in != 0 && unsafe { bpf_get_prandom_u32() }.is_multiple_of(one_in) {
+        return Err(INJECTED);
+    }
+    let registers = tier.registers(task);
+    let want = wanted(identity, streams.sequence, length, direction);
+    // SAFETY: as above.
+    let want = forgotten(unsafe { &raw mut (*steps).want }, want);
+    // SAFETY: the scratch is this CPU's and this program's.
+    let cut_at = |cut: u16| unsafe { (*scratch).outcome = u64::from(cut) << UPPER };
+    if want.length == 0 {
+        cut_at(0);
+    } else if task.is_compat() {
+        cut_at(CUT_COMPAT);
+    } else if over_budget(ktime_ns, want.length) {
+        cut_at(CUT_BUDGET);
+    } else {
+        // TCP throws the bytes away that are received with this flag; the buffer holds something else.
+        let discarded = direction == RECEIVE && transport == TCP && operation.flags & MSG_TRUNC != 0;
+        let place = if discarded { Place::NOWHERE } else { tier.place(task, registers, operation) };
+        // SAFETY: as above.
+        let place = forgotten(unsafe { &raw mut (*steps).place }, place);
+        capture(scratch, &place, &want, T::MESSAGES);
+    }
+    // SAFETY: as above; written on every way here.
+    let outcome = unsafe { core::ptr::read_volatile(&raw const (*scratch).outcome) };
+    let (captured, cut) = (outcome & (2 * MAX_CAPTURE as u64 - 1), (outcome >> UPPER | want.cut) as u16);
+    let tuple = sock.tuple();
+    let peer = if transport == UNIX_STREAM || transport == UNIX_DATAGRAM { [sock.unix_peer(), 0] } else { tuple.peer };
+    let total = size_of::<PayloadRecord>() as u64 + captured;
+    // SAFETY: the scratch is this CPU's and this program's; every field is written.
+    unsafe {
+        (*scratch).record = PayloadRecord {
+            header: emit::header_at(PAYLOAD, cut, total as u32, ktime_ns),
+            cookie: identity,
+            position: streams.position,
+            sequence: streams.sequence,
+            other_sequence: streams.other_sequence,
+            length,
+            skipped: if captured == 0 { 0 } else { want.skip as u32 },
+            captured: captured as u32,
+            tgid: task.tgid(),
+            tid: task.tid(),
+            syscall: registers.syscall() as i32,
+            sent_before_ns: streams.sent_before_ns,
+            retransmits: streams.retransmits,
+            direction,
+            transport,
+            family: tuple.family,
+            local_port: tuple.local_port,
+            peer_port: tuple.peer_port,
+            local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
+            peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
+        };
+        // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
+        let wake = number & 15 == 0 && emit::ring_fills();
+        if !emit::output((&raw const (*scratch).record).cast(), total, wake) {
+            return Err(RING_FULL);
+        }
+    }
+    count::<T>(PAYLOAD_SUBMITTED, 1);
+    count::<T>(PAYLOAD_CAPTURED_BYTES, captured);
+    if cut != 0 {
+        let missing = u64::from(length).saturating_sub(captured);
+        count::<T>(PAYLOAD_CUT_LIMIT_BYTES + first_bit(cut), missing);
+    }
+    Ok(())
+}
+
+/// Index of the lowest bit that is set, of the seven there are. By multiplication (each power of two times 0x1d has
+/// other upper bits): branches would double the verifier's work each, and the instruction set counts no zeroes.
+#[inline(always)]
+fn first_bit(bits: u16) -> usize {
+    const INDICES: u32 = 0x3450_2610;
+    let bits = u32::from(bits);
+    let lowest = bits & bits.wrapping_neg();
+    let hash = (lowest * 0x1d & 0xff) >> 5;
+    (INDICES >> (hash * 4) & 7) as usize
+}
+
+/// Takes a value by way of the scratch, so that the verifier no longer knows which of the ways before led here and walks
+/// what follows once for all of them.
+#[inline(always)]
+fn forgotten<V: Copy>(place: *mut V, value: V) -> V {
+    // SAFETY: the place is in a map value that only this program writes.
+    unsafe {
+        place.write_volatile(value);
+        place.read_volatile()
+    }
+}
+
+/// What userspace asked of the connection, else everything up to the limit.
+#[inline(always)]
+fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
+    let mut limit = setting!(capture_bytes).min(MAX_CAPTURE as u32);
+    let mut skip = 0;
+    // SAFETY: userspace replaces a value as a whole; one that is half old only captures more or less.
+    if let Some(control) = unsafe { FLOW_CONTROL.get(identity) } {
+        let (capture_bytes, until) = if direction == SEND {
+            (control.capture_bytes[0], control.skip_until[0])
+        } else {
+            (control.capture_bytes[1], control.skip_until[1])
+        };
+        if capture_bytes != u32::MAX {
+            limit = capture_bytes.min(MAX_CAPTURE as u32);
+        }
+        let ahead = until.wrapping_sub(sequence);
+        if control.skips & (1 << direction) != 0 && ahead.cast_signed() > 0 {
+            skip = ahead.min(length);
+        }
+    }
+    let rest = length - skip;
+    let wanted = rest.min(limit);
+    let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { CUT_LIMIT } else { 0 };
+    Want { skip: u64::from(skip), length: u64::from(wanted), cut: u64::from(cut) }
+}
+
+/// Takes `bytes` out of this CPU's budget of the running window; true if they are not left.
+#[inline(always)]
+fn over_budget(ktime_ns: u64, bytes: u64) -> bool {
+    let most = u64::from(setting!(budget_bytes));
+    if most == 0 {
+        return false;
+    }
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
+    let window = ktime_ns >> BUDGET_WINDOW_SHIFT;
+    // SAFETY: this CPU's own value; who interrupts another in between only shifts the limit.
+    unsafe {
+        if (*budget).window != window {
+            *budget = Budget { window, bytes: 0 };
+        }
+        (*budget).bytes += bytes;
+        (*budget).bytes > most
+    }
+}
