@@ -9,7 +9,7 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{Body, Broken, Detect, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
+use crate::protocols::{Body, Broken, Detect, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side, Step};
 
 use super::counts::{Counts, Ledger, Visibility};
 use super::outcome::{Place, conclude, outcome};
@@ -249,6 +249,13 @@ impl Session {
             None if self.request.lost => self.response.lost = true,
             None if !expired => return Some(Took::Blocked),
             None => {
+                // Some messages answer nothing and come when they like.
+                if let Content::Bytes(bytes) = &piece.content
+                    && let Step { taken: taken @ 1.., event: Event::Aside } =
+                        self.parser.feed(Side::Response, bytes, None)
+                {
+                    return Some(Took::Bytes(taken.min(bytes.len()) as u64, Visibility::Parsed));
+                }
                 cx.counts.add("response_without_request", 1);
                 self.lose(Incomplete::Gap, cx);
             }
@@ -301,7 +308,13 @@ impl Session {
                 self.broken(side, Broken { reason: "stalled", incomplete: Incomplete::Malformed }, cx);
             }
             Event::NeedMore => {}
-            Event::Aside => self.state(side).opening = None,
+            Event::Aside => {
+                let state = self.state(side);
+                // What was skipped of it was no body of a message.
+                if state.opening.take().is_some() {
+                    state.reading = Reading::Head;
+                }
+            }
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },

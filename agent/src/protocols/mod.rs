@@ -9,6 +9,7 @@
 
 pub mod db;
 pub mod http;
+pub mod postgresql;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -23,11 +24,13 @@ crate::section! {
     sections {
         /// HTTP/1.
         pub http: http::Config,
+        /// PostgreSQL.
+        pub postgresql: postgresql::Config,
     }
 }
 
 /// Every protocol, in the order in which unknown bytes are offered.
-pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, tls::PROTOCOL];
+pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, tls::PROTOCOL];
 
 /// Makes what is shared by all connections of a protocol.
 pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
