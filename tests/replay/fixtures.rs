@@ -1,4 +1,4 @@
-//! `tests/fixtures/http/*.txt`: operations, a line of dashes, then what must come of them.
+//! `tests/fixtures/*/*.txt`: operations, a line of dashes, then what must come of them.
 //!
 //! Lines: `open client|server`, `> "…"` (send), `< "…"` (receive), `close [errno]`, `tick 5s`, `attributes` (show them),
 //! `# …`. Before the text may stand `lost` (moved, no record), `late` (delivered after the next operation),
@@ -6,7 +6,7 @@
 //! Behind it `*N` repeats the text. Escapes in the text: \r \n \t \0 \xNN \" \\.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use seismo::flows::{Config, Visibility};
 use seismo::model::attributes::Value;
@@ -21,12 +21,21 @@ const SEPARATOR: &str = "----\n";
 
 #[test]
 fn every_fixture_gives_its_expected_text() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/http");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+    let files = files();
     assert!(!files.is_empty());
     let wrong: Vec<_> = files.iter().filter_map(|file| check(file)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fixtures of every protocol.
+pub fn files() -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let folders = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"));
+    let mut files: Vec<_> = folders.iter().flat_map(|folder| entries(folder)).collect();
+    files.sort();
+    files
 }
 
 /// What is wrong with a fixture.

@@ -9,7 +9,7 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{Body, Broken, Detect, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side, Step};
+use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Resume, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
 use super::outcome::{Place, conclude, outcome};
@@ -245,17 +245,15 @@ impl Session {
 
     /// A response begins only after its request. `None`: it does.
     fn wait_for_request(&mut self, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+        if let Content::Bytes(bytes) = &piece.content
+            && self.parser.is_unasked(bytes)
+        {
+            return None;
+        }
         match self.pairing.asked() {
             None if self.request.lost => self.response.lost = true,
             None if !expired => return Some(Took::Blocked),
             None => {
-                // Some messages answer nothing and come when they like.
-                if let Content::Bytes(bytes) = &piece.content
-                    && let Step { taken: taken @ 1.., event: Event::Aside } =
-                        self.parser.feed(Side::Response, bytes, None)
-                {
-                    return Some(Took::Bytes(taken.min(bytes.len()) as u64, Visibility::Parsed));
-                }
                 cx.counts.add("response_without_request", 1);
                 self.lose(Incomplete::Gap, cx);
             }
@@ -268,7 +266,8 @@ impl Session {
             Some(_) => match &piece.content {
                 // The very first segment may have overtaken the one before it.
                 Content::Bytes(bytes) if !self.answered && !expired => {
-                    return ((self.protocol.detect)(bytes) == Detect::No).then_some(Took::Blocked);
+                    let begins = (self.protocol.resume)(Side::Response, bytes);
+                    return (begins == Resume::No).then_some(Took::Blocked);
                 }
                 _ => return None,
             },
@@ -309,15 +308,13 @@ impl Session {
             }
             Event::NeedMore => {}
             Event::Aside => {
-                let state = self.state(side);
-                // What was skipped of it was no body of a message.
-                if state.opening.take().is_some() {
-                    state.reading = Reading::Head;
-                }
+                self.state(side).opening = None;
+                self.state(side).reading = Reading::Head;
             }
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
+            Event::SkipToEnd(left) => self.state(side).reading = Reading::Skip { left, last: true },
             Event::End => self.finish(side, true, cx),
             Event::Broken(broken) => self.broken(side, broken, cx),
         }
@@ -427,6 +424,10 @@ impl Session {
     /// The message is over; `timed` says whether the time of its last byte is known.
     fn finish(&mut self, side: Side, timed: bool, cx: &mut Context<'_>) {
         self.state(side).reading = Reading::Head;
+        if self.state(side).opening.take().is_some() {
+            // It turned out to belong to no exchange.
+            return;
+        }
         let pending = match side {
             Side::Request => self.pairing.asking(),
             Side::Response => self.pairing.answering(),
@@ -506,12 +507,12 @@ impl Session {
         let dropped = Took::Bytes(piece.length, Visibility::Lost);
         let begins = match &piece.content {
             Content::Bytes(bytes) if piece.starts && *self.tried(side) != Some(piece.position) => {
-                Some((self.protocol.detect)(bytes))
+                Some((self.protocol.resume)(side, bytes))
             }
             _ => None,
         };
         if side == Side::Request {
-            let found = matches!(begins, Some(Detect::Request | Detect::More));
+            let found = matches!(begins, Some(Resume::Yes | Resume::More));
             if found && piece.turned && !piece.after_gap && self.pairing.is_empty() && !self.overlapping {
                 self.request.lost = false;
                 self.unproven = true;
@@ -535,7 +536,7 @@ impl Session {
             }
             // The rest of an earlier answer.
             Some(asked) if piece.ktime_ns < asked.facts.first_ns => dropped,
-            Some(_) if matches!(begins, Some(Detect::Response | Detect::More)) => {
+            Some(_) if matches!(begins, Some(Resume::Yes | Resume::More)) => {
                 self.response.lost = false;
                 Took::Nothing
             }

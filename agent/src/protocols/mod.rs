@@ -105,6 +105,13 @@ pub trait Parser: Send {
     /// when answers come in order. Called again with what was not taken.
     fn feed(&mut self, side: Side, bytes: &[u8], asked: Option<&Request>) -> Step;
 
+    /// Whether a message that begins with these bytes of the answering side may answer nobody (a push): it is then read
+    /// without a request, and must come out as [`Event::Aside`].
+    fn is_unasked(&self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
+
     /// Bytes inside a head will never come: what is certain of it, as [`Event::Request`] or [`Event::Response`].
     fn cut(&mut self, side: Side) -> Option<Event>;
 
@@ -135,6 +142,9 @@ pub enum Event {
     Response(Response),
     /// So many bytes of body follow that nobody needs to look at.
     SkipBody(u64),
+    /// So many bytes follow that nobody needs to look at, and with them the message is over: one with [`Body::Framed`], or
+    /// one that is [`Event::Aside`].
+    SkipToEnd(u64),
     /// The message (with [`Body::Framed`]) is over.
     End,
     Broken(Broken),

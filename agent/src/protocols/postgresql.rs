@@ -58,9 +58,6 @@ pub struct Postgresql {
     answers: Answers,
     request: Frame,
     response: Frame,
-    /// The skipped end of a message that belongs to nothing: once it is over, so is the message.
-    request_aside: bool,
-    response_aside: bool,
 }
 
 /// What was made of a message.
@@ -79,8 +76,6 @@ impl Postgresql {
             answers: Answers::default(),
             request: Frame::default(),
             response: Frame::default(),
-            request_aside: false,
-            response_aside: false,
         }
     }
 
@@ -152,13 +147,6 @@ fn malformed(reason: &'static str) -> Event {
 
 impl Parser for Postgresql {
     fn feed(&mut self, side: Side, bytes: &[u8], asked: Option<&Request>) -> Step {
-        let aside = match side {
-            Side::Request => &mut self.request_aside,
-            Side::Response => &mut self.response_aside,
-        };
-        if std::mem::take(aside) {
-            return Step { taken: 0, event: Event::Aside };
-        }
         let mut taken = 0;
         loop {
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -186,15 +174,14 @@ impl Parser for Postgresql {
             match (left, is_aside) {
                 (0, true) => return Step { taken, event: Event::Aside },
                 (0, false) => {}
-                (left, is_aside) => {
-                    match side {
-                        Side::Request => self.request_aside = is_aside,
-                        Side::Response => self.response_aside = is_aside,
-                    }
-                    return Step { taken, event: Event::SkipBody(left) };
-                }
+                (left, true) => return Step { taken, event: Event::SkipToEnd(left) },
+                (left, false) => return Step { taken, event: Event::SkipBody(left) },
             }
         }
+    }
+
+    fn is_unasked(&self, bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(b'N' | b'S' | b'A')) && matches!(wire::typed(bytes), Ok(wire::Size::Is { .. }))
     }
 
     fn cut(&mut self, side: Side) -> Option<Event> {
@@ -208,12 +195,10 @@ impl Parser for Postgresql {
         match side {
             Side::Request => {
                 self.request.clear();
-                self.request_aside = false;
                 self.asks.clear();
             }
             Side::Response => {
                 self.response.clear();
-                self.response_aside = false;
                 self.answers.clear();
             }
         }
