@@ -112,7 +112,7 @@ fn operation(script: &mut Script, direction: Direction, line: &str, late: &mut V
     }
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

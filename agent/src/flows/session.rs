@@ -1,18 +1,18 @@
 //! One connection whose protocol is known: pieces of both streams through its parser, requests to answers.
 //!
-//! Either side may be *lost*: bytes are missing where a message began or was framed. Then bytes are dropped until
-//! an operation after a turn-around, and not right behind lost bytes, begins with a message. Requests before missing bytes of the request stream
-//! keep their answers (order is certain up to there); missing bytes of the response stream end every exchange in
-//! flight as incomplete. This relies on a turn-around with nothing in flight meaning that nothing is; a client seen
-//! to keep a window of requests open breaks that, and after a loss its connection is not paired again. A loss at the
-//! very beginning of a stream cannot be told by position: no record names the first sequence number.
+//! Either side may be *lost*: bytes are missing where a message began or was framed. What makes pairing exact again is
+//! that each request knows how far the response stream had come when it was moved (its *floor*): its answer begins
+//! there or later, and right there if nothing else was in flight. So missing bytes of the response stream end the
+//! exchanges whose floor lies before their end, and no later ones; after missing bytes of the request stream a request
+//! counts again when something was answered since. This relies on clients that wait for the answers to what they
+//! sent before they send more; one seen to keep a window of requests open is not paired again after a loss.
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
-use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Resume, Side};
+use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
-use super::outcome::{Place, conclude, outcome};
+use super::outcome::{Origin, Place, conclude, outcome};
 use super::pair::{Pairing, Pending};
 use super::stream::{Content, Piece};
 
@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub pending_limit: usize,
     pub limits: Limits,
     pub now_ns: u64,
+    /// Where the streams begin that this end sends and receives.
+    pub origins: [Option<Origin>; 2],
 }
 
 /// What became of a piece.
@@ -71,21 +73,22 @@ enum Reading {
 
 /// A message whose head is not whole yet.
 #[derive(Clone, Copy, Debug)]
-struct Opening {
-    facts: MessageFacts,
+pub(super) struct Opening {
+    pub facts: MessageFacts,
     pid: u32,
-    overlapped: bool,
+    floor: u64,
+    exact: bool,
 }
 
 #[derive(Debug)]
-struct SideState {
-    lost: bool,
-    opening: Option<Opening>,
+pub(super) struct SideState {
+    pub lost: bool,
+    pub opening: Option<Opening>,
     reading: Reading,
 }
 
 impl SideState {
-    fn new(lost: bool) -> Self {
+    pub fn new(lost: bool) -> Self {
         Self { lost, opening: None, reading: Reading::Head }
     }
 
@@ -96,29 +99,27 @@ impl SideState {
 
 pub struct Session {
     connection: Connection,
-    protocol: &'static Protocol,
+    pub(super) protocol: &'static Protocol,
     /// Of the protocol in the registry.
     row: usize,
-    parser: Box<dyn Parser>,
+    pub(super) parser: Box<dyn Parser>,
     pub request_direction: Direction,
-    request: SideState,
-    response: SideState,
-    pairing: Pairing,
-    overlapping: bool,
+    pub(super) request: SideState,
+    pub(super) response: SideState,
+    pub(super) pairing: Pairing,
+    /// The client sends requests while answers to earlier ones are still coming: what a floor says is not exact.
+    pub(super) window: bool,
     opaque: bool,
     /// No request was read since the request stream was joined or found again.
-    unproven: bool,
-    /// A response was read: from here on a lost one shows as a gap.
-    answered: bool,
-    /// Requests were sent one by one before any response was seen: pipelined, or the first response was lost.
-    uncertain: bool,
-    /// When the last response bytes went by for which no request was known.
-    unasked_ns: u64,
-    /// Position of each side's last attempt to begin a message: none is tried twice.
-    tried_request: Option<u64>,
-    tried_response: Option<u64>,
-    failures: u32,
+    pub(super) unproven: bool,
+    /// The next request is the first since then: its answer begins at its floor.
+    pub(super) resumed: bool,
+    /// Position of the last attempt to begin a request: none is tried twice.
+    pub(super) tried_request: Option<u64>,
+    pub(super) failures: u32,
     exchanges: u64,
+    /// Position behind the last byte of each stream that a parser looked at.
+    looked_at: [u64; 2],
 }
 
 impl Session {
@@ -139,16 +140,14 @@ impl Session {
             request: SideState::new(!fresh && detected == Side::Response),
             response: SideState::new(!fresh),
             pairing: Pairing::default(),
-            overlapping: false,
+            window: false,
             opaque: false,
             unproven: !fresh,
-            answered: false,
-            uncertain: false,
-            unasked_ns: 0,
+            resumed: !fresh,
             tried_request: None,
-            tried_response: None,
             failures: 0,
             exchanges: 0,
+            looked_at: [0; 2],
         }
     }
 
@@ -190,29 +189,36 @@ impl Session {
         self.exchanges == 0 && self.failures >= MAX_FAILURES
     }
 
-    fn state(&mut self, side: Side) -> &mut SideState {
+    pub(super) fn state(&mut self, side: Side) -> &mut SideState {
         match side {
             Side::Request => &mut self.request,
             Side::Response => &mut self.response,
         }
     }
 
-    fn tried(&mut self, side: Side) -> &mut Option<u64> {
-        match side {
-            Side::Request => &mut self.tried_request,
-            Side::Response => &mut self.tried_response,
+    /// Up to where nobody needs to see the bytes of a stream: the end of a body that is passed over.
+    pub fn passed_over(&self, direction: Direction, position: u64) -> Option<u64> {
+        let state = if self.side(direction) == Side::Request { &self.request } else { &self.response };
+        match state.reading {
+            Reading::Skip { left, .. } if !state.lost => Some(position.saturating_add(left)),
+            _ => None,
         }
     }
 
-    /// Takes as much of a piece as belongs together. `expired`: what blocks has been waited for long enough.
-    pub fn read(&mut self, side: Side, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Took {
-        if self.state(side).lost {
-            return self.find_start(side, piece, expired, cx);
-        }
-        if side == Side::Response
-            && self.response.is_between()
-            && let Some(took) = self.wait_for_request(piece, expired, cx)
-        {
+    /// Position behind the last byte of a stream that the parser looked at.
+    pub fn looked_at(&self, direction: Direction) -> u64 {
+        self.looked_at[direction as usize]
+    }
+
+    /// Takes as much of a piece as belongs together. `turns`: it begins where its stream was when the other one was moved
+    /// last. `expired`: what blocks has been waited for long enough.
+    pub fn read(&mut self, side: Side, piece: &Piece, turns: bool, expired: bool, cx: &mut Context<'_>) -> Took {
+        let nobodys = match side {
+            Side::Request if self.request.lost => self.find_request(piece, turns),
+            Side::Response if self.response.lost || self.response.is_between() => self.align(piece, expired, cx),
+            _ => None,
+        };
+        if let Some(took) = nobodys {
             return took;
         }
         match (self.state(side).reading, &piece.content) {
@@ -237,60 +243,21 @@ impl Session {
             (Reading::Head | Reading::Framed, Content::Bytes(bytes)) => self.feed(side, bytes, piece, cx),
             (Reading::Head | Reading::Framed, content) => {
                 cx.counts.add(if matches!(content, Content::Gap) { "gap_in_message" } else { "missing_in_message" }, 1);
-                self.lose_side(side, Incomplete::Gap, cx);
+                self.lose_side(side, piece.end(), Incomplete::Gap, cx);
                 Took::Nothing
             }
         }
     }
 
-    /// A response begins only after its request. `None`: it does.
-    fn wait_for_request(&mut self, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
-        if let Content::Bytes(bytes) = &piece.content
-            && self.parser.is_unasked(bytes)
-        {
-            return None;
-        }
-        match self.pairing.asked() {
-            None if self.request.lost => self.response.lost = true,
-            None if !expired => return Some(Took::Blocked),
-            None => {
-                cx.counts.add("response_without_request", 1);
-                self.lose(Incomplete::Gap, cx);
-            }
-            // A gap has no time of its own: the answer may be in it.
-            Some(_) if matches!(piece.content, Content::Gap) => return None,
-            Some(asked) if piece.ktime_ns < asked.facts.first_ns => {
-                cx.counts.add("response_without_request", 1);
-                self.response.lost = true;
-            }
-            Some(_) => match &piece.content {
-                // The very first segment may have overtaken the one before it.
-                Content::Bytes(bytes) if !self.answered && !expired => {
-                    let begins = (self.protocol.resume)(Side::Response, bytes);
-                    return (begins == Resume::No).then_some(Took::Blocked);
-                }
-                _ => return None,
-            },
-        }
-        Some(Took::Nothing)
-    }
-
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
         if self.state(side).is_between() {
-            let overlapped = match side {
-                Side::Request => match self.begins_while_in_flight(piece, cx) {
-                    Some(overlapped) => overlapped,
-                    None => return Took::Nothing,
-                },
-                Side::Response => {
-                    self.answered = true;
-                    false
-                }
-            };
             let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
             let facts = MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
-            self.state(side).opening = Some(Opening { facts, pid: piece.tgid, overlapped });
-            *self.tried(side) = Some(piece.position);
+            let exact = side == Side::Request && self.resumed;
+            self.state(side).opening = Some(Opening { facts, pid: piece.tgid, floor: piece.other, exact });
+            if side == Side::Request {
+                self.tried_request = Some(piece.position);
+            }
         }
         let asked = match side {
             Side::Request => None,
@@ -298,44 +265,26 @@ impl Session {
         };
         let step = self.parser.feed(side, bytes, asked);
         let taken = step.taken.min(bytes.len()) as u64;
+        let direction = if side == Side::Request { self.request_direction } else { self.request_direction.other() };
+        self.looked_at[direction as usize] = piece.position + taken;
         if let Some(facts) = self.facts(side) {
             facts.size_bytes += taken;
             facts.last_ns = facts.last_ns.max(piece.ktime_ns);
         }
         match step.event {
             Event::NeedMore if taken == 0 => {
-                self.broken(side, Broken { reason: "stalled", incomplete: Incomplete::Malformed }, cx);
+                let broken = Broken { reason: "stalled", incomplete: Incomplete::Malformed };
+                self.broken(side, broken, piece.end(), cx);
             }
             Event::NeedMore => {}
-            Event::Aside => {
-                self.state(side).opening = None;
-                self.state(side).reading = Reading::Head;
-            }
+            Event::Aside => self.state(side).opening = None,
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
-            Event::SkipToEnd(left) => self.state(side).reading = Reading::Skip { left, last: true },
             Event::End => self.finish(side, true, cx),
-            Event::Broken(broken) => self.broken(side, broken, cx),
+            Event::Broken(broken) => self.broken(side, broken, piece.end(), cx),
         }
         if taken == 0 { Took::Nothing } else { Took::Bytes(taken, Visibility::Parsed) }
-    }
-
-    /// Whether the request that begins here was sent after an answer while others were due. `None`: that cannot be,
-    /// so some answer was for an earlier request than it seemed, and nothing is certain any more.
-    fn begins_while_in_flight(&mut self, piece: &Piece, cx: &mut Context<'_>) -> Option<bool> {
-        if self.pairing.is_empty() {
-            self.uncertain = false;
-            return Some(false);
-        }
-        self.uncertain |= piece.starts && !self.answered;
-        if piece.turned && self.uncertain && self.answered {
-            cx.counts.add("beginning_uncertain", 1);
-            self.lose(Incomplete::Gap, cx);
-            self.overlapping = true;
-            return None;
-        }
-        Some(piece.turned)
     }
 
     /// Facts of the message that is being read.
@@ -369,7 +318,7 @@ impl Session {
 
     /// Puts the request that was opened in flight; `cut` says why the rest of it is not known. `false`: it is
     /// not, and the stream is lost.
-    fn push_request(&mut self, request: Request, cut: Option<Incomplete>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn push_request(&mut self, request: Request, cut: Option<Incomplete>, cx: &mut Context<'_>) -> bool {
         let Some(open) = self.request.opening.take() else { return false };
         if self.unproven && !request.certain {
             cx.counts.add("start_uncertain", 1);
@@ -377,6 +326,7 @@ impl Session {
             return false;
         }
         self.unproven = false;
+        self.resumed = false;
         cx.counts.add("truncated_values", u64::from(request.truncated_values));
         self.pairing.push(Pending {
             request,
@@ -384,15 +334,10 @@ impl Session {
             pid: open.pid,
             ended: cut.is_some(),
             incomplete: cut,
-            overlapped: open.overlapped,
+            floor: open.floor,
+            exact: open.exact,
             answer: None,
         });
-        if open.facts.first_ns <= self.unasked_ns {
-            // Its answer may have gone by.
-            cx.counts.add("request_after_its_response", 1);
-            self.lose(Incomplete::Gap, cx);
-            return false;
-        }
         if self.pairing.len() > cx.pending_limit {
             cx.counts.add("pending_limit", 1);
             self.lose(Incomplete::Evicted, cx);
@@ -424,10 +369,6 @@ impl Session {
     /// The message is over; `timed` says whether the time of its last byte is known.
     fn finish(&mut self, side: Side, timed: bool, cx: &mut Context<'_>) {
         self.state(side).reading = Reading::Head;
-        if self.state(side).opening.take().is_some() {
-            // It turned out to belong to no exchange.
-            return;
-        }
         let pending = match side {
             Side::Request => self.pairing.asking(),
             Side::Response => self.pairing.answering(),
@@ -440,112 +381,30 @@ impl Session {
             (Side::Response, Some(answer)) => answer.ended = true,
             _ => pending.ended = true,
         }
+        if side == Side::Response {
+            self.watch_window();
+        }
         while let Some(over) = self.pairing.pop_over() {
-            self.overlapping |= over.overlapped && over.incomplete.is_none();
             self.emit(over, None, None, cx);
         }
     }
 
-    fn broken(&mut self, side: Side, broken: Broken, cx: &mut Context<'_>) {
+    /// A request that was sent between the beginning and the end of an earlier one's answer.
+    fn watch_window(&mut self) {
+        let Some(over) = self.pairing.last_answered() else { return };
+        let (floor, end) = (over.floor, over.answer_end());
+        self.window |= self.pairing.asked().is_some_and(|next| next.floor > floor && next.floor < end);
+    }
+
+    /// `until`: position behind the bytes that are no message.
+    fn broken(&mut self, side: Side, broken: Broken, until: u64, cx: &mut Context<'_>) {
         cx.counts.add(broken.reason, 1);
         self.failures = self.failures.saturating_add(1);
         match broken.incomplete {
             // What can be told of it can be told all the same.
-            Incomplete::HeadTooLong | Incomplete::Gap => self.lose_side(side, broken.incomplete, cx),
+            Incomplete::HeadTooLong | Incomplete::Gap => self.lose_side(side, until, broken.incomplete, cx),
             incomplete if side == Side::Response => self.lose(incomplete, cx),
             _ => self.lose_requests(Incomplete::Malformed),
-        }
-    }
-
-    /// The rest of the message that is being read will not be understood.
-    fn lose_side(&mut self, side: Side, incomplete: Incomplete, cx: &mut Context<'_>) {
-        match (self.parser.cut(side), self.state(side).opening) {
-            (Some(Event::Request(request)), _) => {
-                self.push_request(request, Some(incomplete), cx);
-            }
-            // Unasked it cannot be: without a request in flight no response is read.
-            (Some(Event::Response(response)), Some(open)) => {
-                self.pairing.answer(response, open.facts);
-            }
-            (None, Some(_)) => cx.counts.add("head_cut", 1),
-            _ => {}
-        }
-        match side {
-            Side::Request => self.lose_requests(incomplete),
-            Side::Response => self.lose(incomplete, cx),
-        }
-    }
-
-    /// The request stream is lost; answers to what is in flight still come in order.
-    fn lose_requests(&mut self, incomplete: Incomplete) {
-        if let Some(pending) = self.pairing.asking() {
-            pending.ended = true;
-            pending.incomplete.get_or_insert(incomplete);
-        }
-        self.request = SideState::new(true);
-        self.parser.reset(Side::Request);
-    }
-
-    /// Both streams are lost: exchanges in flight are over.
-    pub fn lose(&mut self, incomplete: Incomplete, cx: &mut Context<'_>) {
-        while let Some(mut pending) = self.pairing.pop() {
-            // Only its request was still coming: the exchange itself is known.
-            if !pending.answer.as_ref().is_some_and(|answer| answer.ended) {
-                pending.incomplete.get_or_insert(incomplete);
-            }
-            let end_ns = (incomplete == Incomplete::Timeout).then_some(cx.now_ns);
-            self.emit(pending, None, end_ns, cx);
-        }
-        self.request = SideState::new(true);
-        self.response = SideState::new(true);
-        self.parser.reset(Side::Request);
-        self.parser.reset(Side::Response);
-    }
-
-    /// A lost side drops bytes until a message begins.
-    fn find_start(&mut self, side: Side, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Took {
-        let dropped = Took::Bytes(piece.length, Visibility::Lost);
-        let begins = match &piece.content {
-            Content::Bytes(bytes) if piece.starts && *self.tried(side) != Some(piece.position) => {
-                Some((self.protocol.resume)(side, bytes))
-            }
-            _ => None,
-        };
-        if side == Side::Request {
-            let found = matches!(begins, Some(Resume::Yes | Resume::More));
-            if found && piece.turned && !piece.after_gap && self.pairing.is_empty() && !self.overlapping {
-                self.request.lost = false;
-                self.unproven = true;
-                // Its answer is whatever response comes after it.
-                self.response = SideState::new(true);
-                self.parser.reset(Side::Response);
-                return Took::Nothing;
-            }
-            return dropped;
-        }
-        match self.pairing.asked() {
-            None if !expired && !self.request.lost => Took::Blocked,
-            None => {
-                self.unasked_ns = self.unasked_ns.max(piece.until_ns);
-                dropped
-            }
-            // The answer may be in it.
-            Some(_) if matches!(piece.content, Content::Gap) => {
-                self.lose(Incomplete::Gap, cx);
-                Took::Nothing
-            }
-            // The rest of an earlier answer.
-            Some(asked) if piece.ktime_ns < asked.facts.first_ns => dropped,
-            Some(_) if matches!(begins, Some(Resume::Yes | Resume::More)) => {
-                self.response.lost = false;
-                Took::Nothing
-            }
-            Some(_) => {
-                cx.counts.add("response_not_found", 1);
-                self.failures = self.failures.saturating_add(1);
-                self.lose(Incomplete::Gap, cx);
-                Took::Nothing
-            }
         }
     }
 
@@ -586,14 +445,26 @@ impl Session {
         }
     }
 
-    fn emit(&mut self, pending: Pending, failure: Option<&'static str>, end_ns: Option<u64>, cx: &mut Context<'_>) {
+    pub(super) fn emit(
+        &mut self,
+        pending: Pending,
+        failure: Option<&'static str>,
+        end_ns: Option<u64>,
+        cx: &mut Context<'_>,
+    ) {
         let Some(Some(dialect)) = cx.dialects.get_mut(self.row) else { return };
         self.exchanges += u64::from(pending.incomplete.is_none());
         if pending.request.silent {
             return cx.counts.add("silent_request", 1);
         }
         cx.counts.add(outcome(pending.incomplete), 1);
-        let place = Place { connection: self.connection, role: self.role(), protocol: self.protocol.name };
+        let (asking, answering) = (self.request_direction, self.request_direction.other());
+        let place = Place {
+            connection: self.connection,
+            role: self.role(),
+            protocol: self.protocol.name,
+            origins: [cx.origins[asking as usize], cx.origins[answering as usize]],
+        };
         cx.out.push(conclude(pending, place, failure, end_ns, dialect.as_mut()));
     }
 }

@@ -46,10 +46,10 @@ const HINT_FUNCTION: u8 = 6;
 /// And above: so many steps, each answered by one message.
 const HINT_ACKS: u8 = 16;
 
-/// Of a statement, a log-in or an error, as many bytes are read.
-const TEXT_BYTES: usize = 4096;
-/// Of messages that begin with names.
-const NAMES_BYTES: usize = 512;
+/// Of a statement or a log-in, as many bytes are read: well below what is captured of one operation.
+const TEXT_BYTES: usize = 2048;
+/// Of messages that begin with names, or with what else matters.
+const NAMES_BYTES: usize = 256;
 
 /// One connection's parser.
 pub struct Postgresql {
@@ -103,6 +103,18 @@ impl Postgresql {
         })
     }
 
+    /// What is certain of a message whose rest is lost: the beginning of a query, no other has its meaning in its beginning.
+    fn cut_request(&mut self) -> Option<Event> {
+        let contents = self.request.beginning_of(b'Q')?;
+        match self.asks.read(&wire::Message { tag: b'Q', contents, code: 0, rest: 1 }) {
+            frontend::Meaning::Request(mut request) => {
+                request.body = Body::None;
+                Some(Event::Request(request))
+            }
+            _ => None,
+        }
+    }
+
     /// The next message of the server.
     fn answer(&mut self, bytes: &[u8], hint: Option<u8>) -> Result<(usize, Option<Made>), &'static str> {
         if let (Some(HINT_ENCRYPT), 0, Some(answer @ (b'S' | b'G' | b'N'))) =
@@ -119,10 +131,9 @@ impl Postgresql {
         {
             return Ok((0, Some(Made::Event(Event::Response(response)))));
         }
-        let text_bytes = self.text_bytes;
+        let names_bytes = NAMES_BYTES.min(self.text_bytes);
         let wanted = move |tag| match tag {
-            b'E' => text_bytes,
-            b'C' => NAMES_BYTES.min(text_bytes),
+            b'C' | b'E' | b'W' => names_bytes,
             b'Z' => 1,
             _ => 0,
         };
@@ -181,12 +192,17 @@ impl Parser for Postgresql {
     }
 
     fn is_unasked(&self, bytes: &[u8]) -> bool {
-        matches!(bytes.first(), Some(b'N' | b'S' | b'A')) && matches!(wire::typed(bytes), Ok(wire::Size::Is { .. }))
+        let is_known = match bytes.first() {
+            Some(b'N' | b'S' | b'A') => true,
+            Some(b'E') => bytes.get(wire::HEADER..).is_some_and(backend::ends_connection),
+            _ => false,
+        };
+        is_known && matches!(wire::typed(bytes), Ok(wire::Size::Is { .. }))
     }
 
     fn cut(&mut self, side: Side) -> Option<Event> {
         match side {
-            Side::Request => None,
+            Side::Request => self.cut_request(),
             Side::Response => self.answers.cut().map(Event::Response),
         }
     }

@@ -152,6 +152,10 @@ impl Answers {
     }
 
     fn ready(&mut self) -> Meaning {
+        // What was prepared for this `Sync` alone was skipped with the rest.
+        if self.failed && self.error.is_none() {
+            self.error = Some(ABORTED.to_owned());
+        }
         self.copied = false;
         self.failed = false;
         self.has_rows = false;
@@ -185,6 +189,11 @@ fn wrong_length(message: &Message<'_>) -> Option<&'static str> {
         _ => return Some("message_type"),
     };
     (!right).then_some("message_length")
+}
+
+/// Whether the fields of an error say that the server ends the connection: it may say so unasked.
+pub(super) fn ends_connection(fields: &[u8]) -> bool {
+    Failure::of(fields).is_some_and(|failure| failure.fatal)
 }
 
 struct Failure {

@@ -98,6 +98,11 @@ impl Frame {
         self.kept.first() == Some(&0)
     }
 
+    /// Contents of a message with this tag, as far as they came.
+    pub(super) fn beginning_of(&self, tag: u8) -> Option<&[u8]> {
+        self.kept.get(HEADER..).filter(|_| self.kept.first() == Some(&tag))
+    }
+
     pub(super) fn clear(&mut self) {
         self.kept = Vec::new();
     }
