@@ -2,9 +2,10 @@
 
 use crate::wire;
 
-/// Largest number of bytes captured of one operation; [`Settings::capture_bytes`] may be less.
-/// A power of two: lengths are bounded by mask as well as by comparison.
-pub const MAX_CAPTURE: usize = 4096;
+/// Largest number of bytes captured of one operation. A power of two: lengths are bounded by mask as well as by comparison.
+pub const MAX_CAPTURE: usize = 8192;
+/// What is captured of one unless told otherwise.
+pub const DEFAULT_CAPTURE: usize = 4096;
 /// I/O vectors visited per operation.
 pub const MAX_IOVECS: usize = 8;
 /// System call numbers that have a lane of their own; larger ones share the last lane.
@@ -40,7 +41,7 @@ impl Settings {
     /// What an object holds before the loader writes it; also the agent's defaults.
     pub const DEFAULT: Self = Self {
         abi: crate::record::ABI_VERSION,
-        capture_bytes: MAX_CAPTURE as u32,
+        capture_bytes: DEFAULT_CAPTURE as u32,
         syscall_sample_shift: 4,
         drop_every: 0,
         wake_bytes: 1 << 20,

@@ -93,7 +93,7 @@ wire! {
     /// What userspace wants of one connection; absent: everything up to [`crate::config::Settings::capture_bytes`].
     /// Indexed by [`SEND`] and [`RECEIVE`].
     pub struct FlowControl {
-        /// Most bytes captured of one operation.
+        /// Most bytes captured of one operation; `u32::MAX`: as of any other connection.
         pub capture_bytes: [u32; 2],
         /// Bytes before this sequence number need not be captured, where `skips` has the direction's bit (`1 << direction`).
         pub skip_until: [u32; 2],

@@ -22,6 +22,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::model::payload::MAX_CAPTURE;
 use crate::section;
 use crate::section::Interval;
 use environment::Environment;
@@ -76,8 +77,11 @@ section! {
 section! {
     /// What is copied out of the kernel.
     pub struct Capture {
-        /// Bytes captured of one send or receive, 64 to 4KiB. What is longer is known missing, never guessed.
+        /// Bytes captured of one send or receive, 64 to 8KiB, until a connection has shown what its messages need. What is
+        /// longer is known missing, never guessed.
         pub bytes: ByteSize = ByteSize::kib(4),
+        /// Bytes captured in a second on each CPU; above, operations are told with their lengths alone. 0: no limit.
+        pub bytes_per_second: ByteSize = ByteSize::mib(256),
         /// Ring buffer between kernel and agent, a power of two from 4KiB to 1GiB. Locked memory.
         pub ring_bytes: ByteSize = ByteSize::mib(8),
         /// How often the ring is read, 1ms to 1s.
@@ -265,7 +269,11 @@ impl Config {
             }
         };
         let Capture { bytes, ring_bytes, drain_interval, .. } = &self.capture;
-        check("capture.bytes", (64..=4096).contains(&bytes.0), format!("{bytes} is not between 64 and 4KiB"));
+        check(
+            "capture.bytes",
+            (64..=u64::from(MAX_CAPTURE)).contains(&bytes.0),
+            format!("{bytes} is not between 64 and 8KiB"),
+        );
         let ring_fits = ring_bytes.0.is_power_of_two() && (PAGE_BYTES..=MAX_RING_BYTES).contains(&ring_bytes.0);
         check("capture.ring_bytes", ring_fits, format!("{ring_bytes} is not a power of two from 4KiB to 1GiB"));
         let drain_fits = (Interval::millis(1)..=Interval::secs(1)).contains(drain_interval);

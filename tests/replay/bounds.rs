@@ -75,10 +75,11 @@ fn a_client_may_read_the_answer_after_its_socket_closed() {
     let mut script = Script::new(Config::default()).at_client();
     script.open(Role::Client);
     script.play(Direction::Send, REQUEST);
-    script.event(seismo::model::connection::ConnEventKind::Destroyed { retransmits: 0, error: 0 });
+    script.event(seismo::model::connection::ConnEventKind::Closed { retransmits: 0, error: 104 });
     assert!(script.out.is_empty());
     script.play(Direction::Receive, RESPONSE);
     assert_eq!(script.out.len(), 1);
+    script.close(0);
     assert_eq!(script.out[0].status.as_deref(), Some("200"));
     assert_eq!(script.flows.len(), 0);
     script.check_accounts();

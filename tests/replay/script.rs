@@ -21,6 +21,8 @@ pub struct Script {
     pub connection: Connection,
     /// Sequence number of the next byte sent and received.
     pub sequences: [u32; 2],
+    /// Bytes moved on each stream before the first operation.
+    before: u64,
     received: u64,
 }
 
@@ -38,6 +40,8 @@ impl Script {
                 peer_cookie: None,
             },
             sequences: ORIGINS,
+            // Older than the agent, unless it is opened.
+            before: 5_000,
             received: 0,
         }
     }
@@ -54,6 +58,7 @@ impl Script {
     }
 
     pub fn open(&mut self, role: Role) {
+        self.before = 0;
         let [send_sequence, receive_sequence] = self.sequences;
         self.event(ConnEventKind::Opened { role, send_sequence, receive_sequence });
     }
@@ -82,7 +87,7 @@ impl Script {
             began_ns: self.now_ns,
             tgid: 100,
             tid: 101,
-            position: u64::from(sequence.wrapping_sub(ORIGINS[direction as usize])),
+            position: self.before + u64::from(sequence.wrapping_sub(ORIGINS[direction as usize])),
             sequence: *sequence,
             other_sequence,
             length,

@@ -189,7 +189,9 @@ impl Want {
             } else {
                 (control.capture_bytes[1], control.skip_until[1])
             };
-            limit = limit.min(capture_bytes);
+            if capture_bytes != u32::MAX {
+                limit = capture_bytes.min(MAX_CAPTURE as u32);
+            }
             let ahead = until.wrapping_sub(sequence);
             if control.skips & (1 << direction) != 0 && ahead.cast_signed() > 0 {
                 skip = ahead.min(length);
@@ -328,7 +330,7 @@ fn copy(out: *mut u8, at: u64, from: u64, length: u64) -> Option<u64> {
     }
     let at = opaque(at) & MASK;
     let length = (opaque(length - 1) & MASK) + 1;
-    // SAFETY: at ≤ 4095 and length ≤ 4096: inside the 8192 bytes of the scratch.
+    // SAFETY: at < MAX_CAPTURE and length ≤ MAX_CAPTURE: inside the twice as many bytes of the scratch.
     let failed = unsafe { bpf_probe_read_user(out.add(at as usize).cast(), length as u32, from as *const c_void) };
     if failed == 0 { Some(length) } else { None }
 }

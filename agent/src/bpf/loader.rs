@@ -12,6 +12,7 @@ use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
+use super::control::FlowControlMap;
 use super::counts::Counts;
 use super::plan::{Decision, Planned};
 use super::scope::ScopeMaps;
@@ -29,6 +30,7 @@ pub struct Loaded {
     pub counts: Counts,
     pub ring: RingBuf<aya::maps::MapData>,
     pub scope: ScopeMaps,
+    pub control: FlowControlMap,
 }
 
 /// Attached programs. Detached when dropped.
@@ -90,6 +92,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
     let counts = Counts::take(&mut ebpf)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
+    let control = FlowControlMap::take(&mut ebpf)?;
     trim();
     Ok(Loaded {
         programs: Programs {
@@ -101,6 +104,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         counts,
         ring,
         scope,
+        control,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod btf;
 pub mod capabilities;
+pub mod control;
 pub mod counts;
 pub mod decode;
 pub mod drain;

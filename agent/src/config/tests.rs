@@ -44,7 +44,10 @@ fn values_are_read_into_their_keys() {
 fn what_is_wrong_is_said_in_one_line_with_file_line_and_key() {
     let cases = [
         ("lisen: x\n", "f.yaml:1: lisen: unknown key (known here: listen, services, "),
-        ("capture:\n  bytes: 64\n  byte: 1\n", "f.yaml:3: capture.byte: unknown key (known here: bytes, ring_bytes, "),
+        (
+            "capture:\n  bytes: 64\n  byte: 1\n",
+            "f.yaml:3: capture.byte: unknown key (known here: bytes, bytes_per_second, ",
+        ),
         ("\n\ncapture: 5\n", "f.yaml:3: capture: expected a section of keys, found the number 5"),
         ("probes:\n  tcp: 1\n", "f.yaml:2: probes.tcp: expected true or false, found the number 1"),
         ("probes: {tcp: 'true'}\n", "f.yaml:1: probes.tcp: expected true or false, found text 'true'"),
@@ -55,8 +58,8 @@ fn what_is_wrong_is_said_in_one_line_with_file_line_and_key() {
         ("spans:\n  capacity:\n", "f.yaml:2: spans.capacity: expected a whole number, found nothing"),
         ("listen: 9464\n", "f.yaml:1: listen: expected text, found the number 9464"),
         ("listen: host\n", "f.yaml:1: listen: 'host' is not IP:PORT, such as 127.0.0.1:9464 or [::1]:9464"),
-        ("capture:\n  bytes: 63\n", "f.yaml:2: capture.bytes: 63 is not between 64 and 4KiB"),
-        ("capture:\n  bytes: 8MiB\n", "f.yaml:2: capture.bytes: 8MiB is not between 64 and 4KiB"),
+        ("capture:\n  bytes: 63\n", "f.yaml:2: capture.bytes: 63 is not between 64 and 8KiB"),
+        ("capture:\n  bytes: 8MiB\n", "f.yaml:2: capture.bytes: 8MiB is not between 64 and 8KiB"),
         ("capture:\n  bytes: 8MB\n", "f.yaml:2: capture.bytes: '8MB' is not a size such as 4096, 64KiB or 8MiB"),
         (
             "capture:\n  bytes: [1]\n",
@@ -141,7 +144,7 @@ fn variables_win_over_the_file() {
 #[test]
 fn an_error_in_a_variable_names_the_variable() {
     let cases = [
-        ("SEISMO_CAPTURE_BYTES", "1", "SEISMO_CAPTURE_BYTES: capture.bytes: 1 is not between 64 and 4KiB"),
+        ("SEISMO_CAPTURE_BYTES", "1", "SEISMO_CAPTURE_BYTES: capture.bytes: 1 is not between 64 and 8KiB"),
         (
             "SEISMO_SPANS_CAPACITY",
             "x",

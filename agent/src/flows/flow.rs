@@ -4,15 +4,18 @@
 //! are only counted. A hole, or an answer ahead of its request, is waited for until `reorder_wait` has passed on
 //! the records' own clock or the bounds of the configuration are reached. Does not pair and does not parse.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::model::connection::{ConnEventKind, Connection, Direction, Role};
+use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
 use crate::model::exchange::Incomplete;
-use crate::model::payload::PayloadChunk;
+use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{Detect, REGISTRY, Side};
 
 use super::Config;
 use super::counts::Visibility;
+use super::demand::Demand;
+use super::outcome::Origin;
 use super::session::{Context, Ending, Session, Took};
 use super::stream::{Content, Piece, Segment, Stream};
 
@@ -45,6 +48,10 @@ pub struct FlowState {
     /// Stream positions up to which both streams were read; the low 32 bits are sequence numbers.
     pub send_position: Option<u64>,
     pub receive_position: Option<u64>,
+    /// Bytes that records told of, sent and received.
+    pub seen_bytes: [u64; 2],
+    /// Bytes whose records did not come, sent and received: the kernel counts them as dropped.
+    pub gap_bytes: [u64; 2],
     pub last_ktime_ns: u64,
 }
 
@@ -54,13 +61,17 @@ pub struct Flow {
     phase: Phase,
     send: Lane,
     receive: Lane,
-    last_direction: Option<Direction>,
     /// Latest time of any record of the connection.
     now_ns: u64,
     attempts: u8,
+    /// Both streams are read from their first byte on.
+    fresh: bool,
     /// Bytes went by before the protocol was known.
     joined: bool,
-    closing: Option<Ending>,
+    /// Error and time of the protocol's end: the socket's owner may still read what has come.
+    closed: Option<(u32, u64)>,
+    ending: Option<Ending>,
+    demand: Demand,
     /// A place in the queue of those to be looked at again is taken.
     pub queued: bool,
 }
@@ -71,6 +82,18 @@ struct Lane {
     blocked_since_ns: Option<u64>,
     /// Time of the latest operation.
     last_ns: u64,
+    origin: Option<Origin>,
+    seen_bytes: u64,
+    gap_bytes: u64,
+}
+
+impl Lane {
+    /// The stream is read from this byte on.
+    fn begin(&mut self, place: StreamPlace) {
+        self.stream.begin(place.sequence);
+        let position = self.stream.place(place.sequence).wrapping_sub(place.position);
+        self.origin = Some(Origin { sequence: position as u32, position });
+    }
 }
 
 impl Flow {
@@ -81,13 +104,19 @@ impl Flow {
             phase: Phase::Undecided,
             send: Lane::default(),
             receive: Lane::default(),
-            last_direction: None,
             now_ns: 0,
             attempts: 0,
+            fresh: false,
             joined: false,
-            closing: None,
+            closed: None,
+            ending: None,
+            demand: Demand::default(),
             queued: false,
         }
+    }
+
+    pub fn cookie(&self) -> Cookie {
+        self.connection.cookie
     }
 
     fn lane(&mut self, direction: Direction) -> &mut Lane {
@@ -99,46 +128,111 @@ impl Flow {
 
     /// Takes a chunk and whatever it makes readable.
     pub fn payload(&mut self, mut chunk: PayloadChunk, config: &Config, cx: &mut Context<'_>) {
-        let turned = self.last_direction != Some(chunk.direction);
-        self.last_direction = Some(chunk.direction);
         let length = chunk.length as usize;
-        if chunk.data.len() > length {
-            cx.counts.add("captured_beyond_length", (chunk.data.len() - length) as u64);
-            chunk.data.truncate(length);
+        let captured = length.saturating_sub(chunk.skipped as usize);
+        if chunk.data.len() > captured {
+            cx.counts.add("captured_beyond_length", (chunk.data.len() - captured) as u64);
+            chunk.data.truncate(captured);
         }
-        let lane = self.lane(chunk.direction);
-        let segment = Segment {
-            position: lane.stream.place(chunk.sequence),
+        self.meet(&chunk);
+        let other = self.lane(chunk.direction.other()).stream.reached(chunk.other_sequence);
+        let looked_at = match &self.phase {
+            Phase::Session(session) => session.looked_at(chunk.direction),
+            _ => 0,
+        };
+        let lane = match chunk.direction {
+            Direction::Send => &mut self.send,
+            Direction::Receive => &mut self.receive,
+        };
+        lane.seen_bytes += u64::from(chunk.length);
+        let position = lane.stream.place(chunk.sequence);
+        if lane.stream.is_exhausted() {
+            self.demand.operation(chunk.direction, position, chunk.data.len(), looked_at);
+        }
+        let whole = Segment {
+            position,
             length: u64::from(chunk.length),
-            data: chunk.data,
+            data: Bytes::new(),
             ktime_ns: chunk.ktime_ns,
             // A stamp from before this side's operation before belongs to that one.
             began_ns: chunk.began_ns.clamp(lane.last_ns.min(chunk.ktime_ns), chunk.ktime_ns),
             tgid: chunk.tgid,
             tid: chunk.tid,
-            turned,
+            other,
             whole: true,
         };
         lane.last_ns = lane.last_ns.max(chunk.ktime_ns);
-        let pushed = lane.stream.push(segment);
-        if let Err(early) = pushed {
-            cx.counts.add("early_bytes", early.length);
-            cx.ledger.add(early.tgid, Visibility::Lost, early.length);
-            if let Phase::Session(session) = &mut self.phase {
-                session.lose(Incomplete::Gap, cx);
+        // What was skipped in front of the captured bytes is a segment of its own.
+        let skipped = u64::from(chunk.skipped);
+        let rest = Segment {
+            position: position + skipped,
+            length: whole.length.saturating_sub(skipped),
+            data: chunk.data,
+            whole: skipped == 0,
+            ..whole.clone()
+        };
+        let front = (skipped > 0).then_some(Segment { length: skipped.min(whole.length), ..whole });
+        for segment in front.into_iter().chain([rest]) {
+            let (tgid, length) = (segment.tgid, segment.length);
+            let lane = self.lane(chunk.direction);
+            if lane.stream.push(segment).is_err() {
+                cx.counts.add("early_bytes", length);
+                cx.ledger.add(tgid, Visibility::Lost, length);
+                if let Phase::Session(session) = &mut self.phase {
+                    session.lose(Incomplete::Gap, cx);
+                }
             }
         }
         self.advance(chunk.ktime_ns, false, config, cx);
     }
 
+    /// Learns from the first record of each stream where it began.
+    fn meet(&mut self, chunk: &PayloadChunk) {
+        let place = StreamPlace { sequence: chunk.sequence, position: chunk.position };
+        let unknown = self.send.origin.is_none() && self.receive.origin.is_none();
+        // The side that opens a TCP connection has sent a SYN before its first byte.
+        let syn = u64::from(chunk.direction == Direction::Send && self.connection.transport == Transport::Tcp);
+        if unknown && (place.position == 0 || place.position == syn) {
+            self.fresh = true;
+            let first = StreamPlace { position: 0, ..place };
+            self.lane(chunk.direction).begin(first);
+            // Whatever went the other way before is not known of.
+            self.lane(chunk.direction.other()).stream.begin(chunk.other_sequence);
+        }
+        let lane = self.lane(chunk.direction);
+        if lane.origin.is_none() {
+            let position = lane.stream.place(place.sequence).wrapping_sub(place.position);
+            lane.origin = Some(Origin { sequence: position as u32, position });
+        }
+    }
+
+    /// What is known of where the streams begin, by direction.
+    fn origins(&self) -> [Option<Origin>; 2] {
+        [self.send.origin, self.receive.origin]
+    }
+
     /// Takes an event of the connection's life.
     pub fn event(&mut self, kind: ConnEventKind, ktime_ns: u64, config: &Config, cx: &mut Context<'_>) {
         match kind {
-            ConnEventKind::Opened { role, .. } => self.handshake = Some(role),
-            ConnEventKind::Adopted { role, .. } => self.handshake = role,
-            ConnEventKind::Closed { .. } => {}
+            ConnEventKind::Opened { role, send_sequence, receive_sequence } => {
+                self.handshake = Some(role);
+                self.fresh = true;
+                self.send.begin(StreamPlace { sequence: send_sequence, position: 0 });
+                self.receive.begin(StreamPlace { sequence: receive_sequence, position: 0 });
+            }
+            ConnEventKind::Adopted { role, send, receive } => {
+                self.handshake = self.handshake.or(role);
+                self.send.begin(send);
+                self.receive.begin(receive);
+            }
+            ConnEventKind::Closed { error, .. } => {
+                self.closed = Some((error, ktime_ns));
+                self.advance(ktime_ns, false, config, cx);
+            }
             ConnEventKind::Destroyed { error, .. } => {
-                self.closing = Some(Ending::Closed { error, ktime_ns });
+                let (earlier, closed_ns) = self.closed.unwrap_or((0, ktime_ns));
+                let error = if earlier == 0 { error } else { earlier };
+                self.ending = Some(Ending::Closed { error, ktime_ns: closed_ns });
                 self.advance(ktime_ns, false, config, cx);
             }
         }
@@ -147,16 +241,13 @@ impl Flow {
     /// Reads as far as the streams go. `force`: nothing is waited for any more.
     pub fn advance(&mut self, now_ns: u64, force: bool, config: &Config, cx: &mut Context<'_>) {
         self.now_ns = self.now_ns.max(now_ns);
-        cx.now_ns = self.now_ns;
+        (cx.now_ns, cx.origins) = (self.now_ns, self.origins());
         // Requests first: answers wait for them.
         let first = match &self.phase {
             Phase::Session(session) => session.request_direction,
             _ => Direction::Send,
         };
-        let second = match first {
-            Direction::Send => Direction::Receive,
-            Direction::Receive => Direction::Send,
-        };
+        let second = first.other();
         loop {
             let mut progress = false;
             for direction in [first, second] {
@@ -171,7 +262,26 @@ impl Flow {
         for direction in [first, second] {
             let overlap = self.lane(direction).stream.drain_overlap();
             cx.counts.add("overlap_bytes", overlap);
+            if let Phase::Session(session) = &self.phase {
+                let lane = if direction == Direction::Send { &self.send } else { &self.receive };
+                let until = lane.stream.position().and_then(|position| session.passed_over(direction, position));
+                self.demand.pass_over(direction, until, lane.stream.furthest());
+            }
         }
+        match self.phase {
+            Phase::Opaque | Phase::Unknown => self.demand.nothing(),
+            Phase::Session(_) | Phase::Undecided => {}
+        }
+    }
+
+    /// What the kernel is to capture of the connection from now on, if that has changed; `Some(None)`: as of any other.
+    pub fn changed_demand(&mut self, config: &Config) -> Option<Option<CaptureDemand>> {
+        self.demand.changed(self.now_ns, config.captured_bytes_per_second)
+    }
+
+    /// The kernel has been asked for something.
+    pub fn has_demand(&self) -> bool {
+        self.demand.is_set()
     }
 
     /// Gives back memory: what waits is taken as it is; if that is not enough, what is in flight ends.
@@ -187,7 +297,7 @@ impl Flow {
 
     /// Ends what is in flight for too long.
     pub fn expire(&mut self, now_ns: u64, config: &Config, cx: &mut Context<'_>) {
-        cx.now_ns = now_ns;
+        (cx.now_ns, cx.origins) = (now_ns, self.origins());
         if let Phase::Session(session) = &mut self.phase {
             session.expire(config.request_timeout.as_ns(), cx);
         }
@@ -201,21 +311,19 @@ impl Flow {
         }
     }
 
-    /// How the connection ended, once nothing more is to come. A closed socket can still be read by its owner, so
-    /// a client with requests in flight gets `reorder_wait` to read the answers.
+    /// How the connection ended, once nothing more is to come. Where nobody says that the socket is gone, its end is
+    /// taken for granted when it has been closed for as long as a request may take.
     pub fn ended(&self, now_ns: u64, config: &Config) -> Option<Ending> {
-        let ending = self.closing?;
-        let Ending::Closed { ktime_ns, .. } = ending else { return Some(ending) };
-        let waits = match &self.phase {
-            Phase::Session(session) => session.role() == Role::Client && session.in_flight() > 0,
-            _ => false,
-        };
-        (!waits || now_ns.saturating_sub(ktime_ns) >= config.reorder_wait.as_ns()).then_some(ending)
+        self.ending.or_else(|| {
+            let (error, ktime_ns) = self.closed?;
+            let over = now_ns.saturating_sub(ktime_ns) >= config.request_timeout.as_ns();
+            over.then_some(Ending::Closed { error, ktime_ns })
+        })
     }
 
     /// Whether time alone can change something soon.
     pub fn waits(&self) -> bool {
-        self.closing.is_some() || self.send.blocked_since_ns.is_some() || self.receive.blocked_since_ns.is_some()
+        self.send.blocked_since_ns.is_some() || self.receive.blocked_since_ns.is_some()
     }
 
     pub fn buffered_bytes(&self) -> usize {
@@ -246,6 +354,8 @@ impl Flow {
             buffered_bytes: self.buffered_bytes(),
             send_position: self.send.stream.position(),
             receive_position: self.receive.stream.position(),
+            seen_bytes: [self.send.seen_bytes, self.receive.seen_bytes],
+            gap_bytes: [self.send.gap_bytes, self.receive.gap_bytes],
             last_ktime_ns: self.now_ns,
         }
     }
@@ -256,7 +366,7 @@ impl Flow {
         let wait_ns = config.reorder_wait.as_ns();
         let lane = self.lane(direction);
         let (segments, bytes) = lane.stream.held();
-        if segments == 0 {
+        if lane.stream.is_exhausted() {
             lane.blocked_since_ns = None;
             return false;
         }
@@ -276,11 +386,16 @@ impl Flow {
             cx.ledger.add(piece.tgid, visibility, bytes);
             let is_gap = matches!(piece.content, Content::Gap);
             if is_gap {
+                lane.gap_bytes += bytes;
                 cx.counts.add("gap_bytes", bytes);
             }
+            let missed = matches!(piece.content, Content::Missing) && visibility == Visibility::Lost;
             // Who waited for the other side and got nothing does not wait again for each piece.
             if !expired || is_gap {
                 lane.blocked_since_ns = None;
+            }
+            if missed {
+                self.demand.missed(direction);
             }
         }
         if let Phase::Session(session) = &mut self.phase {
@@ -296,21 +411,29 @@ impl Flow {
 
     /// `None`: it has to wait.
     fn show(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+        let turns = piece.starts && self.lane(direction.other()).stream.turn_at(piece.other) == Some(piece.position);
         match &mut self.phase {
-            Phase::Session(session) => match session.read(session.side(direction), piece, expired, cx) {
+            Phase::Session(session) => match session.read(session.side(direction), piece, turns, expired, cx) {
                 Took::Blocked => None,
                 took => Some(took),
             },
             Phase::Opaque => Some(Took::Bytes(piece.length, unread(piece, Visibility::Opaque))),
             Phase::Unknown => Some(Took::Bytes(piece.length, unread(piece, Visibility::UnknownProtocol))),
-            Phase::Undecided => self.decide(direction, piece, expired, cx),
+            Phase::Undecided => self.decide(direction, piece, turns, expired, cx),
         }
     }
 
-    fn decide(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+    fn decide(
+        &mut self,
+        direction: Direction,
+        piece: &Piece,
+        turns: bool,
+        expired: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<Took> {
         let stream = &self.lane(direction).stream;
         let begun = stream.is_begun();
-        let eligible = (piece.turned || !begun) && matches!(piece.content, Content::Bytes(_));
+        let eligible = (turns || !begun) && matches!(piece.content, Content::Bytes(_));
         if eligible {
             let prefix = stream.prefix(DETECT_BYTES);
             let mut more = false;
@@ -329,7 +452,7 @@ impl Flow {
                     (Side::Response, Direction::Send) => Direction::Receive,
                     (Side::Response, Direction::Receive) => Direction::Send,
                 };
-                let fresh = self.handshake.is_some() && !self.joined;
+                let fresh = self.fresh && !self.joined;
                 if self.joined || (!fresh && side == Side::Response) {
                     cx.counts.add("joined", 1);
                 }

@@ -8,7 +8,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod counts;
+mod demand;
 mod flow;
+mod loss;
 mod outcome;
 mod pair;
 mod session;
@@ -19,7 +21,7 @@ use std::collections::VecDeque;
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie};
 use crate::model::exchange::Exchange;
-use crate::model::payload::PayloadChunk;
+use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{self, Dialect, Limits, REGISTRY};
 use crate::section::Interval;
 
@@ -44,6 +46,8 @@ crate::section! {
         pub held_bytes: usize = 67_108_864,
         /// Requests in flight on one connection.
         pub pending_per_connection: usize = 1024,
+        /// Bytes captured of one connection in a second; above, only the beginnings of operations are. 0: no limit.
+        pub captured_bytes_per_second: u64 = 33_554_432,
         /// Longest head of a message, in bytes.
         pub head_bytes: usize = 65_536,
         /// How long bytes wait for those before them, and answers for their request.
@@ -71,6 +75,8 @@ pub struct Flows {
     due: VecDeque<(u64, Cookie)>,
     scan: usize,
     held_bytes: usize,
+    /// What the kernel is to capture of connections, as far as that has changed.
+    demands: Vec<(Cookie, Option<CaptureDemand>)>,
     counts: Counts,
     ledger: Ledger,
 }
@@ -84,6 +90,7 @@ impl Flows {
             due: VecDeque::new(),
             scan: 0,
             held_bytes: 0,
+            demands: Vec::new(),
             counts: Counts::default(),
             ledger: Ledger::default(),
             config,
@@ -100,7 +107,7 @@ impl Flows {
     /// Takes an event of a connection's life.
     pub fn connection(&mut self, event: &ConnEvent, out: &mut Vec<Exchange>) {
         let (kind, ktime_ns) = (event.kind, event.ktime_ns);
-        if matches!(kind, ConnEventKind::Opened { .. }) {
+        if matches!(kind, ConnEventKind::Opened { .. } | ConnEventKind::Adopted { .. }) {
             self.admit(event.connection, out);
         }
         self.visit(event.connection.cookie, ktime_ns, out, |flow, config, cx| flow.event(kind, ktime_ns, config, cx));
@@ -125,10 +132,16 @@ impl Flows {
         for _ in 0..SCAN_PER_TICK.min(self.table.places()) {
             self.scan = if self.scan + 1 < self.table.places() { self.scan + 1 } else { 0 };
             let Self { config, dialects, table, held_bytes, counts, ledger, .. } = self;
-            if let Some(flow) = table.at(self.scan) {
-                let before = flow.buffered_bytes();
-                flow.expire(now_ns, config, &mut context(config, dialects, counts, ledger, out));
-                *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
+            let Some(flow) = table.at(self.scan) else { continue };
+            let before = flow.buffered_bytes();
+            flow.expire(now_ns, config, &mut context(config, dialects, counts, ledger, out));
+            *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
+            if let Some(ending) = flow.ended(now_ns, config) {
+                let cookie = flow.cookie();
+                if let Some(flow) = self.table.remove(cookie) {
+                    self.counts.add("end_not_seen", 1);
+                    self.end(flow, ending, out);
+                }
             }
         }
     }
@@ -145,6 +158,11 @@ impl Flows {
     /// Every outcome by reason since the start: exchanges whole and incomplete, messages refused, bytes given up.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What the kernel is to capture of connections from now on, as far as that has changed since the last call.
+    pub fn drain_demands(&mut self) -> impl Iterator<Item = (Cookie, Option<CaptureDemand>)> + '_ {
+        self.demands.drain(..)
     }
 
     /// Bytes by process and by how far they could be read, since the last call.
@@ -176,7 +194,7 @@ impl Flows {
         out: &mut Vec<Exchange>,
         act: impl FnOnce(&mut Flow, &Config, &mut Context<'_>),
     ) {
-        let Self { config, dialects, table, due, held_bytes, counts, ledger, .. } = self;
+        let Self { config, dialects, table, due, held_bytes, demands, counts, ledger, .. } = self;
         let Some(flow) = table.get(cookie) else { return };
         let before = flow.buffered_bytes();
         let mut cx = context(config, dialects, counts, ledger, out);
@@ -193,7 +211,12 @@ impl Flows {
             if let Some(flow) = self.table.remove(cookie) {
                 self.end(flow, ending, out);
             }
-        } else if flow.waits() && !flow.queued && due.len() < 2 * config.connections {
+            return;
+        }
+        if let Some(demand) = flow.changed_demand(config) {
+            demands.push((cookie, demand));
+        }
+        if flow.waits() && !flow.queued && due.len() < 2 * config.connections {
             // A connection that closed may still have its place; one that finds none comes with its next record.
             flow.queued = true;
             due.push_back((now_ns.saturating_add(config.reorder_wait.as_ns()), cookie));
@@ -202,6 +225,9 @@ impl Flows {
 
     fn end(&mut self, flow: Flow, ending: Ending, out: &mut Vec<Exchange>) {
         self.held_bytes = self.held_bytes.saturating_sub(flow.buffered_bytes());
+        if flow.has_demand() {
+            self.demands.push((flow.cookie(), None));
+        }
         let Self { config, dialects, counts, ledger, .. } = self;
         flow.end(ending, config, &mut context(config, dialects, counts, ledger, out));
     }
@@ -222,5 +248,6 @@ fn context<'a>(
         pending_limit: config.pending_per_connection,
         limits: Limits { head_bytes: config.head_bytes },
         now_ns: 0,
+        origins: [None; 2],
     }
 }

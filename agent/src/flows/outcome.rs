@@ -2,8 +2,8 @@
 //!
 //! Sizes are told only where both ends of a body were seen; the protocol's dialect adds its names and attributes.
 
-use crate::model::connection::{Connection, Role};
-use crate::model::exchange::{Exchange, Incomplete};
+use crate::model::connection::{Connection, Role, Transport};
+use crate::model::exchange::{Exchange, Incomplete, MessageFacts, WireId};
 use crate::protocols::{Dialect, Facts};
 
 use super::pair::Pending;
@@ -14,6 +14,40 @@ pub struct Place {
     pub connection: Connection,
     pub role: Role,
     pub protocol: &'static str,
+    /// Of the request's and the response's stream.
+    pub origins: [Option<Origin>; 2],
+}
+
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Sequence number of the first byte.
+    pub sequence: u32,
+    /// Position of it in [`super::stream::Stream`].
+    pub position: u64,
+}
+
+impl Origin {
+    /// Facts of a message with its place counted from the stream's beginning.
+    fn placed(origin: Option<Self>, facts: MessageFacts) -> MessageFacts {
+        let first = origin.map_or(0, |origin| origin.position);
+        MessageFacts { position: facts.position.wrapping_sub(first), ..facts }
+    }
+}
+
+/// What both ends know of the connection.
+fn wire_id(place: &Place) -> Option<WireId> {
+    if place.connection.transport == Transport::UnixStream {
+        let (own, peer) = (place.connection.cookie.0, place.connection.peer_cookie?.0);
+        return Some(match place.role {
+            Role::Client => WireId { client: own, server: peer },
+            Role::Server => WireId { client: peer, server: own },
+        });
+    }
+    match place.origins {
+        [Some(client), Some(server)] => Some(WireId { client: client.sequence.into(), server: server.sequence.into() }),
+        _ => None,
+    }
 }
 
 /// `failure`: how the connection ended before the answer did. `end_ns`: when that was, if not at the last byte.
@@ -42,7 +76,7 @@ pub fn conclude(
     let conclusion = dialect.conclude(request, response, &facts);
     Exchange {
         connection: place.connection,
-        wire: None,
+        wire: wire_id(&place),
         role: place.role,
         pid,
         protocol: place.protocol,
@@ -50,8 +84,8 @@ pub fn conclude(
         resource: conclusion.resource,
         status: conclusion.status,
         error: conclusion.error,
-        request: asked,
-        response: answered,
+        request: Origin::placed(place.origins[0], asked),
+        response: answered.map(|facts| Origin::placed(place.origins[1], facts)),
         end_ns: end_ns.unwrap_or(last_ns),
         attributes: conclusion.attributes,
         measure: conclusion.measure,

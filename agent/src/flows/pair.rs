@@ -17,8 +17,11 @@ pub struct Pending {
     /// Its last byte was seen, or is known never to be.
     pub ended: bool,
     pub incomplete: Option<Incomplete>,
-    /// Sent after an answer had come while others were still due: a client that keeps a window of requests open.
-    pub overlapped: bool,
+    /// Position in the response stream behind what had been moved when the request's first byte was: its answer begins
+    /// there or later.
+    pub floor: u64,
+    /// Its answer begins right at `floor`: nothing else was in flight.
+    pub exact: bool,
     pub answer: Option<Answer>,
 }
 
@@ -32,6 +35,11 @@ pub struct Answer {
 impl Pending {
     fn is_over(&self) -> bool {
         self.ended && self.answer.as_ref().is_some_and(|answer| answer.ended)
+    }
+
+    /// Position behind what is known of its answer.
+    pub fn answer_end(&self) -> u64 {
+        self.answer.as_ref().map_or(0, |answer| answer.facts.position.saturating_add(answer.facts.size_bytes))
     }
 
     /// Time of the last byte of either message.
@@ -50,10 +58,6 @@ impl Pairing {
         self.queue.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     pub fn push(&mut self, pending: Pending) {
         self.queue.push_back(pending);
     }
@@ -65,6 +69,30 @@ impl Pairing {
     /// The request that the next answer in order is for.
     pub fn asked(&self) -> Option<&Pending> {
         self.queue.iter().find(|pending| pending.answer.is_none())
+    }
+
+    /// The latest request whose answer is over.
+    pub fn last_answered(&self) -> Option<&Pending> {
+        self.queue.iter().rev().find(|pending| pending.answer.as_ref().is_some_and(|answer| answer.ended))
+    }
+
+    /// The first request whose answer has a place of its own.
+    pub fn barrier(&self) -> Option<&Pending> {
+        self.queue.iter().find(|pending| pending.exact && pending.answer.is_none())
+    }
+
+    /// The next answer begins where it should: from here on answers follow each other.
+    pub fn aligned(&mut self) {
+        if let Some(pending) = self.queue.iter_mut().find(|pending| pending.answer.is_none()) {
+            pending.exact = false;
+        }
+    }
+
+    /// Takes out the first request for which `lost` says so, of those whose answer is not over.
+    pub fn remove_unanswered(&mut self, lost: impl Fn(&Pending) -> bool) -> Option<Pending> {
+        let is_due = |pending: &Pending| !pending.answer.as_ref().is_some_and(|answer| answer.ended);
+        let place = self.queue.iter().position(|pending| is_due(pending) && lost(pending))?;
+        self.queue.remove(place)
     }
 
     /// The request that is being read.
@@ -121,8 +149,8 @@ mod tests {
         let request =
             Request { key, attributes, hint: 0, body: Body::None, silent: false, certain: true, truncated_values: 0 };
         let facts = MessageFacts { position, ..MessageFacts::default() };
-        let (pid, ended, incomplete, overlapped, answer) = (1, true, None, false, None);
-        pairing.push(Pending { request, facts, pid, ended, incomplete, overlapped, answer });
+        let (pid, ended, incomplete, answer) = (1, true, None, None);
+        pairing.push(Pending { request, facts, pid, ended, incomplete, floor: 0, exact: false, answer });
     }
 
     fn answer(pairing: &mut Pairing, key: Option<u64>) -> Option<u64> {
@@ -151,6 +179,6 @@ mod tests {
         }
         let order = [30, 10, 20].map(|key| answer(&mut pairing, Some(key)));
         assert_eq!(order, [Some(30), Some(10), Some(20)]);
-        assert!(pairing.is_empty());
+        assert_eq!(pairing.len(), 0);
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Segments are ordered by 64-bit position (whose low 32 bits are the TCP sequence number). What was moved but not
 //! captured comes out as [`Content::Missing`] with its exact size; what no record told of, once the wait for it is
-//! over, as [`Content::Gap`]. Bytes that came before are dropped and counted. Holds at most what its owner lets it:
-//! the owner asks for [`Stream::held`] and decides when a hole has lasted long enough.
+//! over, as [`Content::Gap`], also at the end: operations of the other direction tell how far this one had come. Bytes
+//! that came before are dropped and counted. Holds at most what its owner lets it: the owner asks for
+//! [`Stream::held`] and decides when a hole has lasted long enough.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// Positions begin here, so that a segment from before the first one seen has a position too.
-const ORIGIN: u64 = 1 << 32;
+/// Positions begin here, so that what lies before the first segment has a position too, terabytes back.
+const ORIGIN: u64 = 1 << 48;
 
 /// One send or receive at its place.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ pub struct Segment {
     pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
-    /// The connection's segment before this one went the other way, or there was none.
-    pub turned: bool,
+    /// How far the other stream had come, as a position of that stream.
+    pub other: u64,
     /// Its first byte is the first of the operation.
     pub whole: bool,
 }
@@ -63,16 +64,18 @@ pub struct Piece {
     pub ktime_ns: u64,
     /// When that operation began to move bytes.
     pub began_ns: u64,
-    /// Its bytes were moved at this time or before: for a gap, the time of the operation behind it.
-    pub until_ns: u64,
     pub tgid: u32,
     pub tid: u32,
-    /// Begins an operation after one the other way.
-    pub turned: bool,
+    /// How far the other stream had come when this was moved; for a gap, before it was.
+    pub other: u64,
     /// Begins an operation.
     pub starts: bool,
-    /// What was right before it is lost: perhaps the beginning of what it goes on with.
-    pub after_gap: bool,
+}
+
+impl Piece {
+    pub fn end(&self) -> u64 {
+        self.position.saturating_add(self.length)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -84,12 +87,20 @@ pub struct Stream {
     next: Option<u64>,
     /// Position of the first byte handed out.
     start: u64,
-    after_gap: bool,
-    /// End of the furthest segment: what sequence numbers are read relative to.
+    /// End of what is known to have been moved: what sequence numbers are read relative to.
     furthest: Option<u64>,
     overlap_bytes: u64,
-    /// Time, process and thread of the last bytes handed out.
-    last: (u64, u32, u32),
+    /// Of the operation whose bytes were handed out last.
+    last: Last,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    ktime_ns: u64,
+    tgid: u32,
+    tid: u32,
+    /// `None`: nothing was handed out yet.
+    other: Option<u64>,
 }
 
 impl Stream {
@@ -101,6 +112,29 @@ impl Stream {
                 let distance = sequence.wrapping_sub(furthest as u32).cast_signed();
                 furthest.saturating_add_signed(i64::from(distance))
             }
+        }
+    }
+
+    /// Bytes up to this sequence number have been moved, whether their records come or not. Returns its position.
+    pub fn reached(&mut self, sequence: u32) -> u64 {
+        let position = self.place(sequence);
+        self.furthest = Some(self.furthest.map_or(position, |furthest| furthest.max(position)));
+        position
+    }
+
+    /// The next byte that matters has this sequence number; does nothing to a stream that has begun.
+    pub fn begin(&mut self, sequence: u32) {
+        if self.next.is_none() && self.held.is_empty() {
+            let position = self.reached(sequence);
+            (self.next, self.start) = (Some(position), position);
+        }
+    }
+
+    /// Bytes that were moved and whose records did not come, at the end of what is here.
+    fn missing_end(&self) -> u64 {
+        match (self.next, self.furthest) {
+            (Some(next), Some(furthest)) if self.held.is_empty() => furthest.saturating_sub(next),
+            _ => 0,
         }
     }
 
@@ -145,23 +179,12 @@ impl Stream {
 
     /// The next piece. A hole is waited for unless `expired`.
     pub fn peek(&self, expired: bool) -> Option<Piece> {
-        let front = self.held.front()?;
+        let Some(front) = self.held.front() else {
+            return if expired { self.gap(self.missing_end()) } else { None };
+        };
         let next = self.next.unwrap_or(front.position);
         if front.position > next {
-            let (ktime_ns, tgid, tid) = self.last;
-            return expired.then_some(Piece {
-                content: Content::Gap,
-                position: next,
-                length: front.position - next,
-                ktime_ns,
-                began_ns: ktime_ns,
-                until_ns: front.ktime_ns,
-                tgid,
-                tid,
-                turned: false,
-                starts: false,
-                after_gap: false,
-            });
+            return if expired { self.gap(front.position - next) } else { None };
         }
         let (content, length) = if front.data.is_empty() {
             (Content::Missing, front.length)
@@ -174,32 +197,57 @@ impl Stream {
             length: length.min(front.length),
             ktime_ns: front.ktime_ns,
             began_ns: front.began_ns,
-            until_ns: front.ktime_ns,
             tgid: front.tgid,
             tid: front.tid,
-            turned: front.turned && front.whole,
+            other: front.other,
             starts: front.whole,
-            after_gap: self.after_gap,
         })
+    }
+
+    /// How far the other stream had come at the operation that ended at `position`, if it is here or was the last.
+    pub fn turn_at(&self, position: u64) -> Option<u64> {
+        if self.next == Some(position) && self.last.other.is_some() {
+            return self.last.other;
+        }
+        self.held.iter().find(|segment| segment.end() == position).map(|segment| segment.other)
+    }
+
+    /// A hole of so many bytes at the next position.
+    fn gap(&self, length: u64) -> Option<Piece> {
+        let Last { ktime_ns, tgid, tid, other } = self.last;
+        let piece = |position| Piece {
+            content: Content::Gap,
+            position,
+            length,
+            ktime_ns,
+            began_ns: ktime_ns,
+            tgid,
+            tid,
+            other: other.unwrap_or(0),
+            starts: false,
+        };
+        self.next.filter(|_| length > 0).map(piece)
     }
 
     /// Hands out `bytes` of the piece that `peek` showed.
     pub fn take(&mut self, bytes: u64) {
-        let Some(front) = self.held.front_mut() else { return };
+        let Some(front) = self.held.front_mut() else {
+            let missing = self.missing_end();
+            self.next = self.next.map(|next| next + bytes.min(missing));
+            return;
+        };
         let next = *self.next.get_or_insert_with(|| {
             self.start = front.position;
             front.position
         });
         if front.position > next {
             self.next = Some(next + bytes.min(front.position - next));
-            self.after_gap = true;
             return;
         }
-        self.after_gap = false;
         let before = front.data.len();
         front.drop_front(bytes);
         self.held_bytes -= before - front.data.len();
-        self.last = (front.ktime_ns, front.tgid, front.tid);
+        self.last = Last { ktime_ns: front.ktime_ns, tgid: front.tgid, tid: front.tid, other: Some(front.other) };
         let next = front.position;
         self.next = Some(next);
         // Later segments may begin with bytes that were handed out now.
@@ -241,13 +289,23 @@ impl Stream {
         (self.held.len(), self.held_bytes)
     }
 
-    /// Whether a byte was ever handed out.
+    /// Nothing is here, and nothing is known to be missing.
+    pub fn is_exhausted(&self) -> bool {
+        self.held.is_empty() && self.missing_end() == 0
+    }
+
+    /// Whether a byte was ever handed out, or given up.
     pub fn is_begun(&self) -> bool {
-        self.next.is_some()
+        self.next.is_some_and(|next| next != self.start)
     }
 
     pub fn position(&self) -> Option<u64> {
         self.next
+    }
+
+    /// Position behind everything that is known to have been moved.
+    pub fn furthest(&self) -> u64 {
+        self.furthest.unwrap_or(0)
     }
 
     /// Bytes that came twice, since the last call.
@@ -270,7 +328,7 @@ mod tests {
             began_ns: 0,
             tgid: 1,
             tid: 1,
-            turned: false,
+            other: 0,
             whole: true,
         }
     }

@@ -13,6 +13,15 @@ pub enum Direction {
     Receive,
 }
 
+impl Direction {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Send => Self::Receive,
+            Self::Receive => Self::Send,
+        }
+    }
+}
+
 /// What carries the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -62,6 +71,13 @@ pub struct Connection {
 pub struct StreamPlace {
     pub sequence: u32,
     pub position: u64,
+}
+
+impl StreamPlace {
+    /// Sequence number of the stream's first byte.
+    pub const fn origin(self) -> u32 {
+        self.sequence.wrapping_sub(self.position as u32)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

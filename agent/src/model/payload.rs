@@ -28,3 +28,15 @@ pub struct PayloadChunk {
     pub skipped: u32,
     pub data: Bytes,
 }
+
+/// Most bytes that can be captured of one operation.
+pub const MAX_CAPTURE: u32 = 8192;
+
+/// What the kernel is to capture of a connection, by [`Direction`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaptureDemand {
+    /// Most bytes of one operation; `None`: as of any other connection.
+    pub bytes: [Option<u32>; 2],
+    /// Nothing before this sequence number.
+    pub from: [Option<u32>; 2],
+}

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use seismo_common::config::Settings;
+use seismo_common::config::{BUDGET_WINDOW_SHIFT, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -21,6 +21,7 @@ use super::scope::{self, ScopeKeeper};
 use super::screen::Picture;
 use super::{RunOptions, doctor, enabled};
 use crate::api::{Api, server};
+use crate::bpf::control::FlowControlMap;
 use crate::bpf::counts::Counts;
 use crate::bpf::decode::Batch;
 use crate::bpf::drain;
@@ -61,6 +62,7 @@ pub struct RunningKernel {
     pub batches: Receiver<Batch>,
     pub counts: Counts,
     pub scope: ScopeKeeper,
+    pub control: FlowControlMap,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
     /// Keeps run statistics on.
@@ -86,6 +88,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
         syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
+        budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
         ..Settings::DEFAULT
     };
@@ -110,7 +113,18 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, &stop))?
     };
     let programs = loaded.programs;
-    Ok(RunningKernel { programs, drain, stop, batches, counts: loaded.counts, scope, health, families, _stats: stats })
+    let (counts, control) = (loaded.counts, loaded.control);
+    Ok(RunningKernel { programs, drain, stop, batches, counts, scope, control, health, families, _stats: stats })
+}
+
+/// A budget per second as one of the kernel's windows; what cannot be told in 32 bits is no limit.
+fn budget_bytes(per_second: u64) -> u32 {
+    let window = u128::from(per_second) * (1 << BUDGET_WINDOW_SHIFT) / 1_000_000_000;
+    match u32::try_from(window) {
+        Ok(0) if per_second > 0 => 1,
+        Ok(bytes) => bytes,
+        Err(_) => 0,
+    }
 }
 
 /// One start-up line per family that is not whole; the families that are attached.
@@ -158,7 +172,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut alerting = Alerting::new(&config, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
-    let RunningKernel { programs, drain, stop, batches, counts, scope, health, families, _stats } =
+    let RunningKernel { programs, drain, stop, batches, counts, scope, control, health, families, _stats } =
         start_kernel(&config)?;
 
     let clock = Arc::new(Clock::new());
@@ -169,6 +183,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,
+        control,
         flows: Flows::new(config.flows.clone()),
         links: Links::new(config.links.clone()),
         table: Arc::clone(&table),

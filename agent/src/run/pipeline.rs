@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::bpf::control::FlowControlMap;
 use crate::bpf::decode::{Batch, Record};
 use crate::clock::{self, Clock};
 use crate::flows::{FlowState, Flows, Visibility};
@@ -69,6 +70,7 @@ pub struct View {
 pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
+    pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Links,
     pub table: Arc<Table>,
@@ -152,6 +154,15 @@ impl Pipeline {
             }
         }
         self.finish_exchanges();
+        self.ask_kernel();
+    }
+
+    /// What flows want of single connections goes to the kernel programs.
+    fn ask_kernel(&mut self) {
+        let Parts { flows, control, .. } = &mut self.parts;
+        for (cookie, demand) in flows.drain_demands() {
+            control.set(cookie, demand);
+        }
     }
 
     /// Exchanges to metrics and spans.
@@ -184,6 +195,7 @@ impl Pipeline {
         self.parts.names.advance(now_ns);
         self.parts.flows.tick(now_ns, &mut self.exchanges);
         self.finish_exchanges();
+        self.ask_kernel();
         self.parts.links.tick(now_ns, &mut self.finished);
         self.store();
         let (names, table) = (&mut self.parts.names, &self.parts.table);
@@ -206,6 +218,7 @@ impl Pipeline {
             ("server_span_without_its_client", links.given_up),
             ("process_name_evicted", self.parts.names.evicted()),
             ("scope_table_full", self.parts.scope.failed()),
+            ("flow_control_refused", self.parts.control.refused()),
         ];
         for (reason, total) in self.parts.flows.counts().iter().chain(others) {
             let shown = self.shown.entry(reason).or_default();

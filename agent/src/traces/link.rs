@@ -6,9 +6,9 @@
 //! error. Does not link the requests that a process sends to those that it serves.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
 
-use crate::model::connection::{ConnEvent, ConnEventKind, Role};
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Role, Transport};
+use crate::model::exchange::WireId;
 use crate::model::span::{Span, SpanId, SpanKind};
 use crate::section::Interval;
 
@@ -50,6 +50,21 @@ impl<T: Copy + Eq + std::hash::Hash> Recent<T> {
     }
 }
 
+/// What both ends know of a connection whose client's end an event tells of.
+fn client_wire(connection: &Connection, kind: ConnEventKind) -> Option<WireId> {
+    if connection.transport != Transport::Tcp {
+        return None;
+    }
+    let (client, server) = match kind {
+        ConnEventKind::Opened { role: Role::Client, send_sequence, receive_sequence } => {
+            (send_sequence, receive_sequence)
+        }
+        ConnEventKind::Adopted { role: Some(Role::Client), send, receive } => (send.origin(), receive.origin()),
+        _ => return None,
+    };
+    Some(WireId { client: client.into(), server: server.into() })
+}
+
 /// Sums since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
@@ -63,8 +78,8 @@ pub struct LinkCounts {
 #[derive(Debug)]
 pub struct Links {
     config: Config,
-    /// Client and server address of connections whose client side is observed.
-    clients: Recent<(SocketAddr, SocketAddr)>,
+    /// Connections whose client side is observed.
+    clients: Recent<WireId>,
     /// Client spans that were passed on.
     spans: Recent<SpanId>,
     /// Server spans by the client span that they wait for.
@@ -88,15 +103,15 @@ impl Links {
 
     /// Learns which connections have their client on this host.
     pub fn connection(&mut self, event: &ConnEvent) {
-        if matches!(event.kind, ConnEventKind::Opened { role: Role::Client, .. }) {
-            self.clients.insert((event.connection.local, event.connection.peer));
+        if let Some(wire) = client_wire(&event.connection, event.kind) {
+            self.clients.insert(wire);
         }
     }
 
     /// Takes a span with its wire; passes on what need not wait any longer.
     pub fn span(&mut self, wire: Wire, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
         if span.kind == SpanKind::Client {
-            self.clients.insert((wire.client, wire.server));
+            self.clients.insert(wire.connection);
             self.spans.insert(span.span_id);
             let server = self.waiting.remove(&span.span_id);
             out.push(span);
@@ -112,7 +127,7 @@ impl Links {
             span.parent_span_id = Some(parent);
             self.counts.linked += 1;
             out.push(span);
-        } else if !self.clients.members.contains(&(wire.client, wire.server)) {
+        } else if !self.clients.members.contains(&wire.connection) {
             self.counts.roots += 1;
             out.push(span);
         } else {
@@ -121,7 +136,7 @@ impl Links {
             }
             self.due.push_back((now_ns.saturating_add(self.config.wait.as_ns()), parent));
             if let Some(twin) = self.waiting.insert(parent, span) {
-                // The same sequence number again within the wait.
+                // The same request again within the wait.
                 self.counts.given_up += 1;
                 out.push(twin);
             }
@@ -162,11 +177,12 @@ mod tests {
     use super::{Config, LinkCounts, Links};
     use crate::model::attributes::Attributes;
     use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
+    use crate::model::exchange::WireId;
     use crate::model::span::{Span, SpanKind, StatusCode};
     use crate::traces::assemble::Wire;
 
-    fn wire(sequence: u32) -> Wire {
-        Wire { client: "10.0.0.1:40000".parse().unwrap(), server: "10.0.0.2:80".parse().unwrap(), sequence }
+    fn wire(position: u64) -> Wire {
+        Wire { connection: WireId { client: 1_000, server: 2_000 }, position }
     }
 
     fn span(kind: SpanKind, wire: Wire) -> Span {
@@ -186,15 +202,15 @@ mod tests {
         }
     }
 
-    fn opened(wire: Wire) -> ConnEvent {
+    fn opened() -> ConnEvent {
         let connection = Connection {
             cookie: Cookie(1),
             transport: Transport::Tcp,
-            local: wire.client,
-            peer: wire.server,
+            local: "10.0.0.1:40000".parse().unwrap(),
+            peer: "10.0.0.2:80".parse().unwrap(),
             peer_cookie: None,
         };
-        let kind = ConnEventKind::Opened { role: Role::Client, send_sequence: 0, receive_sequence: 0 };
+        let kind = ConnEventKind::Opened { role: Role::Client, send_sequence: 1_000, receive_sequence: 2_000 };
         ConnEvent { connection, ktime_ns: 0, kind }
     }
 
@@ -209,7 +225,7 @@ mod tests {
     #[test]
     fn a_server_span_waits_for_its_client_and_gets_it_as_parent() {
         let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
-        links.connection(&opened(wire(1)));
+        links.connection(&opened());
         links.span(wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
         assert!(out.is_empty());
         links.span(wire(1), span(SpanKind::Client, wire(1)), 5, &mut out);
@@ -228,7 +244,7 @@ mod tests {
     #[test]
     fn a_client_span_that_never_comes_is_no_parent() {
         let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
-        links.connection(&opened(wire(1)));
+        links.connection(&opened());
         links.span(wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
         links.tick(1_999_999_999, &mut out);
         assert!(out.is_empty());
@@ -241,7 +257,7 @@ mod tests {
     fn what_waits_is_bounded() {
         let mut links = Links::new(Config { remembered: 10, ..Config::default() });
         let mut out = Vec::new();
-        links.connection(&opened(wire(1)));
+        links.connection(&opened());
         for sequence in 0..100 {
             links.span(wire(sequence), span(SpanKind::Server, wire(sequence)), 0, &mut out);
         }
