@@ -92,7 +92,8 @@ fn whole(conversation: &Conversation) -> Vec<Exchange> {
 
 /// `may_forget`: what an exchange does may be unknown, because what came before is.
 fn check(conversation: &Conversation, truth: &[Exchange], out: &[Exchange], may_forget: bool, what: &str) -> usize {
-    let places: HashMap<u64, &Exchange> = truth.iter().map(|exchange| (exchange.request.position, exchange)).collect();
+    let places: HashMap<u32, &Exchange> =
+        truth.iter().map(|exchange| (exchange.request.position as u32, exchange)).collect();
     let mut complete = 0;
     for exchange in out {
         let place = exchange.request.position as u32;

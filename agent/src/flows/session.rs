@@ -215,6 +215,7 @@ impl Session {
     pub fn read(&mut self, side: Side, piece: &Piece, turns: bool, expired: bool, cx: &mut Context<'_>) -> Took {
         let nobodys = match side {
             Side::Request if self.request.lost => self.find_request(piece, turns),
+            Side::Response if self.is_unasked(piece) => None,
             Side::Response if self.response.lost || self.response.is_between() => self.align(piece, expired, cx),
             _ => None,
         };
@@ -249,6 +250,12 @@ impl Session {
         }
     }
 
+    /// A message begins here that may answer nobody.
+    fn is_unasked(&self, piece: &Piece) -> bool {
+        let between = self.response.is_between() && !self.response.lost;
+        matches!(&piece.content, Content::Bytes(bytes) if between && self.parser.is_unasked(bytes))
+    }
+
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
         if self.state(side).is_between() {
             let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
@@ -277,10 +284,14 @@ impl Session {
                 self.broken(side, broken, piece.end(), cx);
             }
             Event::NeedMore => {}
-            Event::Aside => self.state(side).opening = None,
+            Event::Aside => {
+                self.state(side).opening = None;
+                self.state(side).reading = Reading::Head;
+            }
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
+            Event::SkipToEnd(left) => self.state(side).reading = Reading::Skip { left, last: true },
             Event::End => self.finish(side, true, cx),
             Event::Broken(broken) => self.broken(side, broken, piece.end(), cx),
         }
@@ -369,6 +380,10 @@ impl Session {
     /// The message is over; `timed` says whether the time of its last byte is known.
     fn finish(&mut self, side: Side, timed: bool, cx: &mut Context<'_>) {
         self.state(side).reading = Reading::Head;
+        if self.state(side).opening.take().is_some() {
+            // It turned out to belong to no exchange.
+            return;
+        }
         let pending = match side {
             Side::Request => self.pairing.asking(),
             Side::Response => self.pairing.answering(),
