@@ -11,6 +11,7 @@ mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;
 mod page;
+mod postgresql;
 mod scrape;
 mod scripted;
 mod shutdown;

@@ -16,6 +16,7 @@ pub mod nginx;
 pub mod numbers;
 pub mod pattern;
 pub mod peer;
+pub mod postgresql;
 pub mod process;
 pub mod programs;
 pub mod prometheus;
