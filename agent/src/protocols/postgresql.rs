@@ -138,7 +138,7 @@ impl Postgresql {
             _ => 0,
         };
         let answers = &mut self.answers;
-        self.response.next(bytes, wire::typed, wanted, |message| match answers.read(&message, hint) {
+        let made = self.response.next(bytes, wire::typed, wanted, |message| match answers.read(&message, hint) {
             backend::Meaning::Goes => Made::Goes(message.rest),
             backend::Meaning::Aside => Made::Aside(message.rest),
             backend::Meaning::Over(mut response) => {
@@ -148,7 +148,11 @@ impl Postgresql {
                 Made::Event(Event::Response(response))
             }
             backend::Meaning::Wrong(reason) => Made::Event(malformed(reason)),
-        })
+        });
+        if self.answers.has_failed() {
+            self.asks.doubt();
+        }
+        made
     }
 }
 
@@ -216,11 +220,128 @@ impl Parser for Postgresql {
             Side::Response => {
                 self.response.clear();
                 self.answers.clear();
+                self.asks.doubt();
             }
         }
     }
 
     fn buffered_bytes(&self) -> usize {
         self.request.kept() + self.response.kept() + self.asks.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert, prop_oneof, proptest};
+
+    use super::{Config, Postgresql};
+    use crate::protocols::{Body, Event, Limits, Parser, Request, Side};
+    use crate::semconv;
+
+    const HEAD_BYTES: usize = 1024;
+
+    fn parser() -> Postgresql {
+        Postgresql::new(Limits { head_bytes: HEAD_BYTES }, &Config::default())
+    }
+
+    fn message(tag: u8, contents: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(contents.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), contents].concat()
+    }
+
+    fn request(parser: &mut Postgresql, bytes: &[u8]) -> Request {
+        let step = parser.feed(Side::Request, bytes, None);
+        assert_eq!(step.taken, bytes.len());
+        match step.event {
+            Event::Request(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_a_long_statement_the_beginning_is_read_and_the_rest_is_body() {
+        let text = format!("SELECT a FROM t WHERE b IN ({}) AND c = 'd'\0", "1, ".repeat(10_000));
+        let bytes = message(b'Q', text.as_bytes());
+        let step = parser().feed(Side::Request, &bytes, None);
+        let Event::Request(request) = step.event else { panic!("{step:?}") };
+        let Body::Length(rest) = request.body else { panic!("{request:?}") };
+        assert_eq!(step.taken as u64 + rest, bytes.len() as u64);
+        assert!(step.taken <= HEAD_BYTES);
+        assert_eq!(request.attributes.text(semconv::DB_QUERY_TEXT), Some("SELECT a FROM t WHERE b IN (?…"));
+        assert_eq!(request.truncated_values, 1);
+    }
+
+    #[test]
+    fn of_a_query_that_was_cut_its_beginning_is_certain() {
+        let mut parser = parser();
+        let bytes = message(b'Q', b"SELECT a FROM orders WHERE b = 'secret'\0");
+        parser.feed(Side::Request, &bytes[..bytes.len() - 12], None);
+        let Some(Event::Request(request)) = parser.cut(Side::Request) else { panic!("nothing is certain") };
+        assert_eq!(request.attributes.text(semconv::DB_QUERY_SUMMARY), Some("SELECT orders"));
+        assert_eq!(request.attributes.text(semconv::DB_QUERY_TEXT), Some("SELECT a FROM orders WHERE…"));
+    }
+
+    #[test]
+    fn where_bytes_were_lost_no_name_stands_for_anything() {
+        let mut parser = parser();
+        let parse = message(b'P', b"s1\0SELECT a FROM orders\0\0\0");
+        let execute = [message(b'B', b"\0s1\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0")].concat();
+        let both = [parse.clone(), execute.clone()].concat();
+        assert_eq!(request(&mut parser, &both).attributes.text(semconv::DB_QUERY_SUMMARY), Some("SELECT orders"));
+        parser.reset(Side::Request);
+        let forgotten = request(&mut parser, &execute);
+        assert_eq!(forgotten.attributes.text(semconv::DB_QUERY_SUMMARY), None);
+        assert!(forgotten.attributes.get("seismo.db.statement.unknown").is_some());
+        // Prepared again it is known, unless the server refused something: the name may have been taken.
+        let known = request(&mut parser, &both);
+        assert_eq!(known.attributes.text(semconv::DB_QUERY_SUMMARY), Some("SELECT orders"));
+        let refused = message(b'E', b"SERROR\0C42P05\0\0");
+        assert!(matches!(parser.feed(Side::Response, &refused, Some(&known)).event, Event::Response(_)));
+        assert_eq!(request(&mut parser, &execute).attributes.text(semconv::DB_QUERY_SUMMARY), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_messages_are_taken_within_the_bounds(
+            messages in vec((any::<bool>(), prop_oneof![
+                3 => (0usize..40, vec(prop_oneof![any::<u8>(), 0u8..3, b'A'..b'Z'], 0..60)).prop_map(|(tag, contents)| {
+                    let tags = b"QPBDCEHSFXdcfp123ACDEGHIKNRSTVWZcdnstv\0\xff";
+                    message(tags[tag], &contents)
+                }),
+                1 => vec(any::<u8>(), 1..60),
+            ]), 0..60),
+            size in 1usize..50,
+        ) {
+            let mut parser = parser();
+            let mut asked: Option<Request> = None;
+            for (asks, bytes) in messages {
+                let side = if asks { Side::Request } else { Side::Response };
+                for piece in bytes.chunks(size) {
+                    let mut rest = piece;
+                    while !rest.is_empty() {
+                        let step = parser.feed(side, rest, asked.as_ref());
+                        prop_assert!(step.taken <= rest.len());
+                        prop_assert!(parser.buffered_bytes() <= 4 * (HEAD_BYTES + 1));
+                        rest = &rest[step.taken..];
+                        match step.event {
+                            Event::Request(request) => asked = Some(request),
+                            Event::Response(_) => asked = None,
+                            Event::NeedMore => prop_assert!(step.taken > 0 && rest.is_empty()),
+                            Event::SkipBody(left) | Event::SkipToEnd(left) => prop_assert!(left > 0 && rest.is_empty()),
+                            Event::Aside => prop_assert!(step.taken > 0),
+                            Event::End => panic!("no message has framed contents"),
+                            Event::Broken(_) => {
+                                parser.cut(side);
+                                parser.reset(side);
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -51,6 +51,11 @@ impl Answers {
         *self = Self::default();
     }
 
+    /// An error in a pipeline: the server skips all until the next `Sync`.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// What is certain of an answer whose rest is lost: an error in a simple query is its last word.
     pub(super) fn cut(&mut self) -> Option<Response> {
         self.error.is_some().then(|| self.over())

@@ -417,7 +417,7 @@ mod tests {
             (b"1\0\0\0\x042\0\0\0\x04", Detect::Response),
             (b"R\0\0\0\x08\0\0\0\0", Detect::Response),
             (b"S\0\0\0\x16client_encoding\0a\0", Detect::Response),
-            (b"E\0\0\0\x0eSERROR\0C42P01\0\0", Detect::Response),
+            (b"E\0\0\0\x13SERROR\0C42P01\0\0", Detect::Response),
             (b"E\0\0\0\x0eSERROR\0C42\0\0\0\0", Detect::No),
             (b"T\0\0\0\x1b\0\x01a\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0\0", Detect::Response),
             (b"D\0\0\0\x0a\0\x01\0\0\0\0", Detect::No),

@@ -45,6 +45,8 @@ pub(super) struct Asks {
     texts: bool,
     statement_bytes: usize,
     database: Option<String>,
+    /// All that the client sent since its log-in was read.
+    knows_all: bool,
     prepared: Prepared,
     steps: Steps,
     /// `Sync`s since the last execution.
@@ -59,6 +61,7 @@ impl Asks {
             texts: config.statement,
             statement_bytes: config.statement_bytes,
             database: None,
+            knows_all: false,
             prepared: Prepared::new(config.statements_per_connection, head_bytes),
             steps: Steps::default(),
             syncs: 0,
@@ -68,10 +71,19 @@ impl Asks {
 
     /// Bytes were lost: only what cannot change on a connection is still known.
     pub(super) fn clear(&mut self) {
+        self.knows_all = false;
         self.prepared.clear();
         self.steps = Steps::default();
         self.syncs = 0;
         self.copy_syncs = 0;
+    }
+
+    /// The server refused something, or may have: if a name was taken before it was seen, what was prepared for it
+    /// is not what it stands for.
+    pub(super) fn doubt(&mut self) {
+        if !self.knows_all {
+            self.prepared.clear();
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -232,6 +244,7 @@ impl Asks {
 
     /// Pairs of strings, ended by an empty name.
     fn log_in(&mut self, contents: &[u8]) {
+        self.knows_all = true;
         let mut rest = contents;
         let (mut user, mut database) = (None, None);
         while let Some((name, behind)) = text(rest).filter(|(name, _)| !name.is_empty()) {

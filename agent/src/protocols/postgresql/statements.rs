@@ -125,7 +125,8 @@ impl Prepared {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.statements.bytes + self.portals.entries.len() * ENTRY_BYTES
+        // Portals share their statements' texts, unless these are forgotten: counted as if they did not.
+        self.statements.bytes + self.portals.bytes
     }
 }
 
