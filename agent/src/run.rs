@@ -56,6 +56,7 @@ pub fn verify(json: bool) -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&programs)?)?;
+        report.problems.iter().for_each(|problem| eprintln!("! {problem}"));
     } else {
         for program in &programs {
             let verdict = if report.loaded { program.state.name() } else { "not tried" };

@@ -40,21 +40,17 @@ fn every_stage_accounts_for_every_record_also_when_some_are_lost_on_purpose() ->
         let requests = nginx.logged(REQUESTS, LIMIT)?;
         wrk.interrupt()?;
         agent.still(|page| page.sum("http_server_request_duration_seconds_count", &[("service_name", "nginx")]))?;
-        // What is pending is pending for a while only: server spans wait 2 s for a client span that was lost.
-        agent.settled(&true, |page| STAGES.iter().all(|name| balanced(stage(page, name))))?;
-        let page = agent.page()?;
+        // Server spans wait 2 s for a client span that was lost; records of other processes come all the time.
+        let page = agent.page_where("a moment at which every stage's account is even", |page| {
+            let [observed, collected, analyzed, stored] = STAGES.map(|name| stage(page, name));
+            [observed, collected, analyzed, stored].into_iter().all(balanced)
+                && observed[1] == collected[0]
+                && collected[1] == analyzed[0]
+        })?;
 
         let stages = STAGES.map(|name| (name, stage(&page, name)));
         println!("stage: [entered, passed, dropped]: {stages:?}");
-        let [(_, observed), (_, collected), (_, analyzed), (_, stored)] = stages;
-        for (name, [entered, passed, dropped]) in stages {
-            ensure!(
-                balanced([entered, passed, dropped]),
-                "{name}: {entered} entered, {passed} passed, {dropped} dropped"
-            );
-        }
-        ensure!(observed[1] == collected[0], "{} left the kernel, {} were collected", observed[1], collected[0]);
-        ensure!(collected[1] == analyzed[0], "{} left the drain, {} were analyzed", collected[1], analyzed[0]);
+        let [(_, observed), _, _, (_, stored)] = stages;
         ensure!(stored[0] > 0, "no span was stored");
 
         let injected = page.sum("seismo_records_dropped_total", &[("reason", "injected")]) as u64;
@@ -76,7 +72,9 @@ fn every_stage_accounts_for_every_record_also_when_some_are_lost_on_purpose() ->
                 let most = logged.get(status).copied().unwrap_or(0);
                 ensure!(*count <= most, "{service}: {count} requests with status {status}, {most} were made");
             }
-            ensure!(counted.values().sum::<u64>() > 0, "nothing is seen any more after a loss");
+            // A request and its answer are one record each: nine in ten lose neither.
+            let known: u64 = counted.iter().filter(|(status, _)| !status.is_empty()).map(|(_, count)| count).sum();
+            ensure!(known as f64 >= 0.8 * REQUESTS as f64, "a loss costs more than its own exchange: {known} known");
         }
         agent.stop()
     })

@@ -114,6 +114,11 @@ impl<'a> Agent<'a> {
         wait::settled(&now, ARRIVAL_LIMIT, STILL, || Ok(read(&self.page()?)))
     }
 
+    /// The first page that is as wanted: what is under way between two stages is under way for a while only.
+    pub fn page_where(&self, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
+        wait::until(what, ARRIVAL_LIMIT, || Ok(Some(self.page()?).filter(|page| wanted(page))))
+    }
+
     /// Waits until a number of the page reaches `least`, and returns it.
     pub fn reaches(&self, what: &str, least: f64, read: impl Fn(&Page) -> f64) -> Result<f64> {
         let mut last = f64::NAN;
@@ -151,7 +156,7 @@ impl<'a> Agent<'a> {
         let (status, time) = self.process.wait(STOP_LIMIT * 5)?;
         println!("SIGTERM to exit: {:.0} ms", time.as_secs_f64() * 1e3);
         clean(status)?;
-        ensure!(time <= STOP_LIMIT, "the agent took {time:?} to stop");
+        ensure!(time <= wait::patient(STOP_LIMIT), "the agent took {time:?} to stop");
         Ok(())
     }
 }

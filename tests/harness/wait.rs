@@ -8,9 +8,15 @@ use anyhow::{Result, bail};
 /// How often a condition is looked at.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A limit as it is on this machine: where everything is emulated, `SEISMOTEST_PATIENCE` says how many times longer.
+pub fn patient(limit: Duration) -> Duration {
+    let factor = std::env::var("SEISMOTEST_PATIENCE").ok().and_then(|text| text.parse::<u32>().ok());
+    limit * factor.unwrap_or(1)
+}
+
 /// Asks until there is an answer; after `limit` fails with the words of `what`.
 pub fn until<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patient(limit));
     loop {
         if let Some(answer) = ask()? {
             return Ok(answer);
@@ -30,7 +36,7 @@ pub fn settled<T: PartialEq>(
     still: Duration,
     mut read: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patient(limit));
     let mut value = read()?;
     while value != *expected && start.elapsed() < limit {
         sleep(PAUSE);

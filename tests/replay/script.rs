@@ -64,7 +64,8 @@ impl Script {
     }
 
     pub fn close(&mut self, error: u32) {
-        self.event(ConnEventKind::Destroyed { retransmits: 0, error });
+        let [send_sequence, receive_sequence] = self.sequences.map(|sequence| sequence.wrapping_add(1));
+        self.event(ConnEventKind::Destroyed { retransmits: 0, error, send_sequence, receive_sequence });
         self.tick(1_000 * MS);
     }
 

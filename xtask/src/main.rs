@@ -15,6 +15,7 @@ mod shell;
 mod test;
 mod tidy;
 mod verify;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,12 +38,16 @@ enum Command {
     Check(check::Arguments),
     Tidy(tidy::Arguments),
     Verify(verify::Arguments),
+    Vm(vm::Arguments),
     Gen(generate::Arguments),
     Bench(bench::Arguments),
     Demo(demo::Arguments),
     /// A service of the demo's workload; the demo starts these itself.
     #[command(hide = true)]
     DemoService(demo::service::Arguments),
+    /// The first process of a virtual machine.
+    #[command(hide = true)]
+    VmInit(vm::init::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,10 +59,12 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::command(&arguments),
         Command::Tidy(arguments) => tidy::command(&arguments),
         Command::Verify(arguments) => verify::command(&arguments),
+        Command::Vm(arguments) => vm::command(&arguments),
         Command::Gen(arguments) => generate::command(&arguments),
         Command::Bench(arguments) => bench::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::DemoService(arguments) => demo::service::command(&arguments),
+        Command::VmInit(arguments) => vm::init::command(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,14 +27,14 @@ const BUDGET: &str = "docs/verify-budget.json";
 
 /// What `seismo verify --json` says of a program.
 #[derive(Debug, Deserialize)]
-struct Verified {
-    program: String,
-    hook: String,
+pub struct Verified {
+    pub program: String,
+    pub hook: String,
     /// `active` when the kernel took it.
-    state: String,
+    pub state: String,
     /// Why it did not.
-    reason: String,
-    verified_instructions: u64,
+    pub reason: String,
+    pub verified_instructions: u64,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {

@@ -16,6 +16,17 @@ pub enum Record {
     Payload(PayloadRecord, Bytes),
 }
 
+impl Record {
+    /// When the kernel program ran, `CLOCK_MONOTONIC`, ns.
+    pub const fn ktime_ns(&self) -> u64 {
+        match self {
+            Self::Process(record) => record.header.ktime_ns,
+            Self::TcpState(record) => record.header.ktime_ns,
+            Self::Payload(record, _) => record.header.ktime_ns,
+        }
+    }
+}
+
 /// Why a record could not be read; label value of the drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {

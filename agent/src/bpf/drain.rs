@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 
 use super::decode::{Batch, align};
+use crate::clock::monotonic_ns;
 use crate::health::{Health, Stage};
 
 /// Batches that may wait for the pipeline.
@@ -26,6 +27,18 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 /// The timer is this many times slower, at most, while the ring stays empty.
 const IDLE_FACTOR: u32 = 40;
 
+/// How far the drain has come: every record that the kernel wrote before this time (`CLOCK_MONOTONIC`, ns) is handed on.
+/// Who waits for a record must not wait by the wall's clock: behind a backlog it comes later.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    /// Read it before looking whether a batch waits: then what it promises is true of an empty queue.
+    pub fn until_ns(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Drains until `stop` is set, then until the ring is empty, and returns.
 pub fn run(
     mut ring: RingBuf<MapData>,
@@ -33,14 +46,16 @@ pub fn run(
     interval: Duration,
     health: &Arc<Health>,
     queue: &SyncSender<Batch>,
-    stop: &AtomicBool,
+    (progress, stop): (&Progress, &AtomicBool),
 ) {
     let mut buffer = Vec::new();
     let mut wait = interval;
     loop {
         let stopping = stop.load(Ordering::Acquire);
         let before = health.stage(Stage::Collected).entered.load(Ordering::Relaxed);
+        let began_ns = monotonic_ns();
         while drain_once(&mut ring, &mut buffer, health, queue) {}
+        progress.0.store(began_ns, Ordering::Release);
         if stopping {
             return;
         }

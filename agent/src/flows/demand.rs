@@ -1,16 +1,17 @@
 //! What the kernel should capture of one connection: enough for the heads of its messages, and no bodies.
 //!
 //! Everything up to the default limit until the connection has shown what it needs. Then: nothing of a body that is
-//! passed over, nothing of a protocol that cannot be read, fewer bytes per operation where heads are short, more where
-//! one was cut off, and little while the connection is above its budget. Changes are rare: each is a system call.
+//! passed over, nothing of a protocol that cannot be read, fewer bytes per operation where one request is in flight at
+//! a time and heads are short, more where one was cut off, and little while the connection is above its budget. A
+//! change reaches the kernel some milliseconds late, and each is a system call: they are rare.
 
 use crate::model::connection::Direction;
 use crate::model::payload::{CaptureDemand, MAX_CAPTURE as MOST_BYTES};
 
-/// A limit is never set below this: heads vary.
-const LEAST_BYTES: u32 = 512;
+/// A limit is never set below this, nor below twice what was needed: heads vary.
+const LEAST_BYTES: u32 = 1024;
 /// Operations that are looked at before a limit is set.
-const SAMPLE: u32 = 64;
+const SAMPLE: u32 = 128;
 /// A body is worth a system call from here on.
 const LONG_BODY_BYTES: u64 = 64 * 1024;
 /// How far ahead a sequence number can lie without being mistaken for one behind.
@@ -27,14 +28,14 @@ struct Lane {
     operations: u32,
     captured: u64,
     most_needed: u64,
-    /// A head was cut off once: no less than the most is asked for again.
-    missed: bool,
 }
 
 #[derive(Debug, Default)]
 pub struct Demand {
     lanes: [Lane; 2],
     nothing: bool,
+    /// Several messages may lie in one operation, or a head was cut off: less than usual is never asked for again.
+    greedy: bool,
     /// Beginning of the running second, and what was captured in it.
     window_ns: u64,
     window_bytes: u64,
@@ -43,6 +44,16 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// Several requests were in flight at once.
+    pub fn pipelined(&mut self) {
+        if !self.greedy {
+            self.greedy = true;
+            for lane in &mut self.lanes {
+                lane.limit = None;
+            }
+        }
+    }
+
     /// An operation came, and the one before it has been read: the parser looked at bytes before `looked_at`.
     pub fn operation(&mut self, direction: Direction, position: u64, captured: usize, looked_at: u64) {
         self.window_bytes += captured as u64;
@@ -54,9 +65,10 @@ impl Demand {
             lane.most_needed = lane.most_needed.max(looked_at.saturating_sub(began).min(captured));
         }
         if lane.operations >= SAMPLE {
-            let limit = u32::try_from(lane.most_needed).unwrap_or(MOST_BYTES).next_power_of_two().max(LEAST_BYTES);
+            let needed = u32::try_from(lane.most_needed).unwrap_or(MOST_BYTES).min(MOST_BYTES);
+            let limit = (2 * needed).next_power_of_two().max(LEAST_BYTES);
             // Worth it where most of what is captured is not needed.
-            if !lane.missed && lane.limit.is_none() && lane.captured > 2 * u64::from(limit) * u64::from(SAMPLE) {
+            if !self.greedy && lane.limit.is_none() && lane.captured > 2 * u64::from(limit) * u64::from(SAMPLE) {
                 lane.limit = Some(limit);
             }
             (lane.operations, lane.captured, lane.most_needed) = (0, 0, 0);
@@ -65,9 +77,8 @@ impl Demand {
 
     /// Bytes that were not captured were needed.
     pub fn missed(&mut self, direction: Direction) {
-        let lane = &mut self.lanes[direction as usize];
-        lane.missed = true;
-        lane.limit = Some(MOST_BYTES);
+        self.greedy = true;
+        self.lanes[direction as usize].limit = Some(MOST_BYTES);
     }
 
     /// Nothing on the connection can be read.
@@ -125,5 +136,84 @@ impl Demand {
         let from = |lane: &Lane| lane.until.map(|until| until as u32);
         let [send, receive] = &self.lanes;
         Some(CaptureDemand { bytes: [limit(send), limit(receive)], from: [from(send), from(receive)] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AHEAD_BYTES, CaptureDemand, Demand, LEAST_BYTES, MOST_BYTES, SAMPLE};
+    use crate::model::connection::Direction::{Receive, Send};
+
+    /// Operations of 4000 captured bytes of which the parser looked at the first `needed`.
+    fn play(demand: &mut Demand, needed: u64) {
+        for number in 0..=u64::from(SAMPLE) {
+            let before = (number.max(1) - 1) * 10_000;
+            demand.operation(Send, number * 10_000, 4000, before + needed);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_captured_as_any_other_until_it_has_shown_what_it_needs() {
+        let mut demand = Demand::default();
+        demand.operation(Send, 0, 100, 0);
+        assert_eq!(demand.changed(1, 0), None);
+        play(&mut demand, 300);
+        let short = CaptureDemand { bytes: [Some(LEAST_BYTES), None], from: [None; 2] };
+        assert_eq!(demand.changed(2, 0), Some(Some(short)));
+        assert_eq!(demand.changed(3, 0), None, "asked twice");
+        demand.missed(Send);
+        let most = CaptureDemand { bytes: [Some(MOST_BYTES), None], from: [None; 2] };
+        assert_eq!(demand.changed(4, 0), Some(Some(most)));
+        play(&mut demand, 300);
+        assert_eq!(demand.changed(5, 0), None, "less again after a head was cut off");
+    }
+
+    #[test]
+    fn heads_that_need_what_is_captured_or_share_operations_keep_it() {
+        let mut demand = Demand::default();
+        play(&mut demand, 3000);
+        assert_eq!(demand.changed(1, 0), None);
+        let mut demand = Demand::default();
+        demand.pipelined();
+        play(&mut demand, 300);
+        assert_eq!(demand.changed(1, 0), None);
+    }
+
+    #[test]
+    fn a_long_body_is_asked_for_once_and_a_very_long_one_step_by_step() {
+        let mut demand = Demand::default();
+        demand.pass_over(Receive, Some(1000), 500);
+        assert_eq!(demand.changed(1, 0), None, "a short body is not worth it");
+        demand.pass_over(Receive, Some(1_000_000), 500);
+        let from = |until: u64| Some(Some(CaptureDemand { bytes: [None; 2], from: [None, Some(until as u32)] }));
+        assert_eq!(demand.changed(2, 0), from(1_000_000));
+        demand.pass_over(Receive, Some(1_000_000), 800_000);
+        assert_eq!(demand.changed(3, 0), None);
+        let end = 5 * AHEAD_BYTES;
+        demand.pass_over(Receive, Some(end), 1_000_000);
+        assert_eq!(demand.changed(4, 0), from(1_000_000 + AHEAD_BYTES));
+        demand.pass_over(Receive, Some(end), AHEAD_BYTES);
+        assert_eq!(demand.changed(5, 0), from(2 * AHEAD_BYTES));
+        // Long passed: it must not come to lie ahead when sequence numbers wrap.
+        demand.pass_over(Receive, None, 4 * AHEAD_BYTES);
+        assert_eq!(demand.changed(6, 0), Some(None));
+    }
+
+    #[test]
+    fn above_its_budget_a_connection_gets_beginnings_only_until_the_second_is_over() {
+        let mut demand = Demand::default();
+        assert_eq!(demand.changed(0, 5000), None);
+        demand.operation(Send, 0, 6000, 0);
+        let little = CaptureDemand { bytes: [Some(LEAST_BYTES); 2], from: [None; 2] };
+        assert_eq!(demand.changed(1, 5000), Some(Some(little)));
+        assert_eq!(demand.changed(2_000_000_000, 5000), Some(None));
+    }
+
+    #[test]
+    fn nothing_is_captured_where_nothing_can_be_read() {
+        let mut demand = Demand::default();
+        demand.nothing();
+        assert_eq!(demand.changed(1, 0), Some(Some(CaptureDemand { bytes: [Some(0); 2], from: [None; 2] })));
+        assert!(demand.is_set());
     }
 }

@@ -229,7 +229,10 @@ impl Flow {
                 self.closed = Some((error, ktime_ns));
                 self.advance(ktime_ns, false, config, cx);
             }
-            ConnEventKind::Destroyed { error, .. } => {
+            ConnEventKind::Destroyed { error, send_sequence, receive_sequence, .. } => {
+                // A FIN takes a sequence number: without one, a single lost byte goes unnoticed.
+                self.send.stream.reached(send_sequence.wrapping_sub(1));
+                self.receive.stream.reached(receive_sequence.wrapping_sub(1));
                 let (earlier, closed_ns) = self.closed.unwrap_or((0, ktime_ns));
                 let error = if earlier == 0 { error } else { earlier };
                 self.ending = Some(Ending::Closed { error, ktime_ns: closed_ns });
@@ -268,8 +271,9 @@ impl Flow {
                 self.demand.pass_over(direction, until, lane.stream.furthest());
             }
         }
-        match self.phase {
+        match &self.phase {
             Phase::Opaque | Phase::Unknown => self.demand.nothing(),
+            Phase::Session(session) if session.in_flight() > 1 => self.demand.pipelined(),
             Phase::Session(_) | Phase::Undecided => {}
         }
     }

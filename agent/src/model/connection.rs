@@ -89,8 +89,9 @@ pub enum ConnEventKind {
     Adopted { role: Option<Role>, send: StreamPlace, receive: StreamPlace },
     /// The socket reached CLOSE, and its owner may still read what has come. `error` is `sk_err`, 0 for an orderly end.
     Closed { retransmits: u32, error: u32 },
-    /// The socket is gone: nothing follows. `error` as above, 0 where it was told before.
-    Destroyed { retransmits: u32, error: u32 },
+    /// The socket is gone: nothing follows. `error` as above, 0 where it was told before. Sequence numbers behind the last
+    /// byte sent and read, or behind the FIN there.
+    Destroyed { retransmits: u32, error: u32, send_sequence: u32, receive_sequence: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

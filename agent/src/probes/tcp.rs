@@ -100,7 +100,12 @@ pub fn event(record: &TcpStateRecord) -> Option<ConnEvent> {
         (SYN_SENT, ESTABLISHED) => opened(Role::Client, record),
         (SYN_RECV, ESTABLISHED) => opened(Role::Server, record),
         (_, CLOSE) => ConnEventKind::Closed { retransmits: record.retransmits, error: record.error },
-        (_, DESTROYED) => ConnEventKind::Destroyed { retransmits: record.retransmits, error: record.error },
+        (_, DESTROYED) => ConnEventKind::Destroyed {
+            retransmits: record.retransmits,
+            error: record.error,
+            send_sequence: record.send_sequence,
+            receive_sequence: record.receive_sequence,
+        },
         _ => return None,
     };
     Some(ConnEvent {

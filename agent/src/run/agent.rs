@@ -24,7 +24,7 @@ use crate::api::{Api, server};
 use crate::bpf::control::FlowControlMap;
 use crate::bpf::counts::Counts;
 use crate::bpf::decode::Batch;
-use crate::bpf::drain;
+use crate::bpf::drain::{self, Progress};
 use crate::bpf::loader::{self, Attach, Programs};
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
@@ -60,6 +60,7 @@ pub struct RunningKernel {
     drain: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     pub batches: Receiver<Batch>,
+    pub progress: Arc<Progress>,
     pub counts: Counts,
     pub scope: ScopeKeeper,
     pub control: FlowControlMap,
@@ -105,16 +106,30 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
 
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
     let stop = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new(Progress::default());
     let wake = drain::WakeUp::new(&loaded.ring).context("waiting for the ring")?;
     let drain = {
-        let (health, stop, interval) = (Arc::clone(&health), Arc::clone(&stop), config.capture.drain_interval.0);
+        let (health, stop, progress) = (Arc::clone(&health), Arc::clone(&stop), Arc::clone(&progress));
+        let interval = config.capture.drain_interval.0;
         std::thread::Builder::new()
             .name("seismo-drain".to_owned())
-            .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, &stop))?
+            .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
     let (counts, control) = (loaded.counts, loaded.control);
-    Ok(RunningKernel { programs, drain, stop, batches, counts, scope, control, health, families, _stats: stats })
+    Ok(RunningKernel {
+        programs,
+        drain,
+        stop,
+        batches,
+        progress,
+        counts,
+        scope,
+        control,
+        health,
+        families,
+        _stats: stats,
+    })
 }
 
 /// A budget per second as one of the kernel's windows; what cannot be told in 32 bits is no limit.
@@ -172,7 +187,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut alerting = Alerting::new(&config, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
-    let RunningKernel { programs, drain, stop, batches, counts, scope, control, health, families, _stats } =
+    let RunningKernel { programs, drain, stop, batches, progress, counts, scope, control, health, families, _stats } =
         start_kernel(&config)?;
 
     let clock = Arc::new(Clock::new());
@@ -197,7 +212,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         .name("seismo-pipeline".to_owned())
         .spawn({
             let deadline_ns = Arc::clone(&deadline_ns);
-            move || pipeline.run(&batches, &deadline_ns)
+            move || pipeline.run(&batches, &progress, &deadline_ns)
         })
         .context("starting the pipeline")?;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::bpf::control::FlowControlMap;
 use crate::bpf::decode::{Batch, Record};
+use crate::bpf::drain::Progress;
 use crate::clock::{self, Clock};
 use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
@@ -88,25 +89,35 @@ pub struct Pipeline {
     /// Totals already added to the table.
     shown: HashMap<&'static str, u64>,
     next_tick_ns: u64,
+    /// Time up to which every record has been taken: by it bytes are waited for.
+    records_ns: u64,
 }
 
 impl Pipeline {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, exchanges: Vec::new(), finished: Vec::new(), shown: HashMap::new(), next_tick_ns: 0 }
+        Self {
+            parts,
+            exchanges: Vec::new(),
+            finished: Vec::new(),
+            shown: HashMap::new(),
+            next_tick_ns: 0,
+            records_ns: 0,
+        }
     }
 
     /// Works until the drain thread is gone and its last batch is done, or `deadline_ns` (`CLOCK_MONOTONIC`; 0: none yet)
     /// has passed: what is still queued then is counted as lost.
-    pub fn run(mut self, batches: &Receiver<Batch>, deadline_ns: &AtomicU64) {
+    pub fn run(mut self, batches: &Receiver<Batch>, progress: &Progress, deadline_ns: &AtomicU64) {
         loop {
             let tick = if self.parts.flows.is_empty() { IDLE_TICK } else { TICK };
+            let drained_ns = progress.until_ns();
             match batches.recv_timeout(tick) {
                 Ok(batch) if overdue(deadline_ns) => {
                     self.parts.health.enter(Stage::Analyzed, batch.records);
                     self.parts.health.lose(Stage::Analyzed, "stopping", batch.records);
                 }
                 Ok(batch) => self.batch(&batch),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.records_ns = self.records_ns.max(drained_ns),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now_ns = clock::monotonic_ns();
@@ -126,6 +137,7 @@ impl Pipeline {
         for record in batch.iter() {
             match record {
                 Ok(record) => {
+                    self.records_ns = self.records_ns.max(record.ktime_ns());
                     self.record(record);
                     passed += 1;
                 }
@@ -193,10 +205,10 @@ impl Pipeline {
     fn tick(&mut self, now_ns: u64) {
         self.parts.clock.refresh();
         self.parts.names.advance(now_ns);
-        self.parts.flows.tick(now_ns, &mut self.exchanges);
+        self.parts.flows.tick(self.records_ns, &mut self.exchanges);
         self.finish_exchanges();
         self.ask_kernel();
-        self.parts.links.tick(now_ns, &mut self.finished);
+        self.parts.links.tick(self.records_ns, &mut self.finished);
         self.store();
         let (names, table) = (&mut self.parts.names, &self.parts.table);
         self.parts.flows.drain_visibility(|pid, visibility: Visibility, bytes| {

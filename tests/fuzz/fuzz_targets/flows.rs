@@ -66,7 +66,7 @@ fuzz_target!(|actions: Vec<Action>| {
                 flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
             }
             Action::Close { cookie, error } => {
-                let kind = ConnEventKind::Destroyed { retransmits: 0, error: u32::from(error) };
+                let kind = ConnEventKind::Destroyed { retransmits: 0, error: u32::from(error), send_sequence: 0, receive_sequence: 0 };
                 flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
             }
             Action::Wait { millis } => {
@@ -76,7 +76,7 @@ fuzz_target!(|actions: Vec<Action>| {
         }
     }
     for cookie in 0..8 {
-        let kind = ConnEventKind::Destroyed { retransmits: 0, error: 0 };
+        let kind = ConnEventKind::Destroyed { retransmits: 0, error: 0, send_sequence: 0, receive_sequence: 0 };
         flows.connection(&ConnEvent { connection: connection(cookie), ktime_ns: now_ns, kind }, &mut out);
     }
     flows.tick(now_ns + 1_000_000_000, &mut out);

@@ -4,7 +4,6 @@
 //! from the backports of whatever mirror the machine uses, unpacked privately (nothing is installed system-wide).
 //! It must match the compiler: a copy we made for another version is replaced.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,13 +12,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Toolchain;
+use super::debian::Suite;
 use crate::{shell, workspace};
 
 /// Where cargo looks for it, below the sysroot.
 const PLACE: &str = "lib/rustlib/src/rust";
 /// Suite of the Debian archive that carries recent compilers.
 const SUITE: &str = "trixie-backports";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Left in a copy that we made: rustup does not know it and would keep it over an update.
 const MARK: &str = ".copied-for-rustc";
 
@@ -87,99 +86,15 @@ fn from_debian(toolchain: &Toolchain) -> Result<String> {
 
 /// Downloads and unpacks into `folder`; returns the package's name with version, and its `library`.
 fn fetch(folder: &Path, toolchain: &Toolchain) -> Result<(String, PathBuf)> {
-    let apt = workspace::program("apt-get").context("no apt-get on this machine")?;
-    let mut targets = Command::new(&apt);
-    targets.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]);
-    // Before the first `apt-get update` no target has an origin yet.
-    let mut listed = shell::output(&mut targets)?;
-    if listed.trim().is_empty() {
-        listed = shell::output(Command::new(&apt).args([
-            "indextargets",
-            "--format",
-            "$(REPO_URI)",
-            "Created-By: Packages",
-        ]))?;
+    let suite = Suite::open(folder, SUITE)?;
+    let version = matching_version(&suite.ask(&["madison", "rust-src"])?, &toolchain.version)
+        .with_context(|| format!("{SUITE} has no rust-src for rustc {}", toolchain.version))?;
+    let unpacked = suite.unpack(&format!("rust-src={version}"))?;
+    let library = unpacked.join(format!("usr/src/rustc-{}/library", toolchain.version));
+    if !library.join("core/Cargo.toml").is_file() {
+        bail!("the package has no {}", library.display());
     }
-    let private = Private { folder };
-    private.prepare()?;
-    let mut last = anyhow::anyhow!("apt-get knows no package mirror");
-    for mirror in mirrors(&listed) {
-        match private.download(&mirror, toolchain) {
-            Ok(version) => {
-                let library = private.unpack(toolchain)?;
-                return Ok((format!("rust-src {version}"), library));
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// The distinct mirrors, without the security archive, which has no backports.
-fn mirrors(listed: &str) -> BTreeSet<String> {
-    listed
-        .lines()
-        .map(|line| line.trim().trim_end_matches('/').to_owned())
-        .filter(|mirror| !mirror.is_empty() && !mirror.ends_with("-security"))
-        .collect()
-}
-
-/// A package manager's state of its own: the machine's lists and sources stay as they are.
-struct Private<'a> {
-    folder: &'a Path,
-}
-
-impl Private<'_> {
-    fn prepare(&self) -> Result<()> {
-        for part in ["lists/partial", "cache/archives/partial", "unpacked"] {
-            fs::create_dir_all(self.folder.join(part))?;
-        }
-        Ok(())
-    }
-
-    fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(self.folder);
-        for (option, value) in [
-            ("Dir::State::lists", self.folder.join("lists")),
-            ("Dir::Cache", self.folder.join("cache")),
-            ("Dir::Etc::sourcelist", self.folder.join("sources.list")),
-            ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
-            // The unprivileged download user could not write here.
-            ("APT::Sandbox::User", PathBuf::from("root")),
-        ] {
-            command.arg("-o").arg(format!("{option}={}", value.display()));
-        }
-        command
-    }
-
-    /// Returns the version of the package that was downloaded.
-    fn download(&self, mirror: &str, toolchain: &Toolchain) -> Result<String> {
-        fs::write(self.folder.join("sources.list"), format!("deb [signed-by={KEYRING}] {mirror} {SUITE} main\n"))?;
-        let limit = Duration::from_secs(300);
-        shell::watched("reading Debian's package list", self.apt("apt-get").arg("update"), limit)?;
-        let table = shell::output(self.apt("apt-cache").args(["madison", "rust-src"]))?;
-        let version = matching_version(&table, &toolchain.version)
-            .with_context(|| format!("{SUITE} has no rust-src for rustc {}", toolchain.version))?;
-        let mut download = self.apt("apt-get");
-        download.arg("download").arg(format!("rust-src={version}"));
-        shell::watched("downloading rust-src", &mut download, limit)?;
-        Ok(version)
-    }
-
-    fn unpack(&self, toolchain: &Toolchain) -> Result<PathBuf> {
-        let package = fs::read_dir(self.folder)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .context("apt-get downloaded nothing")?;
-        let unpacked = self.folder.join("unpacked");
-        shell::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
-        let library = unpacked.join(format!("usr/src/rustc-{}/library", toolchain.version));
-        if !library.join("core/Cargo.toml").is_file() {
-            bail!("the package has no {}", library.display());
-        }
-        Ok(library)
-    }
+    Ok((format!("rust-src {version}"), library))
 }
 
 /// The row of `apt-cache madison` whose upstream version is the compiler's.
@@ -204,12 +119,6 @@ mod tests {
         assert_eq!(matching_version(table, "1.95.0").as_deref(), Some("1.95.0+dfsg1-1~bpo13+1"));
         assert_eq!(matching_version(table, "1.95.1"), None);
         assert_eq!(matching_version("", "1.95.0"), None);
-    }
-
-    #[test]
-    fn mirrors_are_tried_once_each_and_never_the_security_archive() {
-        let listed = "http://mirror.test/debian/\nhttp://mirror.test/debian-security/\n\nhttp://mirror.test/debian/\n";
-        assert_eq!(mirrors(listed).into_iter().collect::<Vec<_>>(), ["http://mirror.test/debian"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! only what is missing is installed, by one setup at a time. What cannot be had is said with the way to get it.
 
 mod core_source;
+pub mod debian;
 mod linker;
 mod packages;
 

@@ -34,6 +34,8 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("prometheus", Program("promtool")),
     ("python3-psycopg", PythonModule("psycopg")),
     ("python3-requests", PythonModule("requests")),
+    // Other kernels than this machine's, for `cargo xtask vm`.
+    ("qemu-system-x86", Program("qemu-system-x86_64")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
 ];
