@@ -39,12 +39,14 @@ fn place(exchange: &Exchange) -> u32 {
     exchange.wire.map_or(0, |wire| wire.client).wrapping_add(exchange.request.position) as u32
 }
 
-/// The fixtures of a protocol that are nothing but operations captured whole.
+/// The fixtures of a protocol that are nothing but operations captured whole, and right.
 fn conversations(protocol: &str) -> Vec<Conversation> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(protocol);
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let found: Vec<_> = files.into_iter().filter_map(conversation).collect();
+    let is_told_whole =
+        |conversation: &Conversation| whole(conversation).iter().all(|exchange| exchange.incomplete.is_none());
+    let found: Vec<_> = files.into_iter().filter_map(conversation).filter(is_told_whole).collect();
     assert!(!found.is_empty(), "{protocol}");
     found
 }
@@ -197,11 +199,15 @@ fn every_hole_is_told_and_nothing_wrong_is() {
 }
 
 #[test]
-fn joined_anywhere_only_what_is_so_is_told() {
+fn joined_at_any_turn_only_what_is_so_is_told() {
     let mut complete = 0;
     for conversation in conversations("postgresql") {
         let truth = whole(&conversation);
         for from in 1..conversation.moves.len() {
+            // In the middle of a pipeline nothing tells that requests before are still to be answered.
+            if conversation.moves[from - 1].0 == conversation.moves[from].0 {
+                continue;
+            }
             let operations: Vec<_> = conversation
                 .moves
                 .iter()

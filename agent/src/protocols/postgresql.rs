@@ -43,6 +43,9 @@ const HINT_QUERY: u8 = 3;
 const HINT_EXECUTE: u8 = 4;
 const HINT_SYNC: u8 = 5;
 const HINT_FUNCTION: u8 = 6;
+/// Up to so many more: a `Sync` on whose answer it depends what names stand for.
+const HINT_SYNC_NAMES: u8 = 8;
+const SYNCS_WITH_NAMES: u8 = 8;
 /// And above: so many steps, each answered by one message.
 const HINT_ACKS: u8 = 16;
 
@@ -149,8 +152,10 @@ impl Postgresql {
             }
             backend::Meaning::Wrong(reason) => Made::Event(malformed(reason)),
         });
-        if self.answers.has_failed() {
-            self.asks.doubt();
+        if let (Some(hint @ HINT_SYNC_NAMES..HINT_ACKS), Ok((_, Some(Made::Event(Event::Response(response)))))) =
+            (hint, &made)
+        {
+            self.asks.answered(hint, response.status == exchange::OK);
         }
         made
     }
@@ -296,9 +301,23 @@ mod tests {
         // Prepared again it is known, unless the server refused something: the name may have been taken.
         let known = request(&mut parser, &both);
         assert_eq!(known.attributes.text(semconv::DB_QUERY_SUMMARY), Some("SELECT orders"));
-        let refused = message(b'E', b"SERROR\0C42P05\0\0");
-        assert!(matches!(parser.feed(Side::Response, &refused, Some(&known)).event, Event::Response(_)));
-        assert_eq!(request(&mut parser, &execute).attributes.text(semconv::DB_QUERY_SUMMARY), None);
+        let (sync, ready) = (message(b'S', b""), message(b'Z', b"I"));
+        let mut summary_after = |answer: &[u8]| {
+            let barrier = request(&mut parser, &[parse.clone(), sync.clone()].concat());
+            let mut rest = answer;
+            while !rest.is_empty() {
+                rest = &rest[parser.feed(Side::Response, rest, Some(&barrier)).taken..];
+            }
+            let summary = request(&mut parser, &execute).attributes.text(semconv::DB_QUERY_SUMMARY).map(str::to_owned);
+            parser.reset(Side::Request);
+            parser.reset(Side::Response);
+            summary
+        };
+        let refused = [message(b'E', b"SERROR\0C42P05\0\0"), ready.clone()].concat();
+        let taken = [message(b'1', b""), ready].concat();
+        assert_eq!(summary_after(&refused), None);
+        assert_eq!(summary_after(&taken).as_deref(), Some("SELECT orders"));
+        assert_eq!(summary_after(b""), None, "not yet");
     }
 
     proptest! {

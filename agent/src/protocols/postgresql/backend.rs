@@ -12,7 +12,7 @@ use super::super::Response;
 use super::detect::{is_state, is_tag};
 use super::exchange::{ABORTED, OK};
 use super::wire::{Message, text};
-use super::{HINT_ACKS, HINT_EXECUTE, HINT_FUNCTION, HINT_QUERY, HINT_STARTUP, HINT_SYNC};
+use super::{HINT_ACKS, HINT_EXECUTE, HINT_FUNCTION, HINT_QUERY, HINT_STARTUP, HINT_SYNC, HINT_SYNC_NAMES};
 
 /// What a message means for the answer that is due.
 #[derive(Debug)]
@@ -51,11 +51,6 @@ impl Answers {
         *self = Self::default();
     }
 
-    /// An error in a pipeline: the server skips all until the next `Sync`.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed
-    }
-
     /// What is certain of an answer whose rest is lost: an error in a simple query is its last word.
     pub(super) fn cut(&mut self) -> Option<Response> {
         self.error.is_some().then(|| self.over())
@@ -64,7 +59,7 @@ impl Answers {
     /// The answer of a request that gets none, if the message with this tag is for a later one. `copy_syncs`: how many
     /// `Sync`s the server ignored because they came while it took rows.
     pub(super) fn before(&mut self, tag: u8, hint: Option<u8>, copy_syncs: &mut u8) -> Option<Response> {
-        match (tag, hint?) {
+        match (tag, plain(hint?)) {
             (b'Z', HINT_SYNC) if self.copied && *copy_syncs > 0 => {
                 *copy_syncs -= 1;
                 Some(response(OK, Attributes::default()))
@@ -79,7 +74,7 @@ impl Answers {
         if let Some(reason) = wrong_length(message) {
             return Wrong(reason);
         }
-        let Some(hint) = hint else {
+        let Some(hint) = hint.map(plain) else {
             // A server that stops says so to everybody.
             return if matches!(message.tag, b'N' | b'S' | b'A' | b'E') {
                 Aside
@@ -177,6 +172,11 @@ impl Answers {
         *self = Self { failed, copied, ..Self::default() };
         response(error.as_deref().unwrap_or(OK), attributes)
     }
+}
+
+/// Every kind of `Sync` is answered in the same way.
+fn plain(hint: u8) -> u8 {
+    if (HINT_SYNC_NAMES..HINT_ACKS).contains(&hint) { HINT_SYNC } else { hint }
 }
 
 fn response(status: &str, attributes: Attributes) -> Response {

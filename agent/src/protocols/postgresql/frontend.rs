@@ -9,16 +9,21 @@ use std::sync::Arc;
 use super::super::Request;
 use super::super::db::sql::{self, POSTGRESQL, Statement};
 use super::exchange::{Doing, request};
-use super::statements::Prepared;
+use super::statements::{MAX_NAME_BYTES, Prepared};
 use super::wire::{CANCEL_REQUEST, GSSENC_REQUEST, Message, SSL_REQUEST, text};
 use super::{
     Config, HINT_ACKS, HINT_CANCEL, HINT_ENCRYPT, HINT_EXECUTE, HINT_FUNCTION, HINT_QUERY, HINT_STARTUP, HINT_SYNC,
+    HINT_SYNC_NAMES, SYNCS_WITH_NAMES,
 };
 
 /// Most steps that wait for one answer: as many as a hint can say.
 const MAX_ACKS: u8 = 200;
+/// Names in doubt at once.
+const MAX_DOUBTFUL: usize = 8;
 /// Longest name of a database that is kept: the server's limit.
 const MAX_DATABASE_BYTES: usize = 63;
+
+type NamedStatement = (Box<[u8]>, Arc<Statement>);
 
 /// What a message means.
 #[derive(Debug)]
@@ -48,6 +53,11 @@ pub(super) struct Asks {
     /// All that the client sent since its log-in was read.
     knows_all: bool,
     prepared: Prepared,
+    /// Names given since the last `Sync` that may have been taken before.
+    doubtful: Vec<NamedStatement>,
+    /// The same before a `Sync`, with its hint.
+    awaiting: Option<(u8, Vec<NamedStatement>)>,
+    batches: u8,
     steps: Steps,
     /// `Sync`s since the last execution.
     syncs: u8,
@@ -63,6 +73,9 @@ impl Asks {
             database: None,
             knows_all: false,
             prepared: Prepared::new(config.statements_per_connection, head_bytes),
+            doubtful: Vec::new(),
+            awaiting: None,
+            batches: 0,
             steps: Steps::default(),
             syncs: 0,
             copy_syncs: 0,
@@ -72,18 +85,44 @@ impl Asks {
     /// Bytes were lost: only what cannot change on a connection is still known.
     pub(super) fn clear(&mut self) {
         self.knows_all = false;
+        self.doubtful = Vec::new();
+        self.awaiting = None;
         self.prepared.clear();
         self.steps = Steps::default();
         self.syncs = 0;
         self.copy_syncs = 0;
     }
 
-    /// The server refused something, or may have: if a name was taken before it was seen, what was prepared for it
-    /// is not what it stands for.
+    /// Answers were lost: what waits for one stays unknown.
     pub(super) fn doubt(&mut self) {
-        if !self.knows_all {
-            self.prepared.clear();
+        self.awaiting = None;
+    }
+
+    /// The `Sync` with this hint was answered.
+    pub(super) fn answered(&mut self, hint: u8, well: bool) {
+        if let Some((_, names)) = self.awaiting.take_if(|(awaited, _)| *awaited == hint)
+            && well
+        {
+            names.iter().for_each(|(name, statement)| self.prepared.prepare(name, statement));
         }
+    }
+
+    /// Where not all is known that the client sent, a name may have been taken before: behind the `Sync` it counts only
+    /// once the server has taken it. Gives the `Sync` its hint.
+    fn end_batch(&mut self) -> u8 {
+        let names = std::mem::take(&mut self.doubtful);
+        if names.is_empty() {
+            return HINT_SYNC;
+        }
+        names.iter().for_each(|(name, _)| self.prepared.close(b'S', name));
+        if self.awaiting.is_some() {
+            return HINT_SYNC;
+        }
+        // A number of its own: an older `Sync` may still be answered.
+        self.batches = (self.batches + 1) % SYNCS_WITH_NAMES;
+        let hint = HINT_SYNC_NAMES + self.batches;
+        self.awaiting = Some((hint, names));
+        hint
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -137,6 +176,13 @@ impl Asks {
                 let Some(statement) = self.statement_of_parse(behind, rest) else { return Wrong("parse") };
                 let statement = Arc::new(statement);
                 self.prepared.prepare(name, &statement);
+                if !self.knows_all && !name.is_empty() {
+                    if self.doubtful.len() < MAX_DOUBTFUL && name.len() <= MAX_NAME_BYTES {
+                        self.doubtful.push((name.into(), Arc::clone(&statement)));
+                    } else {
+                        self.prepared.close(b'S', name);
+                    }
+                }
                 self.steps.prepared = Some(statement);
                 self.step()
             }
@@ -177,7 +223,8 @@ impl Asks {
                 self.syncs = self.syncs.saturating_add(1);
                 let steps = std::mem::take(&mut self.steps);
                 let doing = steps.prepared.map_or(Doing::Nothing, Doing::Preparing);
-                Meaning::Request(self.request(&doing, HINT_SYNC, 0))
+                let hint = self.end_batch();
+                Meaning::Request(self.request(&doing, hint, 0))
             }
             b'F' => Meaning::Request(self.request(&Doing::Function, HINT_FUNCTION, rest)),
             b'c' | b'f' => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::super::db::sql::Statement;
 
 /// Longest name that is remembered; the server's own identifiers have 63 bytes.
-const MAX_NAME_BYTES: usize = 128;
+pub(super) const MAX_NAME_BYTES: usize = 128;
 const MAX_PORTALS: usize = 32;
 /// What an entry takes beside its texts, about.
 const ENTRY_BYTES: usize = 128;
