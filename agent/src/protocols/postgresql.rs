@@ -326,7 +326,7 @@ mod tests {
         #[test]
         fn any_messages_are_taken_within_the_bounds(
             messages in vec((any::<bool>(), prop_oneof![
-                3 => (0usize..40, vec(prop_oneof![any::<u8>(), 0u8..3, b'A'..b'Z'], 0..60)).prop_map(|(tag, contents)| {
+                3 => (0usize..40, vec(prop_oneof![any::<u8>(), 0u8..3, b'A'..=b'Z'], 0..60)).prop_map(|(tag, contents)| {
                     let tags = b"QPBDCEHSFXdcfp123ACDEGHIKNRSTVWZcdnstv\0\xff";
                     message(tags[tag], &contents)
                 }),
