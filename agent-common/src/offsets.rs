@@ -73,6 +73,8 @@ offsets! {
     tcp_rcv_nxt = true "tcp_sock": "rcv_nxt",
     tcp_bytes_acked = true "tcp_sock": "bytes_acked",
     tcp_bytes_received = true "tcp_sock": "bytes_received",
+    sock_state = true "sock": "__sk_common.skc_state",
+    socket_sk = true "socket": "sk",
 }
 
 const _: () = assert!(core::mem::size_of::<Offsets>() == FIELDS.len() * 4);

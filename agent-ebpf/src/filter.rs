@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
 
 use crate::kernel::{Sock, Task};
-use crate::maps::{SCOPE, SCOPE_TGIDS};
+use crate::maps::{ADOPT_TGIDS, SCOPE, SCOPE_TGIDS};
 
 /// Is a socket operation of the running task in scope?
 #[inline(always)]
@@ -58,7 +58,34 @@ fn matches(rules: &ScopeRules, sock: Option<Sock>) -> bool {
             }
         }
     }
-    let Some(sock) = sock else { return false };
+    match sock {
+        Some(sock) => matches_socket(rules, sock),
+        None => false,
+    }
+}
+
+/// Is a socket in scope that `tgid` has open, whoever runs now?
+#[inline(always)]
+pub fn open_socket_in_scope(tgid: u32, sock: Sock) -> bool {
+    let Some(scope) = SCOPE.get(0) else { return false };
+    // SAFETY: the values are bytes that userspace replaces as a whole.
+    let (by_process, by_cgroup) = unsafe { (SCOPE_TGIDS.get(tgid), ADOPT_TGIDS.get(tgid)) };
+    let (by_process, by_cgroup) = (by_process.copied().unwrap_or(0), by_cgroup.copied().unwrap_or(0));
+    if by_process == TGID_EXCLUDED || by_cgroup == TGID_EXCLUDED {
+        return false;
+    }
+    if scope.exclude.all != 0 || matches_socket(&scope.exclude, sock) {
+        return false;
+    }
+    by_process == TGID_INCLUDED
+        || by_cgroup == TGID_INCLUDED
+        || scope.include.all != 0
+        || matches_socket(&scope.include, sock)
+}
+
+/// Does a rule about sockets match?
+#[inline(always)]
+fn matches_socket(rules: &ScopeRules, sock: Sock) -> bool {
     if rules.ports != 0 {
         let (local, peer) = (u32::from(sock.local_port()), u32::from(sock.peer_port()));
         for index in 0..SCOPE_ENTRIES {

@@ -11,6 +11,8 @@ use seismo_common::offsets::ABSENT;
 /// Kernel thread, or an io worker acting for a process (`PF_KTHREAD`, `PF_IO_WORKER` in `sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 const PF_IO_WORKER: u32 = 0x0000_0010;
+/// Times that the places of a socket under way are loaded again before they are taken as they are.
+const PLACE_READS: usize = 3;
 /// 32-bit system call under way (`TS_COMPAT` in `asm/thread_info.h`, x86).
 const TS_COMPAT: u32 = 2;
 
@@ -196,6 +198,13 @@ impl Sock {
         unsafe { load(self.0, offset!(sock_error)) }
     }
 
+    /// As in `tcp_states.h`.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        // SAFETY: as above; `skc_state` is a byte.
+        unsafe { load(self.0, offset!(sock_state)) }
+    }
+
     /// Its owner closed it: nobody will read or write any more.
     #[inline(always)]
     pub fn is_dead(self) -> bool {
@@ -269,6 +278,27 @@ impl TcpSock {
     pub fn copied_sequence(self) -> u32 {
         // SAFETY: as above.
         unsafe { load(self.0, offset!(tcp_copied_seq)) }
+    }
+
+    /// Place of the next byte that the application writes, and of the next that it reads, each with its sequence number.
+    /// The socket is not locked: an acknowledgement between two loads is found out by loading again.
+    #[inline(always)]
+    pub fn places(self) -> [(u32, u64); 2] {
+        let mut places = self.places_once();
+        for _ in 0..PLACE_READS {
+            let again = self.places_once();
+            if again == places {
+                break;
+            }
+            places = again;
+        }
+        places
+    }
+
+    #[inline(always)]
+    fn places_once(self) -> [(u32, u64); 2] {
+        let (written, read) = (self.write_sequence(), self.copied_sequence());
+        [(written, self.written_position(written)), (read, self.read_position(read))]
     }
 
     /// When the bytes up to `write_seq` were handed to the network, ns; 0 if they were not all, or where it is not

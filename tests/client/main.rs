@@ -2,7 +2,8 @@
 //! and print what they did, so that a test can hold it against what the agent saw.
 //!
 //! `transfer PATH PORT` moves bytes by one system call · `http PORT PATH COUNT` asks over one connection ·
-//! `play` acts out a conversation from its input · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
+//! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
+//! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
 
 mod http;
 mod play;
@@ -30,7 +31,14 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
-        ["play"] => play::run(),
+        ["play"] => play::run(0),
+        ["play", port] => play::run(port.parse()?),
+        ["apart"] => {
+            work::leave_network()?;
+            play::run(0)
+        }
+        ["churn", count] => work::churn(count.parse()?),
+        ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),

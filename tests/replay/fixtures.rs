@@ -112,6 +112,28 @@ fn operation(script: &mut Script, direction: Direction, line: &str, late: &mut V
     }
 }
 
+/// Which bytes a fixture moves, without anything that happens to them; dots for those that it does not say.
+pub fn moves(text: &str) -> Vec<(Direction, Vec<u8>)> {
+    let input = text.split(SEPARATOR).next().unwrap_or_default();
+    input
+        .lines()
+        .filter_map(|line| {
+            let direction = match line.split_once(' ')?.0 {
+                ">" => Direction::Send,
+                "<" => Direction::Receive,
+                _ => return None,
+            };
+            let (options, text) = line.split_once('"')?;
+            let (text, repeat) = text.rsplit_once('"')?;
+            let repeat = repeat.trim().strip_prefix('*').map_or(1, |count| count.parse().unwrap());
+            let mut bytes = unescape(text).repeat(repeat);
+            let length = options.split_whitespace().find_map(|option| option.strip_prefix("length="));
+            bytes.resize(length.map_or(bytes.len(), |length| length.parse().unwrap()), b'.');
+            Some((direction, bytes))
+        })
+        .collect()
+}
+
 pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();

@@ -1,5 +1,6 @@
 //! Probe families: one file each, same stem as in the agent. No family uses another.
 
+mod adopt;
 mod floor;
 mod payload;
 mod process;

@@ -18,6 +18,7 @@ const KIND_TYPEDEF: u32 = 8;
 const KIND_VOLATILE: u32 = 9;
 const KIND_CONST: u32 = 10;
 const KIND_RESTRICT: u32 = 11;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -80,6 +81,18 @@ impl Btf {
 
     pub(super) fn has_struct(&self, name: &str) -> bool {
         self.structs.contains_key(name)
+    }
+
+    /// Those of `wanted` that are functions of the kernel; one pass over all types.
+    pub(super) fn functions<'a>(&self, wanted: &[&'a str]) -> Result<Vec<&'a str>> {
+        let mut found = Vec::new();
+        for at in self.types.iter().skip(1).map(|at| *at as usize) {
+            if self.u32(at + 4)? >> 24 & 0x1f == KIND_FUNC {
+                let name = self.string(self.u32(at)?)?;
+                found.extend(wanted.iter().filter(|wanted| **wanted == name));
+            }
+        }
+        Ok(found)
     }
 
     /// Byte offset of `a.b.c` inside the struct; `None` if there is no such member.
@@ -174,6 +187,7 @@ mod tests {
         types.extend([name("inner_t"), 8 << 24, 5]); // 6 typedef
         types.extend([0, 10 << 24, 6]); // 7 const
         types.extend([name("outer"), 4 << 24 | 3, 16, name("a"), 1, 0, 0, 4, 32, name("in"), 7, 64]); // 8 outer
+        types.extend([name("outer"), 12 << 24, 0]); // 9 a function
         let mut blob = Vec::new();
         for word in [0x0001_eb9f, 24, 0, 4 * types.len() as u32, 4 * types.len() as u32, strings.len() as u32] {
             blob.extend(u32::to_ne_bytes(word));
@@ -195,6 +209,7 @@ mod tests {
         assert_eq!(btf.offset("outer", "none").unwrap(), None);
         assert_eq!(btf.offset("nothing", "a").unwrap(), None);
         assert!(btf.has_typedef("inner_t") && !btf.has_typedef("inner"));
+        assert_eq!(btf.functions(&["inner", "outer", "x"]).unwrap(), ["outer"]);
     }
 
     #[test]

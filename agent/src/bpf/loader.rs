@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::RingBuf;
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::programs::{BtfTracePoint, Iter, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::Wire;
 use seismo_common::config::Settings;
@@ -14,6 +14,7 @@ use seismo_common::offsets::Offsets;
 
 use super::control::FlowControlMap;
 use super::counts::Counts;
+use super::iterate::SocketIterator;
 use super::plan::{Decision, Planned};
 use super::scope::ScopeMaps;
 use super::support::Facts;
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub counts: Counts,
     pub ring: RingBuf<aya::maps::MapData>,
     pub scope: ScopeMaps,
+    /// Where its program was loaded.
+    pub sockets: Option<SocketIterator>,
     pub control: FlowControlMap,
 }
 
@@ -92,6 +95,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
     let counts = Counts::take(&mut ebpf)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
+    let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
     trim();
     Ok(Loaded {
@@ -104,6 +108,7 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
         counts,
         ring,
         scope,
+        sockets,
         control,
     })
 }
@@ -112,13 +117,24 @@ pub fn load(facts: &Facts, plan: &[Planned], settings: Settings, ring_bytes: u32
 fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, String> {
     let name = planned.program.name;
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let Hook::TpBtf(tracepoint) = planned.program.hook;
-    let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| error.to_string())?;
-    program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
-    if mode == Attach::Yes {
-        program.attach().map_err(|error| verdict(&error))?;
-    }
-    Ok(program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+    let wrong_kind = |error: ProgramError| error.to_string();
+    let info = match planned.program.hook {
+        Hook::TpBtf(tracepoint) => {
+            let program: &mut BtfTracePoint = program.try_into().map_err(wrong_kind)?;
+            program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
+            if mode == Attach::Yes {
+                program.attach().map_err(|error| verdict(&error))?;
+            }
+            program.info()
+        }
+        // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
+        Hook::Iter { over, .. } => {
+            let program: &mut Iter = program.try_into().map_err(wrong_kind)?;
+            program.load(over, btf).map_err(|error| verdict(&error))?;
+            program.info()
+        }
+    };
+    Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
 
 /// The kernel's own words, on one line: the error and the last lines of the verifier's log.

@@ -6,7 +6,7 @@ use seismo_common::offsets::FIELDS;
 
 use super::support::Facts;
 use crate::health::{ProbeState, ProbeStatus};
-use crate::model::probe::{FamilySpec, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
 
 /// Decision for one program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +66,19 @@ fn decide(facts: &Facts, program: &ProgramSpec) -> Decision {
     if let Some(error) = &facts.btf_error {
         return Decision::Unsupported(format!("no kernel type information: {error}"));
     }
-    let tracepoint = program.hook.tracepoint();
-    if !facts.tracepoints.contains(tracepoint) {
-        return Decision::Unsupported(format!("this kernel has no tracepoint {tracepoint}"));
+    match program.hook {
+        Hook::TpBtf(name) if !facts.tracepoints.contains(name) => {
+            return Decision::Unsupported(format!("this kernel has no tracepoint {name}"));
+        }
+        Hook::TpBtf(_) => {}
+        Hook::Iter { over, helpers } => {
+            if !facts.iterators.contains(over) {
+                return Decision::Unsupported(format!("this kernel has no iterator over {over}"));
+            }
+            if let Some(helper) = helpers.iter().find(|helper| !facts.functions.contains(**helper)) {
+                return Decision::Unsupported(format!("this kernel has no {helper} for programs"));
+            }
+        }
     }
     for of in program.structs {
         let missing = FIELDS
@@ -114,6 +124,19 @@ mod tests {
     #[test]
     fn a_program_is_attached_when_nothing_is_missing() {
         assert_eq!(decide(&facts(), &PROGRAM), Decision::Attach);
+    }
+
+    #[test]
+    fn an_iterator_is_attached_where_the_kernel_has_it_and_what_its_program_calls() {
+        let hook = Hook::Iter { over: "task_file", helpers: &["bpf_sock_from_file"] };
+        let program = ProgramSpec { hook, ..PROGRAM };
+        let missing = |what: &str| Decision::Unsupported(format!("this kernel has no {what}"));
+        let mut facts = facts();
+        assert_eq!(decide(&facts, &program), missing("iterator over task_file"));
+        facts.iterators.insert("task_file".to_owned());
+        assert_eq!(decide(&facts, &program), missing("bpf_sock_from_file for programs"));
+        facts.functions.insert("bpf_sock_from_file".to_owned());
+        assert_eq!(decide(&facts, &program), Decision::Attach);
     }
 
     #[test]

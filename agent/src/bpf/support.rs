@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::btf::Btf;
 use super::capabilities::{self, Capability};
 use super::offsets::{self, Resolved};
-use crate::model::probe::FamilySpec;
+use crate::model::probe::{FamilySpec, Hook};
 
 const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 
@@ -26,6 +26,10 @@ pub struct Facts {
     pub btf_error: Option<String>,
     /// Tracepoints of all families that the kernel has.
     pub tracepoints: BTreeSet<String>,
+    /// Kinds of objects that programs of the families want to iterate over and that the kernel has.
+    pub iterators: BTreeSet<String>,
+    /// Kernel functions that those programs call and that the kernel has.
+    pub functions: BTreeSet<String>,
     /// Structs whose fields the programs read and which the kernel has.
     pub structs: BTreeSet<String>,
     #[serde(skip)]
@@ -48,6 +52,8 @@ impl Facts {
             lockdown: lockdown(),
             btf_error: None,
             tracepoints: BTreeSet::new(),
+            iterators: BTreeSet::new(),
+            functions: BTreeSet::new(),
             structs: BTreeSet::new(),
             offsets: None,
             missing_fields: Vec::new(),
@@ -81,9 +87,17 @@ impl Facts {
             .with_context(|| format!("{BTF_FILE}: needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (5.5 or later)"))?;
         let btf = Btf::parse(bytes).context(BTF_FILE)?;
         for program in families.iter().flat_map(|family| family.programs) {
-            let tracepoint = program.hook.tracepoint();
-            if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
-                self.tracepoints.insert(tracepoint.to_owned());
+            match program.hook {
+                Hook::TpBtf(name) if btf.has_typedef(&format!("btf_trace_{name}")) => {
+                    self.tracepoints.insert(name.to_owned());
+                }
+                Hook::TpBtf(_) => {}
+                Hook::Iter { over, helpers } => {
+                    if btf.has_struct(&format!("bpf_iter__{over}")) {
+                        self.iterators.insert(over.to_owned());
+                    }
+                    self.functions.extend(btf.functions(helpers)?.into_iter().map(str::to_owned));
+                }
             }
             for name in program.structs {
                 if btf.has_struct(name) {

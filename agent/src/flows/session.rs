@@ -14,7 +14,7 @@ use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, R
 use super::counts::{Counts, Ledger, Visibility};
 use super::outcome::{Origin, Place, conclude, outcome};
 use super::pair::{Pairing, Pending};
-use super::stream::{Content, Piece};
+use super::stream::{Content, Piece, Turn};
 
 /// Failures before a first whole exchange after which the protocol was a mistake.
 const MAX_FAILURES: u32 = 16;
@@ -210,13 +210,11 @@ impl Session {
         self.looked_at[direction as usize]
     }
 
-    /// Takes as much of a piece as belongs together. `turns`: it begins where its stream was when the other one was moved
-    /// last. `expired`: what blocks has been waited for long enough.
-    pub fn read(&mut self, side: Side, piece: &Piece, turns: bool, expired: bool, cx: &mut Context<'_>) -> Took {
+    /// Takes as much of a piece as belongs together. `expired`: what blocks has been waited for long enough.
+    pub fn read(&mut self, side: Side, piece: &Piece, turn: Turn, expired: bool, cx: &mut Context<'_>) -> Took {
         let nobodys = match side {
-            Side::Request if self.request.lost => self.find_request(piece, turns),
-            Side::Response if self.is_unasked(piece) => None,
-            Side::Response if self.response.lost || self.response.is_between() => self.align(piece, expired, cx),
+            Side::Request if self.request.lost => self.find_request(piece, turn),
+            Side::Response if self.response.lost || self.response.is_between() => self.align(piece, turn, expired, cx),
             _ => None,
         };
         if let Some(took) = nobodys {
@@ -231,7 +229,8 @@ impl Session {
                     0 => Reading::Framed,
                     left => Reading::Skip { left, last },
                 };
-                if bytes == left && last {
+                // What is over without a head belongs to no exchange.
+                if bytes == left && last && self.state(side).opening.take().is_none() {
                     // A last byte in a gap was moved at an unknown time.
                     self.finish(side, !matches!(content, Content::Gap), cx);
                 }
@@ -248,12 +247,6 @@ impl Session {
                 Took::Nothing
             }
         }
-    }
-
-    /// A message begins here that may answer nobody.
-    fn is_unasked(&self, piece: &Piece) -> bool {
-        let between = self.response.is_between() && !self.response.lost;
-        matches!(&piece.content, Content::Bytes(bytes) if between && self.parser.is_unasked(bytes))
     }
 
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
@@ -284,10 +277,7 @@ impl Session {
                 self.broken(side, broken, piece.end(), cx);
             }
             Event::NeedMore => {}
-            Event::Aside => {
-                self.state(side).opening = None;
-                self.state(side).reading = Reading::Head;
-            }
+            Event::Aside => *self.state(side) = SideState::new(false),
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
@@ -380,10 +370,6 @@ impl Session {
     /// The message is over; `timed` says whether the time of its last byte is known.
     fn finish(&mut self, side: Side, timed: bool, cx: &mut Context<'_>) {
         self.state(side).reading = Reading::Head;
-        if self.state(side).opening.take().is_some() {
-            // It turned out to belong to no exchange.
-            return;
-        }
         let pending = match side {
             Side::Request => self.pairing.asking(),
             Side::Response => self.pairing.answering(),

@@ -9,20 +9,17 @@ use super::metric::{Metric, Sample};
 pub enum Hook {
     /// BTF-typed raw tracepoint, by its kernel name.
     TpBtf(&'static str),
+    /// Iterator over kernel objects, run by reading it; `helpers` are the kernel functions that its program calls and that
+    /// older kernels do not offer to it.
+    Iter { over: &'static str, helpers: &'static [&'static str] },
 }
 
 impl Hook {
-    /// Tracepoint name.
-    pub const fn tracepoint(self) -> &'static str {
-        match self {
-            Self::TpBtf(name) => name,
-        }
-    }
-
     /// `kind/place`, as `seismo doctor` and the `hook` label show it.
     pub fn label(self) -> String {
         match self {
             Self::TpBtf(name) => format!("tp_btf/{name}"),
+            Self::Iter { over, .. } => format!("iter/{over}"),
         }
     }
 }

@@ -10,6 +10,7 @@
 pub mod db;
 pub mod http;
 pub mod postgresql;
+pub mod redis;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -26,11 +27,13 @@ crate::section! {
         pub http: http::Config,
         /// PostgreSQL.
         pub postgresql: postgresql::Config,
+        /// Redis.
+        pub redis: redis::Config,
     }
 }
 
 /// Every protocol, in the order in which unknown bytes are offered.
-pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, tls::PROTOCOL];
+pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, redis::PROTOCOL, tls::PROTOCOL];
 
 /// Makes what is shared by all connections of a protocol.
 pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
@@ -88,6 +91,8 @@ pub fn resume_as_detected(detect: fn(&[u8]) -> Detect, side: Side, bytes: &[u8])
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub head_bytes: usize,
+    /// The connection's first bytes will be seen, of both sides: what a protocol begins with holds.
+    pub fresh: bool,
 }
 
 /// What is shared by all connections of one protocol.

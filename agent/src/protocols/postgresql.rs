@@ -247,7 +247,7 @@ mod tests {
     const HEAD_BYTES: usize = 1024;
 
     fn parser() -> Postgresql {
-        Postgresql::new(Limits { head_bytes: HEAD_BYTES }, &Config::default())
+        Postgresql::new(Limits { head_bytes: HEAD_BYTES, fresh: true }, &Config::default())
     }
 
     fn message(tag: u8, contents: &[u8]) -> Vec<u8> {

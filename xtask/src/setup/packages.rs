@@ -33,9 +33,12 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("prometheus", Program("prometheus")),
     ("prometheus", Program("promtool")),
     ("python3-psycopg", PythonModule("psycopg")),
+    ("python3-redis", PythonModule("redis")),
     ("python3-requests", PythonModule("requests")),
     // Other kernels than this machine's, for `cargo xtask vm`.
     ("qemu-system-x86", Program("qemu-system-x86_64")),
+    ("redis-server", Program("redis-server")),
+    ("redis-tools", Program("redis-cli")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
 ];
