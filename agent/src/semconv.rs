@@ -29,6 +29,7 @@ pub const DB_QUERY_TEXT: &str = "db.query.text";
 pub const DB_QUERY_SUMMARY: &str = "db.query.summary";
 pub const DB_STORED_PROCEDURE_NAME: &str = "db.stored_procedure.name";
 pub const DB_RESPONSE_STATUS_CODE: &str = "db.response.status_code";
+pub const DB_RESPONSE_RETURNED_ROWS: &str = "db.response.returned_rows";
 pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 pub const NETWORK_TRANSPORT: &str = "network.transport";

@@ -12,6 +12,7 @@ mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;
 mod page;
+mod postgresql;
 mod redis;
 mod scrape;
 mod scripted;

@@ -17,6 +17,7 @@ pub mod numbers;
 pub mod pattern;
 pub mod peer;
 pub mod player;
+pub mod postgresql;
 pub mod process;
 pub mod programs;
 pub mod prometheus;

@@ -134,7 +134,7 @@ pub fn moves(text: &str) -> Vec<(Direction, Vec<u8>)> {
         .collect()
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

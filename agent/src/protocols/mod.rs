@@ -9,6 +9,7 @@
 
 pub mod db;
 pub mod http;
+pub mod postgresql;
 pub mod redis;
 pub mod tls;
 
@@ -24,13 +25,15 @@ crate::section! {
     sections {
         /// HTTP/1.
         pub http: http::Config,
+        /// PostgreSQL.
+        pub postgresql: postgresql::Config,
         /// Redis.
         pub redis: redis::Config,
     }
 }
 
 /// Every protocol, in the order in which unknown bytes are offered.
-pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, redis::PROTOCOL, tls::PROTOCOL];
+pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, redis::PROTOCOL, tls::PROTOCOL];
 
 /// Makes what is shared by all connections of a protocol.
 pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;

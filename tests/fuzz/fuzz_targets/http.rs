@@ -19,7 +19,7 @@ fuzz_target!(|pieces: Vec<(bool, Vec<u8>)>| {
             while !rest.is_empty() {
                 let step = parser.feed(side, rest, asked.as_ref());
                 assert!(step.taken <= rest.len());
-                assert!(parser.buffered_bytes() <= 2 * (HEAD_BYTES + 1));
+                assert!(parser.buffered_bytes() <= 4 * (HEAD_BYTES + 1));
                 rest = &rest[step.taken..];
                 match step.event {
                     Event::Request(request) => asked = Some(request),

@@ -5,6 +5,8 @@
 //! OpenTelemetry's database semantic conventions. No parser, no state, and no row in the registry; statements are
 //! masked by the protocol that knows their syntax, before they come here.
 
+pub mod sql;
+
 use crate::model::attributes::Attributes;
 use crate::model::connection::Role;
 use crate::model::exchange::Measure;
