@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use crate::payload_rows::CAPTURE;
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
-/// Tiers that need no tracing of functions, best first.
-const TIERS: [&str; 3] = ["l0a", "l0", "l2"];
+/// Tiers with the place of what they promise in [`Path::promised`]: the ends of functions show what L0 shows.
+const TIERS: [(&str, usize); 4] = [("l0a", 0), ("l0", 1), ("l1", 1), ("l2", 2)];
 
 /// How much of an operation's bytes is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +121,11 @@ fn play(rig: &Rig, tap: &Tap, path: &Path, promised: Bytes) -> Result<Seen> {
     let before = tap.records()?.len();
     let mut process = rig.start_client(CLIENT, "cover", &["cover", path.name])?;
     let pid = process.pid();
-    let out = process.finish(Duration::from_secs(30)).context(path.name)?;
+    let out = match process.finish(Duration::from_secs(30)).context(path.name) {
+        // An old kernel may not offer this way at all; the tiers that promise something are on new ones.
+        Err(_) if promised == Unseen => return judge(&[], &[], &[], false),
+        out => out?,
+    };
     let moved: Vec<u64> = out.lines().map(str::parse).collect::<Result<_, _>>()?;
     let total = moved.iter().sum::<u64>() as usize;
     let opposite = if path.direction == "send" { "receive" } else { "send" };
@@ -191,7 +195,7 @@ fn every_path_is_seen_as_promised_on_every_tier_that_this_kernel_carries() -> Re
         let mut wrong = Vec::new();
         let mut measured: BTreeMap<&str, BTreeMap<&str, Value>> = BTreeMap::new();
         let mut carried = 0;
-        for (index, tier) in TIERS.into_iter().enumerate() {
+        for (tier, index) in TIERS {
             let mut tap = Tap::start_with(rig, &[], &[("SEISMO_PAYLOAD_TIER", tier)])?;
             if let Err(error) =
                 tap.await_attached(|| rig.client(CLIENT, "cover", &["cover", PATHS[0].name]).map(|_| ()))
