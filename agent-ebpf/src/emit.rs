@@ -114,12 +114,11 @@ pub unsafe fn output(record: *const c_void, len: u64, wake: bool) -> bool {
     refused == 0
 }
 
-/// Does more wait in the ring than userspace's timer should find?
+/// Bytes that wait in the ring.
 #[inline(always)]
-pub fn ring_fills() -> bool {
+pub fn ring_waiting() -> u64 {
     // SAFETY: the map is a ring.
-    let waiting = unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
-    waiting >= u64::from(setting!(wake_bytes))
+    unsafe { bpf_ringbuf_query((&raw const RING).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) }
 }
 
 /// A debug message on the agent's log; nothing at all unless built with the feature `kernel-log`.

@@ -50,12 +50,14 @@ pub static ADOPT_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCE
 #[map]
 pub static FLOW_CONTROL: HashMap<u64, FlowControl> = HashMap::with_max_entries(FLOW_CONTROLS as u32, 0);
 
-/// Bytes captured in the running window of the budget.
+/// Bytes captured in the running window of the budget, and those that an operation has to do without while the ring is
+/// full to the half.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Budget {
     pub window: u64,
     pub bytes: u64,
+    pub held_back: u64,
 }
 
 #[map]

@@ -22,10 +22,15 @@ use crate::access::Access;
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Registers, Task, setting};
-use crate::maps::{BUDGET, Budget, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
+use crate::maps::{BUDGET, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
 use crate::user::{Place, UPPER, Want, capture};
 
+/// Not captured of an operation longer than the other one while the ring is so many times fuller than where userspace is
+/// woken.
+const HELD_BACK: u64 = MAX_CAPTURE as u64 - 512;
+const SMALL: u32 = 2048;
+const HALF_FULL: u64 = 4;
 const MSG_OOB: i32 = 1;
 const MSG_PEEK: i32 = 2;
 const MSG_TRUNC: i32 = 0x20;
@@ -268,7 +273,7 @@ where
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
         };
         // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
-        let wake = number & 15 == 0 && emit::ring_fills();
+        let wake = number & 15 == 0 && look_at_ring();
         if !emit::output((&raw const (*scratch).record).cast(), total, wake) {
             return Err(RING_FULL);
         }
@@ -304,6 +309,18 @@ fn forgotten<V: Copy>(place: *mut V, value: V) -> V {
     }
 }
 
+/// Does more wait in the ring than userspace's timer should find? Where it is half full, operations are captured with less
+/// from now on: bytes of bodies go before records do.
+#[inline(always)]
+fn look_at_ring() -> bool {
+    let (waiting, wake) = (emit::ring_waiting(), u64::from(setting!(wake_bytes)));
+    if let Some(budget) = BUDGET.get_ptr_mut(0) {
+        // SAFETY: this CPU's own value.
+        unsafe { (*budget).held_back = if waiting >= HALF_FULL * wake { HELD_BACK } else { 0 } };
+    }
+    waiting >= wake
+}
+
 /// What userspace asked of the connection, else everything up to the limit.
 #[inline(always)]
 fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
@@ -324,9 +341,16 @@ fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
             skip = ahead.min(length);
         }
     }
+    // SAFETY: this CPU's own value.
+    let held_back = BUDGET.get_ptr(0).map_or(0, |budget| unsafe { (*budget).held_back });
     let rest = length - skip;
+    // Long operations are bodies with at most a head in front.
+    if rest > SMALL {
+        limit = limit.min((MAX_CAPTURE as u64 - held_back.min(HELD_BACK)) as u32);
+    }
     let wanted = rest.min(limit);
-    let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { CUT_LIMIT } else { 0 };
+    let short = if held_back == 0 { CUT_LIMIT } else { CUT_BUDGET };
+    let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { short } else { 0 };
     Want { skip: u64::from(skip), length: u64::from(wanted), cut: u64::from(cut) }
 }
 
@@ -342,9 +366,13 @@ fn over_budget(ktime_ns: u64, bytes: u64) -> bool {
     // SAFETY: this CPU's own value; who interrupts another in between only shifts the limit.
     unsafe {
         if (*budget).window != window {
-            *budget = Budget { window, bytes: 0 };
+            ((*budget).window, (*budget).bytes) = (window, 0);
         }
         (*budget).bytes += bytes;
-        (*budget).bytes > most
+        // Long operations go without first; all do when they alone were not enough.
+        if (*budget).bytes > most {
+            (*budget).held_back = HELD_BACK;
+        }
+        (*budget).bytes > 2 * most
     }
 }

@@ -82,7 +82,8 @@ section! {
         /// Bytes captured of one send or receive, 64 to 8KiB, until a connection has shown what its messages need. What is
         /// longer is known missing, never guessed.
         pub bytes: ByteSize = ByteSize::kib(4),
-        /// Bytes captured in a second on each CPU; above, operations are told with their lengths alone. 0: no limit.
+        /// Bytes captured in a second on each CPU; above, only the beginnings of long operations are, and above twice as much
+        /// lengths alone are told. 0: no limit.
         pub bytes_per_second: ByteSize = ByteSize::mib(256),
         /// Ring buffer between kernel and agent, a power of two from 4KiB to 1GiB. Locked memory.
         pub ring_bytes: ByteSize = ByteSize::mib(8),

@@ -38,6 +38,13 @@ fn compare(agent: &Agent<'_>, logged: &BTreeMap<String, u64>, both: bool) -> Res
         if counted != *logged {
             println!("records dropped: {:?}", agent.page()?.by("seismo_records_dropped_total", "reason", &[]));
         }
+        if counted != *logged {
+            let page = agent.page()?;
+            println!("what happened: {:?}", page.by("seismo_pipeline_events_total", "reason", &[]));
+            println!("bytes: {:?}", page.by("seismo_workload_bytes_total", "visibility", &[("service_name", service)]));
+            println!("dropped: {:?}", page.by("seismo_records_dropped_total", "reason", &[]));
+            println!("connections: {}", agent.json("/api/seismo/flows")?);
+        }
         ensure!(counted == *logged, "{metric}: {counted:?}, logged {logged:?}");
     }
     agent.nothing_lost()
@@ -63,6 +70,9 @@ fn exact(load: &Load) -> Result<()> {
         let agent = Agent::start(rig)?;
         let wrk = Wrk::start(rig, nginx.port, load)?;
         let logged = nginx.logged(load.requests, LIMIT)?;
+        let logged_by = by_status(&logged);
+        let _ = &logged_by;
+        compare(&agent, &logged_by, load.depth == 1)?;
         let answers = wrk.interrupt()?;
         println!("wrk got {answers} answers, nginx logged {}", logged.len());
         ensure!(answers == REQUESTS && logged.len() == REQUESTS, "the load was not exact");
