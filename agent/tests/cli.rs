@@ -180,6 +180,7 @@ impl Agent {
             hook: "tp_btf/x".to_owned(),
             state: ProbeState::Active,
             reason: String::new(),
+            tier: String::new(),
             verified_instructions: 10,
             runs: Some(2),
             run_ns: Some(300),
