@@ -80,6 +80,8 @@ impl Settings {
     };
 }
 
+/// Processes that can be in or out of scope by themselves at once.
+pub const SCOPE_PROCESSES: usize = 16_384;
 /// Value in the `SCOPE_TGIDS` map: the process is in scope by configuration (pid or executable).
 pub const TGID_INCLUDED: u8 = 1;
 /// Value in the `SCOPE_TGIDS` map: the process is excluded.

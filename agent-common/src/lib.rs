@@ -5,6 +5,7 @@
 //! source, and [`record::ABI_VERSION`] guards against mixing objects of two builds.
 #![no_std]
 
+pub mod adopt;
 pub mod config;
 pub mod counter;
 pub mod drops;

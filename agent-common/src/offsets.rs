@@ -91,6 +91,7 @@ offsets! {
     tcp_rcv_nxt = true "tcp_sock": "rcv_nxt",
     tcp_bytes_acked = true "tcp_sock": "bytes_acked",
     tcp_bytes_received = true "tcp_sock": "bytes_received",
+    sock_state = true "sock": "__sk_common.skc_state",
     message_iterator = true "msghdr": "msg_iter",
     iterator_kind = true "iov_iter": "iter_type",
     iterator_offset = true "iov_iter": "iov_offset",

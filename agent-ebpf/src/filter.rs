@@ -11,7 +11,7 @@ use seismo_common::offsets::ABSENT;
 
 use crate::access::{Access, Probed, Typed};
 use crate::kernel::{Task, offset, setting};
-use crate::maps::{SCOPE, SCOPE_TGIDS};
+use crate::maps::{ADOPT_TGIDS, SCOPE, SCOPE_TGIDS};
 use crate::sock::Sock;
 
 /// Is a socket operation of the running task in scope?
@@ -63,7 +63,34 @@ fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
             }
         }
     }
-    let Some(sock) = sock else { return false };
+    match sock {
+        Some(sock) => matches_socket(rules, sock),
+        None => false,
+    }
+}
+
+/// Is a socket in scope that `tgid` has open, whoever runs now?
+#[inline(always)]
+pub fn open_socket_in_scope<A: Access>(tgid: u32, sock: Sock<A>) -> bool {
+    let Some(scope) = SCOPE.get(0) else { return false };
+    // SAFETY: the values are bytes that userspace replaces as a whole.
+    let (by_process, by_cgroup) = unsafe { (SCOPE_TGIDS.get(tgid), ADOPT_TGIDS.get(tgid)) };
+    let (by_process, by_cgroup) = (by_process.copied().unwrap_or(0), by_cgroup.copied().unwrap_or(0));
+    if by_process == TGID_EXCLUDED || by_cgroup == TGID_EXCLUDED {
+        return false;
+    }
+    if scope.exclude.all != 0 || matches_socket(&scope.exclude, sock) {
+        return false;
+    }
+    by_process == TGID_INCLUDED
+        || by_cgroup == TGID_INCLUDED
+        || scope.include.all != 0
+        || matches_socket(&scope.include, sock)
+}
+
+/// Does a rule about sockets match?
+#[inline(always)]
+fn matches_socket<A: Access>(rules: &ScopeRules, sock: Sock<A>) -> bool {
     if rules.ports != 0 {
         let (local, peer) = (u32::from(sock.local_port()), u32::from(sock.peer_port()));
         for index in 0..SCOPE_ENTRIES {

@@ -1,14 +1,15 @@
 //! Every map of the object, and the read-only globals that the loader fills.
 //!
-//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and
-//! `FLOW_CONTROL`, which programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
+//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS`, `ADOPT_TGIDS`
+//! and `FLOW_CONTROL`, which programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::config::{
-    FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, REQUESTS as REQUEST_PLACES, SYSCALLS, Scope, Settings, THREAD_SLOTS,
-    UNIX_STREAMS as STREAM_PLACES,
+    FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES, SYSCALLS, Scope, Settings,
+    THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
@@ -39,7 +40,11 @@ pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
 
 /// Processes in or out of scope by pid or executable.
 #[map]
-pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(16_384, 0);
+pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCESSES as u32, 0);
+
+/// Processes in or out of scope by their cgroup, while open sockets are looked through. Written by userspace alone.
+#[map]
+pub static ADOPT_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCESSES as u32, BPF_F_NO_PREALLOC);
 
 /// What userspace wants of single connections, by cookie. Written by userspace alone.
 #[map]

@@ -18,6 +18,8 @@ use crate::maps::SETTINGS;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const SOCK_STREAM: u16 = 1;
+/// Times that the places of a socket under way are loaded again before they are taken as they are.
+const PLACE_READS: usize = 3;
 /// What is counted, but gives no record.
 pub const OTHER: u8 = u8::MAX;
 
@@ -90,6 +92,12 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn error(self) -> u32 {
         self.load(offset!(sock_error))
+    }
+
+    /// As in `tcp_states.h`.
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        self.load(offset!(sock_state))
     }
 
     /// Its owner closed it: nobody will read or write any more.
@@ -245,6 +253,27 @@ impl<A: Access> TcpSock<A> {
     #[inline(always)]
     pub fn copied_sequence(self) -> u32 {
         self.load(offset!(tcp_copied_seq))
+    }
+
+    /// Place of the next byte that the application writes, and of the next that it reads, each with its sequence number.
+    /// The socket is not locked: an acknowledgement between two loads is found out by loading again.
+    #[inline(always)]
+    pub fn places(self) -> [(u32, u64); 2] {
+        let mut places = self.places_once();
+        for _ in 0..PLACE_READS {
+            let again = self.places_once();
+            if again == places {
+                break;
+            }
+            places = again;
+        }
+        places
+    }
+
+    #[inline(always)]
+    fn places_once(self) -> [(u32, u64); 2] {
+        let (written, read) = (self.write_sequence(), self.copied_sequence());
+        [(written, self.written_position(written)), (read, self.read_position(read))]
     }
 
     /// When the bytes up to `write_seq` were handed to the network, ns; 0 if they were not all, or where it is not

@@ -8,6 +8,7 @@ pub mod config;
 pub mod logger;
 pub mod probes;
 pub mod rules;
+pub mod scope;
 pub mod spans;
 pub mod table;
 
@@ -49,6 +50,8 @@ pub enum Command {
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
+    /// Whose payload a running agent may read: show it, or replace it while the agent runs.
+    Scope(scope::Arguments),
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -67,7 +70,7 @@ pub enum Command {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RunArguments {
     /// Configuration file (YAML; `seismo config print` shows every key).
     #[arg(long, value_name = "FILE")]
@@ -75,7 +78,8 @@ pub struct RunArguments {
     /// Address of the HTTP API instead of the configured one.
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<Listen>,
-    /// Whose payloads may be read, beside the configured: pid=N, cgroup=PATH, exe=GLOB, port=N, netns=PATH, all.
+    /// Whose payloads may be read, beside the configured: pid=N, cgroup=PATH, exe=GLOB, port=N, netns=PATH, all. Can be
+    /// changed while the agent runs: `seismo scope set`, or the configuration file and SIGHUP.
     #[arg(long)]
     pub scope: Vec<ScopeItem>,
     /// Prometheus rule file, beside the configured ones.

@@ -102,6 +102,8 @@ section! {
         pub tcp: bool = true,
         /// Payload of sockets in scope: requests and spans.
         pub payload: bool = true,
+        /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
+        pub adopt: bool = true,
         /// Time that threads wait for a CPU.
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
@@ -320,6 +322,8 @@ impl Config {
         check("spans.capacity", (1..=MAX_SPANS).contains(&spans), format!("{spans} is not between 1 and {MAX_SPANS}"));
         let names = self.names.capacity;
         check("names.capacity", (1..=MAX_SPANS).contains(&names), format!("{names} is not between 1 and {MAX_SPANS}"));
+        let idle = self.flows.idle_check;
+        check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
         for (index, rule) in self.services.iter().enumerate() {
             check(&format!("services[{index}].name"), !rule.name.trim().is_empty(), "the name is empty".to_owned());
         }

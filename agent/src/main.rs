@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use seismo::cli::{self, Cli, Command};
-use seismo::run::{self, RunOptions};
+use seismo::cli::{self, Cli, Command, RunArguments};
+use seismo::config::Config;
+use seismo::run::{self, Reload, RunOptions};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -28,6 +29,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
                 duration: arguments.duration.map(|duration| duration.0),
                 rules: arguments.rules.clone(),
                 webhook: arguments.webhook.clone(),
+                reload: Some(reload(arguments.clone(), environment)),
             };
             run::run(config, options)
         }
@@ -44,10 +46,16 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             run::tap(arguments.over(config), arguments.duration.0)
         }
         Command::Config(command) => cli::config::command(command, &environment),
+        Command::Scope(arguments) => cli::scope::command(arguments),
         Command::Rules(command) => cli::rules::command(command, check_rules),
         Command::Probes(arguments) => cli::probes::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
     }
+}
+
+/// For SIGHUP: the file may have changed, the command line and the environment cannot have.
+fn reload(arguments: RunArguments, environment: Vec<(String, String)>) -> Reload {
+    Box::new(move || Ok(arguments.over(Config::load(arguments.config.as_deref(), &environment)?)))
 }
 
 fn check_rules(files: &[String]) -> Result<String, String> {

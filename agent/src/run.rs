@@ -4,12 +4,15 @@
 //! alert rules and the terminal. Everything that can be refused is refused before a program is loaded; capabilities are
 //! dropped before the first thread starts.
 
+mod adoption;
 mod agent;
 mod alerting;
+mod control;
 mod doctor;
 mod kernel;
 mod pages;
 mod pipeline;
+mod reload;
 mod scope;
 mod screen;
 mod tap;
@@ -27,8 +30,11 @@ use crate::bpf::plan::Wanted;
 use crate::config::Config;
 use crate::health::ProbeState;
 
+/// Reads the configuration again, with what the command line lays over it.
+pub type Reload = Box<dyn Fn() -> Result<Config> + Send + Sync>;
+
 /// What the command line adds to the configuration.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct RunOptions {
     /// Stop cleanly after this long.
     pub duration: Option<Duration>,
@@ -36,6 +42,8 @@ pub struct RunOptions {
     pub rules: Vec<PathBuf>,
     /// Webhook for alerts instead of the configured one.
     pub webhook: Option<String>,
+    /// For SIGHUP.
+    pub reload: Option<Reload>,
 }
 
 /// Prints what this kernel and host offer.
@@ -93,6 +101,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
         ("process", probes.process),
         ("tcp", probes.tcp),
         ("payload", probes.payload),
+        ("adopt", probes.adopt),
         ("scheduler", probes.scheduler),
         ("syscall", probes.syscall),
         ("floor", probes.floor),

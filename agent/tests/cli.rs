@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use seismo::api::server::{Limits, bind, serve};
-use seismo::api::{Api, Page, Pages};
+use seismo::api::{Api, Ends, Page, Pages, Refused};
 use seismo::health::{Health, ProbeState, ProbeStatus};
 use seismo::model::attributes::Attributes;
 use seismo::model::process::Resource;
@@ -127,7 +127,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn without_an_agent_a_client_command_says_how_to_start_one() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for command in ["spans", "probes"] {
+    for command in ["spans", "probes", "scope"] {
         let output = seismo(&[command]).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
         let expected = format!("seismo: no agent listens at http://{free} (start one with: seismo run)\n");
         assert_eq!(told(&output), (Some(1), String::new(), expected));
@@ -157,6 +157,17 @@ impl Pages for NoPages {
         Value::Null
     }
 
+    fn scope(&self) -> Value {
+        serde_json::json!({ "include": ["port=80"], "exclude": ["pid=7"] })
+    }
+
+    fn set_scope(&self, _caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        match wanted["include"].as_array() {
+            Some(items) if items.is_empty() => Err(Refused::Wrong("that is not enough".to_owned())),
+            _ => Ok(serde_json::json!({ "scope": wanted, "adopted": 3 })),
+        }
+    }
+
     fn kernel(&self) -> Value {
         Value::Null
     }
@@ -179,6 +190,7 @@ impl Agent {
             program: "tcp_state".to_owned(),
             hook: "tp_btf/x".to_owned(),
             state: ProbeState::Active,
+            tier: String::new(),
             reason: String::new(),
             tier: String::new(),
             verified_instructions: 10,
@@ -282,4 +294,17 @@ fn probes_are_a_table_or_json() {
     assert!(out.ends_with("tcp    -     tcp_state  tp_btf/x  active  10     2     150\n"), "{out}");
     let listed: Vec<ProbeStatus> = serde_json::from_str(&agent.ask(&["probes", "--json"]).1).unwrap();
     assert_eq!(listed.len(), 1);
+}
+
+#[test]
+fn the_scope_is_shown_and_replaced_and_a_refusal_is_told() {
+    let agent = Agent::start();
+    let run = |arguments: &[&str]| told(&seismo(arguments).env("SEISMO_AGENT", &agent.url).output().unwrap());
+    let shown = |text: &str| (Some(0), text.to_owned(), String::new());
+    assert_eq!(run(&["scope"]), shown("include port=80\nexclude pid=7\n"));
+    let set = run(&["scope", "set", "exe=nginx", "--exclude", "port=22"]);
+    assert_eq!(set, shown("include exe=nginx\nexclude port=22\n3 open connections taken up\n"));
+    let refused = format!("seismo: {}/api/seismo/scope: that is not enough\n", agent.url.trim_end_matches('/'));
+    assert_eq!(run(&["scope", "set"]), (Some(1), String::new(), refused));
+    assert_eq!(run(&["scope", "set", "user=root"]).0, Some(2));
 }

@@ -1,8 +1,10 @@
 //! What the tests run inside their control group: small programs that do one thing an exact number of times
 //! and print what they did, so that a test can hold it against what the agent saw.
 //!
-//! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH` does so between two sockets of its own · `http PORT PATH COUNT` asks over one connection ·
-//! `play` acts out a conversation from its input · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
+//! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH` does so between two sockets of its own ·
+//! `http PORT PATH COUNT` asks over one connection ·
+//! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
+//! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
 
 mod cover;
 mod http;
@@ -32,7 +34,14 @@ fn run(words: &[&str]) -> Result<()> {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
         ["cover", path] => cover::run(path),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
-        ["play"] => play::run(),
+        ["play"] => play::run(0),
+        ["play", port] => play::run(port.parse()?),
+        ["apart"] => {
+            work::leave_network()?;
+            play::run(0)
+        }
+        ["churn", count] => work::churn(count.parse()?),
+        ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use seismo_tests::conversation::{Step, from_json};
 
-/// Reads the steps from standard input and prints the server's port at the end.
-pub fn run() -> Result<()> {
-    let mut text = String::new();
-    stdin().read_to_string(&mut text)?;
-    let steps = from_json(&text)?;
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+/// Reads lists of steps from standard input, one a line, and prints the server's port after each.
+pub fn run(port: u16) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
     let port = listener.local_addr()?.port();
+    let mut lines = stdin().lines();
+    let Some(first) = lines.next() else { return Ok(()) };
+    let steps = from_json(&first?)?;
     let client = TcpStream::connect(("127.0.0.1", port))?;
     let (server, _) = listener.accept()?;
     for stream in [&client, &server] {
@@ -21,16 +21,25 @@ pub fn run() -> Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     }
     let (mut client, mut server) = (Some(client), Some(server));
+    act(steps, &mut client, &mut server)?;
+    println!("{port}");
+    for line in lines {
+        act(from_json(&line?)?, &mut client, &mut server)?;
+        println!("{port}");
+    }
+    Ok(())
+}
+
+fn act(steps: Vec<Step>, client: &mut Option<TcpStream>, server: &mut Option<TcpStream>) -> Result<()> {
     for step in steps {
         match step {
-            Step::Say { server: true, bytes, piece } => say(&mut server, &mut client, &bytes, piece)?,
-            Step::Say { server: false, bytes, piece } => say(&mut client, &mut server, &bytes, piece)?,
-            Step::Close { server: true } => close(&mut server, &mut client)?,
+            Step::Say { server: true, bytes, piece } => say(server, client, &bytes, piece)?,
+            Step::Say { server: false, bytes, piece } => say(client, server, &bytes, piece)?,
+            Step::Close { server: true } => close(server, client)?,
             Step::Wait { millis } => std::thread::sleep(Duration::from_millis(millis)),
-            Step::Close { server: false } => close(&mut client, &mut server)?,
+            Step::Close { server: false } => close(client, server)?,
         }
     }
-    println!("{port}");
     Ok(())
 }
 

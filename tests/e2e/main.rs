@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod accounting;
+mod adopted;
 mod alerts;
 mod conversations;
 mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;
 mod page;
+mod postgresql;
+mod redis;
 mod scrape;
 mod scripted;
 mod shutdown;

@@ -39,17 +39,26 @@ pub fn get(port: u16, path: &str) -> Result<Response> {
 
 /// Gets `path` and asks for a content type.
 pub fn get_as(port: u16, path: &str, accept: &str) -> Result<Response> {
+    send(port, path, &format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\n\r\n"))
+}
+
+fn send(port: u16, path: &str, request: &str) -> Result<Response> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n")?;
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).with_context(|| format!("GET {path}"))?;
+    stream.read_to_end(&mut bytes).with_context(|| path.to_owned())?;
     let text = String::from_utf8_lossy(&bytes);
-    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("GET {path}: no end of head"))?;
+    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("{path}: no end of head"))?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no status")?;
     Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// Replaces what is at `path` by `body`.
+pub fn put(port: u16, path: &str, body: &str) -> Result<Response> {
+    send(port, path, &format!("PUT {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 /// Does anything listen at this port? Asks no question: a request would be one more for both sides to count.

@@ -4,15 +4,18 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adopt;
 mod bounds;
 mod capabilities;
 mod configuration;
 mod coverage;
+mod leaks;
 mod leftovers;
 mod payload;
 mod payload_rows;
 mod process;
 mod sched;
 mod scope;
+mod scope_change;
 mod syscall;
 mod tcp;

@@ -92,7 +92,7 @@ impl Conversation {
     }
 }
 
-fn interleave(messages: Vec<(Vec<u8>, Vec<u8>)>, order: Order) -> Vec<(Direction, Vec<u8>)> {
+pub fn interleave(messages: Vec<(Vec<u8>, Vec<u8>)>, order: Order) -> Vec<(Direction, Vec<u8>)> {
     let mut moves = Vec::new();
     match order {
         Order::Serial => {

@@ -1,4 +1,4 @@
-//! `tests/fixtures/http/*.txt`: operations, a line of dashes, then what must come of them.
+//! `tests/fixtures/*/*.txt`: operations, a line of dashes, then what must come of them.
 //!
 //! Lines: `open client|server`, `> "…"` (send), `< "…"` (receive), `close [errno]`, `tick 5s`, `attributes` (show them),
 //! `# …`. Before the text may stand `lost` (moved, no record), `late` (delivered after the next operation),
@@ -6,7 +6,7 @@
 //! Behind it `*N` repeats the text. Escapes in the text: \r \n \t \0 \xNN \" \\.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use seismo::flows::{Config, Visibility};
 use seismo::model::attributes::Value;
@@ -21,12 +21,21 @@ const SEPARATOR: &str = "----\n";
 
 #[test]
 fn every_fixture_gives_its_expected_text() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/http");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+    let files = files();
     assert!(!files.is_empty());
     let wrong: Vec<_> = files.iter().filter_map(|file| check(file)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The fixtures of every protocol.
+pub fn files() -> Vec<PathBuf> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let folders = entries(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"));
+    let mut files: Vec<_> = folders.iter().flat_map(|folder| entries(folder)).collect();
+    files.sort();
+    files
 }
 
 /// What is wrong with a fixture.
@@ -103,7 +112,29 @@ fn operation(script: &mut Script, direction: Direction, line: &str, late: &mut V
     }
 }
 
-fn unescape(text: &str) -> Vec<u8> {
+/// Which bytes a fixture moves, without anything that happens to them; dots for those that it does not say.
+pub fn moves(text: &str) -> Vec<(Direction, Vec<u8>)> {
+    let input = text.split(SEPARATOR).next().unwrap_or_default();
+    input
+        .lines()
+        .filter_map(|line| {
+            let direction = match line.split_once(' ')?.0 {
+                ">" => Direction::Send,
+                "<" => Direction::Receive,
+                _ => return None,
+            };
+            let (options, text) = line.split_once('"')?;
+            let (text, repeat) = text.rsplit_once('"')?;
+            let repeat = repeat.trim().strip_prefix('*').map_or(1, |count| count.parse().unwrap());
+            let mut bytes = unescape(text).repeat(repeat);
+            let length = options.split_whitespace().find_map(|option| option.strip_prefix("length="));
+            bytes.resize(length.map_or(bytes.len(), |length| length.parse().unwrap()), b'.');
+            Some((direction, bytes))
+        })
+        .collect()
+}
+
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -2,7 +2,10 @@
 //!
 //! The clock moves 1 ms per operation. Nothing here knows a protocol.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use proptest::sample::Index;
 use seismo::flows::{Config, Flows};
 use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role, Transport};
 use seismo::model::exchange::Exchange;
@@ -97,6 +100,31 @@ impl Script {
         };
         *sequence = sequence.wrapping_add(length);
         chunk
+    }
+
+    /// The chunks of everything that moves, cut at the given places. Delivers nothing.
+    pub fn operations(&mut self, moves: &[(Direction, Vec<u8>)], cuts: &[Index]) -> Vec<PayloadChunk> {
+        let total: usize = moves.iter().map(|(_, bytes)| bytes.len()).sum();
+        let cuts: BTreeSet<usize> = cuts.iter().map(|cut| cut.index(total)).collect();
+        let (mut operations, mut offset) = (Vec::new(), 0);
+        for (direction, bytes) in moves {
+            let mut from = 0;
+            let inside = cuts.range(offset + 1..offset + bytes.len().max(1)).map(|cut| cut - offset);
+            for to in inside.chain([bytes.len()]) {
+                operations.push(self.operation(*direction, &bytes[from..to], to - from));
+                from = to;
+            }
+            offset += bytes.len();
+        }
+        operations
+    }
+
+    /// Waits, closes the connection and checks the accounts; what was seen.
+    pub fn finish(mut self) -> Vec<Exchange> {
+        self.tick(10_000 * MS);
+        self.close(0);
+        self.check_accounts();
+        self.out
     }
 
     pub fn deliver(&mut self, chunk: PayloadChunk) {

@@ -1,6 +1,7 @@
 //! Probe families: the same stem as in the agent; a family of several files begins each with its name. No family uses
 //! another.
 
+mod adopt;
 mod floor;
 mod payload;
 mod payload_exit;

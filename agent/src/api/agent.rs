@@ -73,7 +73,7 @@ fn stages(health: &Health) -> Value {
     Stage::ALL.map(stage).into_iter().collect()
 }
 
-fn plain(found: Result<Value, String>) -> Response {
+pub(super) fn plain(found: Result<Value, String>) -> Response {
     match found {
         Ok(found) => Json(found).into_response(),
         Err(message) => answer::internal(&message),

@@ -1,10 +1,11 @@
 //! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
 //!
-//! Only reads; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
+//! Reads, but for the scope, which who may can replace; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
 //! come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
 
 mod agent;
 mod answer;
+mod scope;
 pub mod server;
 pub mod span_json;
 mod spans;
@@ -13,6 +14,7 @@ mod stall;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -33,6 +35,24 @@ pub struct Page {
     pub body: String,
 }
 
+/// Both ends of the connection that a request came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+/// Why something was not changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// What was asked for is wrong.
+    Wrong(String),
+    /// The caller may not.
+    Forbidden(String),
+    /// The agent could not.
+    Failed(String),
+}
+
 /// What other units show. Called on a blocking thread, so it may read kernel maps; it should take
 /// milliseconds, not seconds.
 pub trait Pages: Send + Sync + 'static {
@@ -46,6 +66,10 @@ pub trait Pages: Send + Sync + 'static {
     fn flows(&self) -> Value;
     /// Services and processes that the agent has seen, and how much of their traffic it could read.
     fn workloads(&self) -> Value;
+    /// Whose payload may be read, as it was written.
+    fn scope(&self) -> Value;
+    /// Replaces the scope for `caller`, and shows it with what that did.
+    fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused>;
     /// The kernel side of the pipeline: ring and drop counts; shown under `kernel`.
     fn kernel(&self) -> Value;
 }
@@ -61,7 +85,7 @@ pub struct Api {
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 11] = [
+const ENDPOINTS: [(&str, &str); 12] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
@@ -72,6 +96,10 @@ const ENDPOINTS: [(&str, &str); 11] = [
     ("/api/seismo/pipeline", "records in, out and lost, stage by stage"),
     ("/api/seismo/flows", "tracked connections"),
     ("/api/seismo/workloads", "services that were seen, and how much of their traffic could be read"),
+    (
+        "/api/seismo/scope",
+        "whose payload may be read; PUT {\"include\": […], \"exclude\": […]} replaces it (root, from this host)",
+    ),
     ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
 ];
 
@@ -94,6 +122,7 @@ impl Api {
             .route("/api/seismo/pipeline", get(agent::pipeline))
             .route("/api/seismo/flows", get(agent::flows))
             .route("/api/seismo/workloads", get(agent::workloads))
+            .route("/api/seismo/scope", get(scope::show).put(scope::replace))
             .route("/api/seismo/spans", get(spans::spans))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use axum::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::stall::StallGuard;
-use super::{Api, stopped};
+use super::{Api, Ends, stopped};
 
 /// Limits of the server; tests make them small.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, api: Api, limits: Limits) {
     let mut stopping = api.stopping.clone();
     let also_stopping = api.stopping.clone();
-    let service = TowerToHyperService::new(api.router());
+    let router = api.router();
     let permits = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     let accept = async {
@@ -65,8 +66,11 @@ pub async fn serve(listener: TcpListener, api: Api, limits: Limits) {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = converse(stream, service.clone(), limits, also_stopping.clone());
+                Ok((stream, peer)) => {
+                    // A connection that is gone already has no local end, and nobody to answer.
+                    let Ok(local) = stream.local_addr() else { continue };
+                    let service = TowerToHyperService::new(router.clone().layer(Extension(Ends { peer, local })));
+                    let connection = converse(stream, service, limits, also_stopping.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);

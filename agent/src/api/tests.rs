@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::server::{Limits, bind, serve};
-use super::{Api, ENDPOINTS, Page, Pages};
+use super::{Api, ENDPOINTS, Ends, Page, Pages, Refused};
 use crate::health::{Health, ProbeState, ProbeStatus, Stage};
 use crate::model::attributes::Attributes;
 use crate::model::exchange::Incomplete;
@@ -43,6 +43,20 @@ impl Pages for MadeUp {
 
     fn workloads(&self) -> Value {
         json!([])
+    }
+
+    fn scope(&self) -> Value {
+        json!({ "include": ["all"] })
+    }
+
+    fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        assert!(caller.peer.ip().is_loopback() && caller.local.port() != caller.peer.port());
+        match wanted["include"][0].as_str() {
+            Some("pid=x") => Err(Refused::Wrong("pid=x: not a process id".to_owned())),
+            Some("mine") => Err(Refused::Forbidden("not yours".to_owned())),
+            Some("late") => Err(Refused::Failed("stopping".to_owned())),
+            _ => Ok(wanted),
+        }
     }
 
     fn kernel(&self) -> Value {
@@ -252,6 +266,29 @@ async fn wrong_requests_get_one_clear_error() {
         assert_eq!(body["status"], "error");
         assert!(body["error"].as_str().unwrap().starts_with(message), "{request}: {body}");
     }
+}
+
+#[tokio::test]
+async fn the_scope_is_replaced_as_a_whole_or_refused_with_what_is_wrong() {
+    let agent = Agent::start(Limits::default()).await;
+    let put = async |body: &str| {
+        let head = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let (status, _, body) = agent.ask("PUT /api/seismo/scope", &head).await;
+        (status, body)
+    };
+    assert_eq!(agent.get("/api/seismo/scope").await.1, r#"{"include":["all"]}"#);
+    assert_eq!(put(r#"{"include":["pid=1"]}"#).await, (200, r#"{"include":["pid=1"]}"#.to_owned()));
+    for (body, status, word) in [
+        (r#"{"include":["pid=x"]}"#, 400, "pid=x: not a process id"),
+        (r#"{"include":["mine"]}"#, 403, "not yours"),
+        (r#"{"include":["late"]}"#, 503, "stopping"),
+        ("include: all", 400, "not JSON"),
+    ] {
+        let (answered, text) = put(body).await;
+        assert!(answered == status && text.contains(word), "{body}: {answered} {text}");
+    }
+    let huge = format!("[{}]", "1,".repeat(40_000));
+    assert_eq!(put(&huge).await.0, 400);
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ fn decode(bytes: &Bytes, header: RecordHeader) -> Result<Record, Malformed> {
 }
 
 /// Reads a wire struct from the front of `bytes`.
-fn read<T: Wire>(bytes: &[u8]) -> Option<T> {
+pub(super) fn read<T: Wire>(bytes: &[u8]) -> Option<T> {
     if bytes.len() < size_of::<T>() {
         return None;
     }

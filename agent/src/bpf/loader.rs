@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read as _};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
-use aya::programs::{BtfTracePoint, FExit, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::Wire;
 use seismo_common::config::Settings;
@@ -17,6 +17,7 @@ use seismo_common::offsets::Offsets;
 
 use super::control::FlowControlMap;
 use super::counts::Counts;
+use super::iterate::SocketIterator;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;
 use super::support::Facts;
@@ -33,6 +34,8 @@ pub struct Loaded {
     pub counts: Counts,
     pub ring: RingBuf<aya::maps::MapData>,
     pub scope: ScopeMaps,
+    /// Where its program was loaded.
+    pub sockets: Option<SocketIterator>,
     pub control: FlowControlMap,
 }
 
@@ -136,6 +139,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let counts = Counts::take(&mut ebpf)?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
+    let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
     trim();
     Ok(Loaded {
@@ -148,6 +152,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         counts,
         ring,
         scope,
+        sockets,
         control,
     })
 }
@@ -172,6 +177,12 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
             if mode == Attach::Yes {
                 program.attach().map_err(|error| verdict(&error))?;
             }
+            program.info()
+        }
+        // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
+        Hook::Iter { over, .. } => {
+            let program: &mut Iter = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
+            program.load(over, btf).map_err(|error| verdict(&error))?;
             program.info()
         }
     };

@@ -9,6 +9,7 @@ pub mod control;
 pub mod counts;
 pub mod decode;
 pub mod drain;
+pub mod iterate;
 pub mod loader;
 pub mod offsets;
 pub mod plan;

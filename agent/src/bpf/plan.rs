@@ -176,16 +176,16 @@ fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision
         return Decision::Unsupported(format!("no kernel type information: {error}"));
     }
     let place = program.hook.place();
-    let there = match program.hook {
-        Hook::TpBtf(_) => facts.tracepoints.contains(place),
-        Hook::FExit(_) => facts.functions.contains_key(place),
+    let (there, kind) = match program.hook {
+        Hook::TpBtf(_) => (facts.tracepoints.contains(place), "tracepoint"),
+        Hook::FExit(_) => (facts.functions.contains_key(place), "function"),
+        Hook::Iter { .. } => (facts.iterators.contains(place), "iterator over"),
     };
     if !there {
-        let kind = if matches!(program.hook, Hook::TpBtf(_)) { "tracepoint" } else { "function" };
         return Decision::Unsupported(format!("this kernel has no {kind} {place}"));
     }
     let tiers = family.tiers.iter().filter(|tier| program.tiers.contains(&tier.name));
-    let mut helpers = tiers.flat_map(|tier| tier.helpers);
+    let mut helpers = tiers.flat_map(|tier| tier.helpers).chain(program.hook.helpers());
     if let Some(helper) = helpers.find(|helper| !facts.functions.contains_key(**helper)) {
         return Decision::Unsupported(format!("this kernel has no {helper}"));
     }
@@ -275,6 +275,19 @@ mod tests {
     #[test]
     fn a_program_is_attached_when_nothing_is_missing() {
         assert_eq!(decide(&facts(), &TIERED, &PROGRAM), Decision::Attach);
+    }
+
+    #[test]
+    fn an_iterator_is_attached_where_the_kernel_has_it_and_what_its_program_calls() {
+        let hook = Hook::Iter { over: "task_file", helpers: &["bpf_sock_from_file"] };
+        let program = ProgramSpec { hook, ..PROGRAM };
+        let missing = |what: &str| Decision::Unsupported(format!("this kernel has no {what}"));
+        let mut facts = facts();
+        assert_eq!(decide(&facts, &TIERED, &program), missing("iterator over task_file"));
+        facts.iterators.insert("task_file".to_owned());
+        assert_eq!(decide(&facts, &TIERED, &program), missing("bpf_sock_from_file"));
+        facts.functions.insert("bpf_sock_from_file".to_owned(), Vec::new());
+        assert_eq!(decide(&facts, &TIERED, &program), Decision::Attach);
     }
 
     #[test]

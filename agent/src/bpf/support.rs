@@ -26,6 +26,8 @@ pub struct Facts {
     pub btf_error: Option<String>,
     /// Tracepoints of all families that the kernel has.
     pub tracepoints: BTreeSet<String>,
+    /// Kinds of objects that programs of the families want to iterate over and that the kernel has.
+    pub iterators: BTreeSet<String>,
     /// Functions that programs are attached to or call, which the kernel has, with the names of their parameters.
     pub functions: BTreeMap<String, Vec<String>>,
     /// Structs whose fields the programs read and which the kernel has.
@@ -50,6 +52,7 @@ impl Facts {
             lockdown: lockdown(),
             btf_error: None,
             tracepoints: BTreeSet::new(),
+            iterators: BTreeSet::new(),
             functions: BTreeMap::new(),
             structs: BTreeSet::new(),
             offsets: None,
@@ -91,6 +94,14 @@ impl Facts {
                     }
                 }
                 Hook::FExit(function) => self.read_function(&btf, function)?,
+                Hook::Iter { over, helpers } => {
+                    if btf.has_struct(&format!("bpf_iter__{over}")) {
+                        self.iterators.insert(over.to_owned());
+                    }
+                    for helper in helpers {
+                        self.read_function(&btf, helper)?;
+                    }
+                }
             }
             for name in program.structs {
                 if btf.has_struct(name) {

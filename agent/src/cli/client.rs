@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::{Buf as _, Bytes};
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
@@ -39,7 +39,13 @@ fn base(text: &str) -> Result<String, String> {
 impl AgentArguments {
     /// One JSON answer.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let answer = self.ask(path, &[], Some(PATIENCE))?;
+        let answer = self.ask(path, &[], Some(PATIENCE), None)?;
+        serde_json::from_reader(answer).with_context(|| format!("{}{path}: not what an agent answers", self.agent))
+    }
+
+    /// Sends a JSON value in place of what is there; the JSON answer.
+    pub fn put<T: DeserializeOwned>(&self, path: &str, value: &serde_json::Value) -> anyhow::Result<T> {
+        let answer = self.ask(path, &[], Some(PATIENCE), Some(value.to_string()))?;
         serde_json::from_reader(answer).with_context(|| format!("{}{path}: not what an agent answers", self.agent))
     }
 
@@ -50,7 +56,7 @@ impl AgentArguments {
         parameters: &[(&str, String)],
         endless: bool,
     ) -> anyhow::Result<impl BufRead + use<>> {
-        self.ask(path, parameters, (!endless).then_some(PATIENCE))
+        self.ask(path, parameters, (!endless).then_some(PATIENCE), None)
     }
 
     fn ask(
@@ -58,13 +64,14 @@ impl AgentArguments {
         path: &str,
         parameters: &[(&str, String)],
         patience: Option<Duration>,
+        replacement: Option<String>,
     ) -> anyhow::Result<BufReader<Answer>> {
         let pairs: Vec<_> = parameters.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
         let joint = if pairs.is_empty() { "" } else { "?" };
         let url = format!("{}{path}{joint}{}", self.agent, pairs.join("&"));
         let uri: Uri = url.parse().with_context(|| url.clone())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(async { within(Some(PATIENCE), get(&uri)).await });
+        let answer = runtime.block_on(async { within(Some(PATIENCE), send(&uri, replacement)).await });
         let (status, body) = match answer.map_err(anyhow::Error::from).and_then(|answer| answer) {
             Ok(answer) => answer,
             Err(error) if refused(&error) => {
@@ -97,8 +104,8 @@ async fn within<T>(patience: Option<Duration>, work: impl Future<Output = T>) ->
     }
 }
 
-/// Sends the request and reads the head of the answer.
-async fn get(uri: &Uri) -> anyhow::Result<(StatusCode, Incoming)> {
+/// Sends the request, which replaces something or else gets it, and reads the head of the answer.
+async fn send(uri: &Uri, replacement: Option<String>) -> anyhow::Result<(StatusCode, Incoming)> {
     let authority = uri.authority().ok_or_else(|| anyhow!("no host"))?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await?;
@@ -106,7 +113,12 @@ async fn get(uri: &Uri) -> anyhow::Result<(StatusCode, Incoming)> {
     // Its failure shows in the answer too.
     tokio::spawn(connection);
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
-    let request = Request::get(target).header(header::HOST, authority.as_str()).body(Empty::<Bytes>::new())?;
+    let request = match &replacement {
+        Some(_) => Request::put(target).header(header::CONTENT_TYPE, "application/json"),
+        None => Request::get(target),
+    };
+    let body = Full::new(Bytes::from(replacement.unwrap_or_default()));
+    let request = request.header(header::HOST, authority.as_str()).body(body)?;
     let answer = sender.send_request(request).await?;
     Ok((answer.status(), answer.into_body()))
 }

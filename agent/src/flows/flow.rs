@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
 use crate::model::exchange::Incomplete;
 use crate::model::payload::{CaptureDemand, PayloadChunk};
-use crate::protocols::{Detect, REGISTRY, Side};
+use crate::protocols::{Detect, Limits, REGISTRY, Side};
 
 use super::Config;
 use super::counts::Visibility;
@@ -117,6 +117,11 @@ impl Flow {
 
     pub fn cookie(&self) -> Cookie {
         self.connection.cookie
+    }
+
+    /// Latest time of any record of the connection.
+    pub fn last_ns(&self) -> u64 {
+        self.now_ns
     }
 
     fn lane(&mut self, direction: Direction) -> &mut Lane {
@@ -245,16 +250,13 @@ impl Flow {
     pub fn advance(&mut self, now_ns: u64, force: bool, config: &Config, cx: &mut Context<'_>) {
         self.now_ns = self.now_ns.max(now_ns);
         (cx.now_ns, cx.origins) = (self.now_ns, self.origins());
-        // Requests first: answers wait for them.
-        let first = match &self.phase {
-            Phase::Session(session) => session.request_direction,
-            _ => Direction::Send,
-        };
-        let second = first.other();
         loop {
+            // Requests first: answers wait for them.
+            let first = self.first();
             let mut progress = false;
-            for direction in [first, second] {
-                while self.step(direction, force, config, cx) {
+            for direction in [first, first.other()] {
+                // Which one that is may only now come out.
+                while self.first() == first && self.step(direction, force, config, cx) {
                     progress = true;
                 }
             }
@@ -262,7 +264,7 @@ impl Flow {
                 break;
             }
         }
-        for direction in [first, second] {
+        for direction in [Direction::Send, Direction::Receive] {
             let overlap = self.lane(direction).stream.drain_overlap();
             cx.counts.add("overlap_bytes", overlap);
             if let Phase::Session(session) = &self.phase {
@@ -275,6 +277,13 @@ impl Flow {
             Phase::Opaque | Phase::Unknown => self.demand.nothing(),
             Phase::Session(session) if session.in_flight() > 1 => self.demand.pipelined(),
             Phase::Session(_) | Phase::Undecided => {}
+        }
+    }
+
+    fn first(&self) -> Direction {
+        match &self.phase {
+            Phase::Session(session) => session.request_direction,
+            _ => Direction::Send,
         }
     }
 
@@ -395,7 +404,7 @@ impl Flow {
             }
             let missed = matches!(piece.content, Content::Missing) && visibility == Visibility::Lost;
             // Who waited for the other side and got nothing does not wait again for each piece.
-            if !expired || is_gap {
+            if !expired || is_gap || visibility != Visibility::Lost {
                 lane.blocked_since_ns = None;
             }
             if missed {
@@ -415,15 +424,15 @@ impl Flow {
 
     /// `None`: it has to wait.
     fn show(&mut self, direction: Direction, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
-        let turns = piece.starts && self.lane(direction.other()).stream.turn_at(piece.other) == Some(piece.position);
+        let turn = self.lane(direction.other()).stream.turn(piece);
         match &mut self.phase {
-            Phase::Session(session) => match session.read(session.side(direction), piece, turns, expired, cx) {
+            Phase::Session(session) => match session.read(session.side(direction), piece, turn, expired, cx) {
                 Took::Blocked => None,
                 took => Some(took),
             },
             Phase::Opaque => Some(Took::Bytes(piece.length, unread(piece, Visibility::Opaque))),
             Phase::Unknown => Some(Took::Bytes(piece.length, unread(piece, Visibility::UnknownProtocol))),
-            Phase::Undecided => self.decide(direction, piece, turns, expired, cx),
+            Phase::Undecided => self.decide(direction, piece, turn.begins, expired, cx),
         }
     }
 
@@ -462,7 +471,7 @@ impl Flow {
                 }
                 self.phase = match cx.dialects.get(row) {
                     Some(Some(dialect)) => {
-                        let parser = dialect.parser(cx.limits);
+                        let parser = dialect.parser(Limits { fresh, ..cx.limits });
                         let known = (side, fresh);
                         let session = Session::new(self.connection, (row, protocol), parser, request_direction, known);
                         Phase::Session(Box::new(session))

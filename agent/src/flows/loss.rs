@@ -9,15 +9,21 @@ use crate::protocols::{Event, Resume, Side};
 
 use super::counts::Visibility;
 use super::session::{Context, Session, SideState, Took};
-use super::stream::{Content, Piece};
+use super::stream::{Content, Piece, Turn};
 
 impl Session {
     /// Is this piece of the response stream, between answers, the beginning of the answer that is due? `None`: it is.
-    pub(super) fn align(&mut self, piece: &Piece, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
+    pub(super) fn align(&mut self, piece: &Piece, turn: Turn, expired: bool, cx: &mut Context<'_>) -> Option<Took> {
         let nobodys = |bytes: u64| Some(Took::Bytes(bytes.min(piece.length), Visibility::Lost));
+        if let Content::Bytes(bytes) = &piece.content
+            && !self.response.lost
+            && self.parser.is_unasked(bytes)
+        {
+            return None;
+        }
         let Some(asked) = self.pairing.asked() else {
             // The record of its request may still come.
-            if !expired && !self.request.lost {
+            if !expired && (turn.waits || !self.request.lost) {
                 return Some(Took::Blocked);
             }
             self.lose_answers("response_without_request", cx);
@@ -68,9 +74,9 @@ impl Session {
     }
 
     /// Is this piece of the lost request stream the beginning of a request with nothing else in flight? `None`: it is.
-    pub(super) fn find_request(&mut self, piece: &Piece, turns: bool) -> Option<Took> {
+    pub(super) fn find_request(&mut self, piece: &Piece, turn: Turn) -> Option<Took> {
         let found = match &piece.content {
-            Content::Bytes(bytes) if turns && !self.window && self.tried_request != Some(piece.position) => {
+            Content::Bytes(bytes) if turn.begins && !self.window && self.tried_request != Some(piece.position) => {
                 (self.protocol.resume)(Side::Request, bytes) != Resume::No
             }
             _ => false,

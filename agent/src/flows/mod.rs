@@ -17,7 +17,7 @@ mod session;
 mod stream;
 mod table;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie};
 use crate::model::exchange::Exchange;
@@ -54,6 +54,9 @@ crate::section! {
         pub reorder_wait: Interval = Interval::millis(100),
         /// A request without an answer, or an answer that stopped, is given up after this time.
         pub request_timeout: Interval = Interval::secs(60),
+        /// A connection without traffic for this long is looked for among the open sockets in scope (at most every tenth of
+        /// it): one that is not there is forgotten, should its end not have been told.
+        pub idle_check: Interval = Interval::secs(300),
     }
     sections {
         /// What the parsers of each protocol do.
@@ -146,9 +149,32 @@ impl Flows {
         }
     }
 
+    /// Ends connections without a record since `ktime_ns` whose socket is not among `open`; says which.
+    pub fn end_gone(&mut self, ktime_ns: u64, open: &HashSet<Cookie>, out: &mut Vec<Exchange>) -> Vec<Cookie> {
+        let quiet = self.table.values().filter(|flow| flow.last_ns() < ktime_ns).map(Flow::cookie);
+        let gone: Vec<Cookie> = quiet.filter(|cookie| !open.contains(cookie)).collect();
+        self.counts.add("connection_gone_unnoticed", gone.len() as u64);
+        for cookie in &gone {
+            if let Some(flow) = self.table.remove(*cookie) {
+                self.end(flow, Ending::Evicted, out);
+            }
+        }
+        gone
+    }
+
     /// Tracked connections.
     pub fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Connections that can be tracked.
+    pub fn capacity(&self) -> usize {
+        self.config.connections
+    }
+
+    /// Time without traffic after which a connection is looked for.
+    pub fn idle_ns(&self) -> u64 {
+        self.config.idle_check.as_ns()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -246,7 +272,7 @@ fn context<'a>(
         ledger,
         out,
         pending_limit: config.pending_per_connection,
-        limits: Limits { head_bytes: config.head_bytes },
+        limits: Limits { head_bytes: config.head_bytes, fresh: false },
         now_ns: 0,
         origins: [None; 2],
     }

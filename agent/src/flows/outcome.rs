@@ -37,7 +37,7 @@ impl Origin {
 
 /// What both ends know of the connection.
 fn wire_id(place: &Place) -> Option<WireId> {
-    if place.connection.transport == Transport::UnixStream {
+    if place.connection.transport == Transport::Unix {
         let (own, peer) = (place.connection.cookie.0, place.connection.peer_cookie?.0);
         return Some(match place.role {
             Role::Client => WireId { client: own, server: peer },

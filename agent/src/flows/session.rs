@@ -14,7 +14,7 @@ use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, R
 use super::counts::{Counts, Ledger, Visibility};
 use super::outcome::{Origin, Place, conclude, outcome};
 use super::pair::{Pairing, Pending};
-use super::stream::{Content, Piece};
+use super::stream::{Content, Piece, Turn};
 
 /// Failures before a first whole exchange after which the protocol was a mistake.
 const MAX_FAILURES: u32 = 16;
@@ -210,12 +210,11 @@ impl Session {
         self.looked_at[direction as usize]
     }
 
-    /// Takes as much of a piece as belongs together. `turns`: it begins where its stream was when the other one was moved
-    /// last. `expired`: what blocks has been waited for long enough.
-    pub fn read(&mut self, side: Side, piece: &Piece, turns: bool, expired: bool, cx: &mut Context<'_>) -> Took {
+    /// Takes as much of a piece as belongs together. `expired`: what blocks has been waited for long enough.
+    pub fn read(&mut self, side: Side, piece: &Piece, turn: Turn, expired: bool, cx: &mut Context<'_>) -> Took {
         let nobodys = match side {
-            Side::Request if self.request.lost => self.find_request(piece, turns),
-            Side::Response if self.response.lost || self.response.is_between() => self.align(piece, expired, cx),
+            Side::Request if self.request.lost => self.find_request(piece, turn),
+            Side::Response if self.response.lost || self.response.is_between() => self.align(piece, turn, expired, cx),
             _ => None,
         };
         if let Some(took) = nobodys {
@@ -230,7 +229,8 @@ impl Session {
                     0 => Reading::Framed,
                     left => Reading::Skip { left, last },
                 };
-                if bytes == left && last {
+                // What is over without a head belongs to no exchange.
+                if bytes == left && last && self.state(side).opening.take().is_none() {
                     // A last byte in a gap was moved at an unknown time.
                     self.finish(side, !matches!(content, Content::Gap), cx);
                 }
@@ -277,10 +277,11 @@ impl Session {
                 self.broken(side, broken, piece.end(), cx);
             }
             Event::NeedMore => {}
-            Event::Aside => self.state(side).opening = None,
+            Event::Aside => *self.state(side) = SideState::new(false),
             Event::Request(request) => self.begin_request(request, cx),
             Event::Response(response) => self.begin_response(response, cx),
             Event::SkipBody(left) => self.state(side).reading = Reading::Skip { left, last: false },
+            Event::SkipToEnd(left) => self.state(side).reading = Reading::Skip { left, last: true },
             Event::End => self.finish(side, true, cx),
             Event::Broken(broken) => self.broken(side, broken, piece.end(), cx),
         }

@@ -78,6 +78,15 @@ impl Piece {
     }
 }
 
+/// How a piece lies to the other stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// It begins where its stream was when the other one was moved last.
+    pub begins: bool,
+    /// Bytes that were moved the other way before it have not been read yet.
+    pub waits: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Stream {
     /// By position; no two overlap the bytes already taken.
@@ -145,9 +154,14 @@ impl Stream {
             return Ok(());
         }
         self.furthest = Some(self.furthest.map_or(segment.end(), |furthest| furthest.max(segment.end())));
-        if let Some(next) = self.next {
+        if let Some(mut next) = self.next {
             if segment.position < self.start {
-                return Err(segment);
+                if next != self.start {
+                    return Err(segment);
+                }
+                // Nothing was handed out yet: where the stream was to begin was read in the middle of an operation.
+                next = segment.position;
+                (self.start, self.next) = (next, Some(next));
             }
             let old = next.saturating_sub(segment.position).min(segment.length);
             self.overlap_bytes += old;
@@ -205,11 +219,19 @@ impl Stream {
     }
 
     /// How far the other stream had come at the operation that ended at `position`, if it is here or was the last.
-    pub fn turn_at(&self, position: u64) -> Option<u64> {
+    fn turn_at(&self, position: u64) -> Option<u64> {
         if self.next == Some(position) && self.last.other.is_some() {
             return self.last.other;
         }
         self.held.iter().find(|segment| segment.end() == position).map(|segment| segment.other)
+    }
+
+    /// How a piece of the other stream lies to this one.
+    pub fn turn(&self, piece: &Piece) -> Turn {
+        Turn {
+            begins: piece.starts && self.turn_at(piece.other) == Some(piece.position),
+            waits: self.next.is_none_or(|next| next < piece.other),
+        }
     }
 
     /// A hole of so many bytes at the next position.

@@ -10,6 +10,9 @@ use std::path::{Component, Path, PathBuf};
 /// Inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO`).
 const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
 
+/// Cgroups looked at for their processes.
+const MAX_GROUPS: usize = 65_536;
+
 /// A cgroup as the scope map names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -72,6 +75,28 @@ impl Hierarchy {
         }
         Ok(Cgroup { id: metadata.ino(), level: depth(&self.root) + depth(below) })
     }
+
+    /// The directory of a cgroup that [`Hierarchy::locate`] found.
+    pub fn directory(&self, path: &Path) -> PathBuf {
+        self.mount.join(path.strip_prefix(&self.mount).unwrap_or_else(|_| path.strip_prefix("/").unwrap_or(path)))
+    }
+}
+
+/// Processes in a cgroup and in those below it now. What is gone or cannot be read has none; at most [`MAX_GROUPS`]
+/// directories are looked at.
+pub fn members(directory: &Path) -> Vec<u32> {
+    let mut pids = Vec::new();
+    let mut groups = vec![directory.to_owned()];
+    for _ in 0..MAX_GROUPS {
+        let Some(group) = groups.pop() else { break };
+        let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        // 0: a process of a pid namespace that we cannot see.
+        pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
+        let below = fs::read_dir(&group).into_iter().flatten().flatten();
+        groups
+            .extend(below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+    }
+    pids
 }
 
 fn depth(path: &Path) -> u32 {

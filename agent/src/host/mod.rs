@@ -2,6 +2,7 @@
 //!
 //! Everything takes the root of procfs as a parameter, so tests run against a directory they made.
 
+pub mod callers;
 pub mod cgroup;
 pub mod container;
 pub mod glob;

@@ -133,6 +133,11 @@ impl Names {
         self.entries.is_empty()
     }
 
+    /// Names that can be remembered.
+    pub fn capacity(&self) -> usize {
+        self.config.capacity
+    }
+
     /// Names given up because the cache was full.
     pub fn evicted(&self) -> u64 {
         self.evicted

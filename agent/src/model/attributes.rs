@@ -54,6 +54,11 @@ impl Attributes {
         }
     }
 
+    /// Takes an attribute away, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(name, _)| *name != key);
+    }
+
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }

@@ -27,7 +27,7 @@ impl Direction {
 pub enum Transport {
     Tcp,
     /// Stream of a UNIX socket: no addresses; both are unspecified.
-    UnixStream,
+    Unix,
     Udp,
     UnixDatagram,
 }
@@ -38,7 +38,7 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
-            Self::UnixStream | Self::UnixDatagram => "unix",
+            Self::Unix | Self::UnixDatagram => "unix",
         }
     }
 

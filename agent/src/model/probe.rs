@@ -9,15 +9,27 @@ use super::metric::{Metric, Sample};
 pub enum Hook {
     /// BTF-typed raw tracepoint, by its kernel name.
     TpBtf(&'static str),
+    /// Iterator over kernel objects, run by reading it; `helpers` are the kernel functions that its program calls and that
+    /// older kernels do not offer to it.
+    Iter { over: &'static str, helpers: &'static [&'static str] },
     /// The end of a kernel function.
     FExit(&'static str),
 }
 
 impl Hook {
-    /// Name of the tracepoint or function.
+    /// Name of the tracepoint, of the function, or of what is iterated over.
     pub const fn place(self) -> &'static str {
         match self {
             Self::TpBtf(name) | Self::FExit(name) => name,
+            Self::Iter { over, .. } => over,
+        }
+    }
+
+    /// Kernel functions that its program calls and that not every kernel offers.
+    pub const fn helpers(self) -> &'static [&'static str] {
+        match self {
+            Self::TpBtf(_) | Self::FExit(_) => &[],
+            Self::Iter { helpers, .. } => helpers,
         }
     }
 
@@ -25,6 +37,7 @@ impl Hook {
     pub fn label(self) -> String {
         match self {
             Self::TpBtf(name) => format!("tp_btf/{name}"),
+            Self::Iter { over, .. } => format!("iter/{over}"),
             Self::FExit(name) => format!("fexit/{name}"),
         }
     }

@@ -6,6 +6,7 @@
 use crate::model::metric::Histogram;
 use crate::model::probe::FamilySpec;
 
+pub mod adopt;
 pub mod floor;
 pub mod payload;
 pub mod process;
@@ -13,9 +14,17 @@ pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
 
-/// Every family, in the order in which they are attached: what names processes first, what reads bytes last (`floor` is for measuring).
-pub const FAMILIES: &[&FamilySpec] =
-    &[&process::FAMILY, &scheduler::FAMILY, &syscall::FAMILY, &tcp::FAMILY, &payload::FAMILY, &floor::FAMILY];
+/// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
+/// looks at open sockets after that (`floor` is for measuring).
+pub const FAMILIES: &[&FamilySpec] = &[
+    &process::FAMILY,
+    &scheduler::FAMILY,
+    &syscall::FAMILY,
+    &tcp::FAMILY,
+    &payload::FAMILY,
+    &adopt::FAMILY,
+    &floor::FAMILY,
+];
 
 /// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.
 const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;

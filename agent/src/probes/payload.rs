@@ -127,7 +127,7 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
         connection: Connection {
             cookie: Cookie(record.cookie),
             transport: match record.transport {
-                UNIX_STREAM => Transport::UnixStream,
+                UNIX_STREAM => Transport::Unix,
                 UDP => Transport::Udp,
                 UNIX_DATAGRAM => Transport::UnixDatagram,
                 _ => Transport::Tcp,

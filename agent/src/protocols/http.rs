@@ -289,7 +289,7 @@ mod tests {
     use crate::semconv;
 
     fn parser() -> Http {
-        Http::new(Limits { head_bytes: 4096 }, &Config::default())
+        Http::new(Limits { head_bytes: 4096, fresh: true }, &Config::default())
     }
 
     fn request(bytes: &[u8]) -> Request {

@@ -7,7 +7,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod db;
 pub mod http;
+pub mod postgresql;
+pub mod redis;
 pub mod tls;
 
 use std::net::SocketAddr;
@@ -22,11 +25,15 @@ crate::section! {
     sections {
         /// HTTP/1.
         pub http: http::Config,
+        /// PostgreSQL.
+        pub postgresql: postgresql::Config,
+        /// Redis.
+        pub redis: redis::Config,
     }
 }
 
 /// Every protocol, in the order in which unknown bytes are offered.
-pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, tls::PROTOCOL];
+pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, redis::PROTOCOL, tls::PROTOCOL];
 
 /// Makes what is shared by all connections of a protocol.
 pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;
@@ -84,6 +91,8 @@ pub fn resume_as_detected(detect: fn(&[u8]) -> Detect, side: Side, bytes: &[u8])
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub head_bytes: usize,
+    /// The connection's first bytes will be seen, of both sides: what a protocol begins with holds.
+    pub fresh: bool,
 }
 
 /// What is shared by all connections of one protocol.
@@ -100,6 +109,13 @@ pub trait Parser: Send {
     /// Looks at the next bytes of a side, never empty. `asked` is the request that the next response answers
     /// when answers come in order. Called again with what was not taken.
     fn feed(&mut self, side: Side, bytes: &[u8], asked: Option<&Request>) -> Step;
+
+    /// Whether a message that begins with these bytes of the answering side may answer nobody (a push): it is then read
+    /// without a request, and must come out as [`Event::Aside`].
+    fn is_unasked(&self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
 
     /// Bytes inside a head will never come: what is certain of it, as [`Event::Request`] or [`Event::Response`].
     fn cut(&mut self, side: Side) -> Option<Event>;
@@ -131,6 +147,9 @@ pub enum Event {
     Response(Response),
     /// So many bytes of body follow that nobody needs to look at.
     SkipBody(u64),
+    /// So many bytes follow that nobody needs to look at, and with them the message is over: one with [`Body::Framed`], or
+    /// one that is [`Event::Aside`].
+    SkipToEnd(u64),
     /// The message (with [`Body::Framed`]) is over.
     End,
     Broken(Broken),

@@ -2,9 +2,9 @@
 //! which nothing on its way is lost.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,15 @@ use seismo_common::config::{BUDGET_WINDOW_SHIFT, Settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::control::ScopeControl;
 use super::kernel::KernelSource;
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
 use super::screen::Picture;
-use super::{RunOptions, doctor};
+use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
 use crate::bpf::control::FlowControlMap;
 use crate::bpf::counts::Counts;
@@ -63,6 +65,10 @@ pub struct RunningKernel {
     pub progress: Arc<Progress>,
     pub counts: Counts,
     pub scope: ScopeKeeper,
+    pub adoption: Adoption,
+    /// The drain thread's end of the queue, while it runs.
+    sender: Weak<SyncSender<Batch>>,
+    ring_is_small: bool,
     pub control: FlowControlMap,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
@@ -108,6 +114,8 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
 
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
+    let sender = Arc::new(sender);
+    let weak = Arc::downgrade(&sender);
     let stop = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
     let wake = drain::WakeUp::new(&loaded.ring).context("waiting for the ring")?;
@@ -119,16 +127,18 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
-    let (counts, control) = (loaded.counts, loaded.control);
     Ok(RunningKernel {
         programs,
         drain,
         stop,
         batches,
         progress,
-        counts,
+        counts: loaded.counts,
         scope,
-        control,
+        control: loaded.control,
+        adoption: Adoption { sockets: loaded.sockets },
+        sender: weak,
+        ring_is_small: ring_bytes < configured,
         health,
         families,
         _stats: stats,
@@ -190,17 +200,35 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut alerting = Alerting::new(&config, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
-    let RunningKernel { programs, drain, stop, batches, progress, counts, scope, control, health, families, _stats } =
-        start_kernel(&config)?;
+    let RunningKernel {
+        programs,
+        drain,
+        stop,
+        batches,
+        progress,
+        counts,
+        scope,
+        control,
+        adoption,
+        sender,
+        ring_is_small,
+        health,
+        families,
+        _stats,
+    } = start_kernel(&config)?;
 
     let clock = Arc::new(Clock::new());
     let table = Arc::new(Table::new(config.metrics.clone()));
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
-    let pipeline = Pipeline::new(Parts {
+    let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
+    let scope_control = Arc::new(scope_control);
+    let mut pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,
+        adoption,
+        changes,
         control,
         flows: Flows::new(config.flows.clone()),
         links: Links::new(config.links.clone()),
@@ -210,6 +238,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         health: Arc::clone(&health),
         view: Arc::clone(&view),
     });
+    pipeline.adopt();
     let deadline_ns = Arc::new(AtomicU64::new(0));
     let analysis = std::thread::Builder::new()
         .name("seismo-pipeline".to_owned())
@@ -237,6 +266,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
+        control: Arc::clone(&scope_control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
     let mut programs = Some(programs);
@@ -276,6 +306,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
+            reason = reload::on_hangup(&config, options.reload, scope_control) => reason,
         };
         logger::release();
         let began = Instant::now();

@@ -1,16 +1,20 @@
 //! What the API shows of the running agent: the sources' samples, the rules, the flow table, the kernel's counts.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
+use super::control::{Refusal, ScopeControl};
 use super::kernel::KernelSource;
 use super::pipeline::{View, WORKLOAD_BYTES};
 use crate::alerts::Engine;
-use crate::api::{Page, Pages};
+use crate::api::{Ends, Page, Pages, Refused};
+use crate::config::scope::Scope;
 use crate::exporters::prometheus;
+use crate::host::callers;
 use crate::metrics::{Table, gather};
 use crate::model::metric::{Source, Value as Measured};
 
@@ -21,6 +25,7 @@ pub struct RunningAgent {
     pub kernel: Arc<KernelSource>,
     pub view: Arc<View>,
     pub table: Arc<Table>,
+    pub control: Arc<ScopeControl>,
 }
 
 impl Pages for RunningAgent {
@@ -53,6 +58,27 @@ impl Pages for RunningAgent {
             }
         }
         services.into_iter().map(|(service, bytes)| json!({ "service.name": service, "bytes": bytes })).collect()
+    }
+
+    fn scope(&self) -> Value {
+        json!(self.control.current())
+    }
+
+    /// Reading more of this host than before is root's to decide, and that of whoever runs the agent.
+    fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        match callers::user(Path::new("/proc/self/net"), caller.peer, caller.local) {
+            Some(user) if user == 0 || Some(user) == callers::own_user(Path::new("/proc/self")) => {}
+            _ => {
+                let message = "only root on this host, and the user that runs the agent, may change the scope";
+                return Err(Refused::Forbidden(message.to_owned()));
+            }
+        }
+        let scope: Scope = serde_json::from_value(wanted).map_err(|error| Refused::Wrong(error.to_string()))?;
+        match self.control.change(scope) {
+            Ok(adopted) => Ok(json!({ "scope": self.control.current(), "adopted": adopted })),
+            Err(Refusal::Wrong(message)) => Err(Refused::Wrong(message)),
+            Err(Refusal::Failed(message)) => Err(Refused::Failed(message)),
+        }
     }
 
     fn kernel(&self) -> Value {

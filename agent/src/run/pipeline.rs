@@ -3,7 +3,7 @@
 //! One thread, one owner for flows, names and scope: no lock on the way but the metric table's and the span ring's.
 //! Every record of a batch ends as passed or as dropped with a reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +17,14 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
+use crate::model::connection::ConnEvent;
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::Resources as _;
 use crate::model::span::Span;
 use crate::probes::{payload, process, tcp};
+use crate::run::adoption::Adoption;
+use crate::run::control::ScopeChange;
 use crate::run::scope::ScopeKeeper;
 use crate::store::spans::Spans;
 use crate::traces::assemble::{Wire, assemble};
@@ -30,6 +33,8 @@ use crate::traces::link::Links;
 /// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_millis(1000);
+/// Time between looks for processes in the scope's table whose end was not told.
+const SWEEP_NS: u64 = 10_000_000_000;
 /// Connections shown by `/api/seismo/flows`.
 const SHOWN_FLOWS: usize = 1000;
 
@@ -60,6 +65,21 @@ pub static FLOWS_TRACKED: Metric = Metric {
     labels: &[],
 };
 
+pub static TABLE_ENTRIES: Metric = Metric {
+    name: "seismo.table.entries",
+    unit: "{entry}",
+    kind: Kind::Gauge,
+    description: "Entries in each of the agent's tables, those in the kernel among them",
+    labels: &["table"],
+};
+pub static TABLE_CAPACITY: Metric = Metric {
+    name: "seismo.table.capacity",
+    unit: "{entry}",
+    kind: Kind::Gauge,
+    description: "Entries that each of the agent's tables can hold",
+    labels: &["table"],
+};
+
 /// What the API shows of the pipeline's inside; replaced at every tick while somebody may look.
 #[derive(Debug, Default)]
 pub struct View {
@@ -71,6 +91,9 @@ pub struct View {
 pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
+    pub adoption: Adoption,
+    /// Changes of the scope that somebody asks for.
+    pub changes: Receiver<ScopeChange>,
     pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Links,
@@ -91,6 +114,10 @@ pub struct Pipeline {
     next_tick_ns: u64,
     /// Time up to which every record has been taken: by it bytes are waited for.
     records_ns: u64,
+    next_sweep_ns: u64,
+    next_idle_check_ns: u64,
+    /// Connections taken up, before the first record that is younger.
+    adopted: VecDeque<ConnEvent>,
 }
 
 impl Pipeline {
@@ -102,7 +129,58 @@ impl Pipeline {
             shown: HashMap::new(),
             next_tick_ns: 0,
             records_ns: 0,
+            next_sweep_ns: 0,
+            next_idle_check_ns: 0,
+            adopted: VecDeque::new(),
         }
+    }
+
+    /// Takes up the connections in scope that are open now; says how many. The programs are attached before: what a
+    /// connection does from now on has records, and those that are older than its adoption come before it.
+    pub fn adopt(&mut self) -> usize {
+        if self.parts.scope.is_empty() {
+            return 0;
+        }
+        let adopted = self.parts.adoption.pass(&self.parts.scope.members(), &self.parts.table);
+        let count = adopted.len();
+        self.adopted.extend(adopted);
+        count
+    }
+
+    /// Makes the changes of the scope that were asked for.
+    fn change_scope(&mut self) {
+        while let Ok(ScopeChange { resolved, answer }) = self.parts.changes.try_recv() {
+            let changed = self.parts.scope.change(resolved).map_err(|error| format!("{error:#}"));
+            let told = answer.try_send(changed.map(|()| self.adopt()));
+            if told.is_err() {
+                log::debug!("nobody waits for the change of the scope any more");
+            }
+        }
+    }
+
+    /// Forgets connections that have been quiet for long and whose socket is gone, or out of scope by now.
+    fn end_gone(&mut self, now_ns: u64) {
+        let idle_ns = self.parts.flows.idle_ns();
+        self.next_idle_check_ns = now_ns + idle_ns / 10;
+        if self.parts.flows.is_empty() {
+            return;
+        }
+        let Some(open) = self.parts.adoption.open(&self.parts.scope.members()) else { return };
+        for cookie in self.parts.flows.end_gone(now_ns.saturating_sub(idle_ns), &open, &mut self.exchanges) {
+            self.parts.links.forget(cookie);
+        }
+    }
+
+    /// Hands on the connections taken up before `ktime_ns`.
+    fn release_adopted(&mut self, ktime_ns: u64) {
+        while let Some(event) = self.adopted.pop_front_if(|event| event.ktime_ns <= ktime_ns) {
+            self.connection(&event);
+        }
+    }
+
+    fn connection(&mut self, event: &ConnEvent) {
+        self.parts.links.connection(event);
+        self.parts.flows.connection(event, &mut self.exchanges);
     }
 
     /// Works until the drain thread is gone and its last batch is done, or `deadline_ns` (`CLOCK_MONOTONIC`; 0: none yet)
@@ -120,6 +198,7 @@ impl Pipeline {
                 Err(RecvTimeoutError::Timeout) => self.records_ns = self.records_ns.max(drained_ns),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.change_scope();
             let now_ns = clock::monotonic_ns();
             if now_ns >= self.next_tick_ns {
                 self.next_tick_ns = now_ns + TICK.as_nanos() as u64;
@@ -138,6 +217,7 @@ impl Pipeline {
             match record {
                 Ok(record) => {
                     self.records_ns = self.records_ns.max(record.ktime_ns());
+                    self.release_adopted(record.ktime_ns());
                     self.record(record);
                     passed += 1;
                 }
@@ -157,8 +237,7 @@ impl Pipeline {
             }
             Record::TcpState(record) => {
                 if let Some(event) = tcp::event(&record) {
-                    self.parts.links.connection(&event);
-                    self.parts.flows.connection(&event, &mut self.exchanges);
+                    self.connection(&event);
                 }
             }
             Record::Payload(record, data) => {
@@ -186,8 +265,14 @@ impl Pipeline {
         for exchange in self.exchanges.drain(..) {
             let resource = self.parts.names.resource(exchange.pid);
             record_exchange(&self.parts.table, &exchange, &resource);
-            let (wire, now_ns) = (Wire::of(&exchange), exchange.end_ns);
-            self.parts.links.span(wire, assemble(exchange, resource, &self.parts.clock), now_ns, &mut self.finished);
+            let (cookie, wire, now_ns) = (exchange.connection.cookie, Wire::of(&exchange), exchange.end_ns);
+            self.parts.links.span(
+                cookie,
+                wire,
+                assemble(exchange, resource, &self.parts.clock),
+                now_ns,
+                &mut self.finished,
+            );
         }
         self.store();
     }
@@ -204,6 +289,14 @@ impl Pipeline {
 
     fn tick(&mut self, now_ns: u64) {
         self.parts.clock.refresh();
+        self.release_adopted(self.records_ns);
+        if now_ns >= self.next_idle_check_ns {
+            self.end_gone(now_ns);
+        }
+        if now_ns >= self.next_sweep_ns {
+            self.next_sweep_ns = now_ns + SWEEP_NS;
+            self.parts.scope.sweep();
+        }
         self.parts.names.advance(now_ns);
         self.parts.flows.tick(self.records_ns, &mut self.exchanges);
         self.finish_exchanges();
@@ -216,9 +309,25 @@ impl Pipeline {
             table.add(&WORKLOAD_BYTES, &[&resource.service_name, visibility.name()], bytes);
         });
         self.show_counts();
+        self.show_tables();
         self.parts.table.set(&FLOWS_TRACKED, &[], self.parts.flows.len() as f64);
         self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
         *self.parts.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.parts.flows.snapshot(SHOWN_FLOWS);
+    }
+
+    /// How full each table is.
+    fn show_tables(&self) {
+        let Parts { names, scope, control, flows, links, table, .. } = &self.parts;
+        let sizes = [
+            ("flows", flows.len(), flows.capacity()),
+            ("names", names.len(), names.capacity()),
+            ("flow_control", control.entries(), FlowControlMap::CAPACITY),
+            ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
+        ];
+        for (name, entries, capacity) in sizes.into_iter().chain(links.sizes()) {
+            table.set(&TABLE_ENTRIES, &[name], entries as f64);
+            table.set(&TABLE_CAPACITY, &[name], capacity as f64);
+        }
     }
 
     /// Adds to the table what each stage's own counters gained since the last time.

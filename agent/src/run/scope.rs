@@ -1,17 +1,18 @@
 //! The scope as configured → the kernel's maps, and kept true while processes come and go.
 //!
-//! Cgroups and namespaces are looked up once, at start; executables are matched against every process that is there and
-//! every one that starts. Too many entries of a kind, or a path that is not there, is an error before anything starts.
+//! Cgroups and namespaces are looked up once, when the scope is set; executables are matched against every process that
+//! is there and every one that starts. Too many entries of a kind, or a path that is not there, is an error before
+//! anything is changed. May be changed while the agent runs.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use seismo_common::config::{SCOPE_ENTRIES, Scope as KernelScope, ScopeRules};
+use seismo_common::config::{SCOPE_ENTRIES, SCOPE_PROCESSES, Scope as KernelScope, ScopeRules};
 
 use crate::bpf::scope::ScopeMaps;
 use crate::config::scope::{Scope, ScopeItem};
-use crate::host::cgroup::Hierarchy;
+use crate::host::cgroup::{self, Hierarchy};
 use crate::host::glob::Glob;
 use crate::host::netns;
 use crate::host::procfs::Procfs;
@@ -20,14 +21,23 @@ use crate::model::process::{ProcessEvent, ProcessEventKind};
 /// Everything that can be known of a scope before programs are loaded.
 #[derive(Debug)]
 pub struct Resolved {
+    scope: Scope,
     rules: KernelScope,
     pids: Vec<(u32, bool)>,
     globs: Vec<(Glob, bool)>,
+    /// Directories of the cgroups.
+    groups: Vec<(PathBuf, bool)>,
 }
 
 /// Looks up what the items name.
 pub fn resolve(scope: &Scope, proc: &Procfs) -> Result<Resolved> {
-    let mut resolved = Resolved { rules: KernelScope::EMPTY, pids: Vec::new(), globs: Vec::new() };
+    let mut resolved = Resolved {
+        scope: scope.clone(),
+        rules: KernelScope::EMPTY,
+        pids: Vec::new(),
+        globs: Vec::new(),
+        groups: Vec::new(),
+    };
     for (items, include) in [(&scope.include, true), (&scope.exclude, false)] {
         for item in items {
             resolved.add(item, include, proc).with_context(|| format!("scope {item}"))?;
@@ -50,9 +60,9 @@ impl Resolved {
             }
             ScopeItem::Exe(glob) => self.globs.push((Glob::new(glob.clone()), include)),
             ScopeItem::Cgroup(path) => {
-                let cgroup = Hierarchy::find(Path::new("/proc"))
-                    .and_then(|hierarchy| hierarchy.locate(path))
-                    .map_err(|error| anyhow!(error))?;
+                let hierarchy = Hierarchy::find(Path::new("/proc")).map_err(|error| anyhow!(error))?;
+                let cgroup = hierarchy.locate(path).map_err(|error| anyhow!(error))?;
+                self.groups.push((hierarchy.directory(path), include));
                 let index = next(&mut rules.cgroups)?;
                 rules.cgroup_ids[index] = cgroup.id;
                 rules.cgroup_levels[index] = cgroup.level;
@@ -87,58 +97,131 @@ fn next(used: &mut u32) -> Result<usize> {
 /// Keeps the kernel's maps true.
 pub struct ScopeKeeper {
     maps: ScopeMaps,
+    /// As it was written.
+    scope: Scope,
+    /// Processes named by their id.
+    pids: HashMap<u32, bool>,
     globs: Vec<(Glob, bool)>,
-    /// Processes that are in or out by their executable.
-    by_executable: HashSet<u32>,
-    /// Processes that are in or out by their id.
-    by_pid: HashSet<u32>,
+    groups: Vec<(PathBuf, bool)>,
+    is_empty: bool,
+    /// Processes in the kernel's table: in or out by their id or their executable.
+    told: HashMap<u32, bool>,
     proc: Procfs,
     /// Processes whose place in the table could not be had.
     failed: u64,
 }
 
 impl ScopeKeeper {
+    /// Processes that the kernel's table can hold.
+    pub const CAPACITY: usize = SCOPE_PROCESSES;
+
     /// Writes the scope; processes that are there already are matched now.
-    pub fn apply(resolved: Resolved, mut maps: ScopeMaps, proc: Procfs) -> Result<Self> {
-        maps.set(resolved.rules)?;
+    pub fn apply(resolved: Resolved, maps: ScopeMaps, proc: Procfs) -> Result<Self> {
         let mut keeper = Self {
             maps,
-            globs: resolved.globs,
-            by_executable: HashSet::new(),
-            by_pid: HashSet::new(),
+            scope: Scope::default(),
+            pids: HashMap::new(),
+            globs: Vec::new(),
+            groups: Vec::new(),
+            is_empty: true,
+            told: HashMap::new(),
             proc,
             failed: 0,
         };
-        for (pid, include) in resolved.pids {
-            keeper.maps.set_process(pid, include)?;
-            keeper.by_pid.insert(pid);
+        keeper.change(resolved)?;
+        Ok(keeper)
+    }
+
+    /// Replaces the scope. What is in the old and in the new one stays in meanwhile (but for a process that was named
+    /// and now is in by a rule, or the other way round: a few microseconds); what is in neither is at no time.
+    pub fn change(&mut self, resolved: Resolved) -> Result<()> {
+        self.is_empty = resolved.is_empty();
+        let Resolved { scope, rules, pids, globs, groups } = resolved;
+        (self.scope, self.globs, self.groups) = (scope, globs, groups);
+        self.pids = HashMap::new();
+        for (pid, include) in pids {
+            let stays = self.pids.entry(pid).or_insert(include);
+            *stays &= include;
         }
-        if !keeper.globs.is_empty() {
-            for pid in keeper.proc.pids() {
-                keeper.match_executable(pid);
+        let mut wanted = self.pids.clone();
+        if !self.globs.is_empty() {
+            for pid in self.proc.pids() {
+                wanted.extend(self.verdict(pid).map(|include| (pid, include)));
             }
         }
-        Ok(keeper)
+        // Each step leaves at most the old scope, and from the rules on at most the new one.
+        let gone = |told: &HashMap<u32, bool>, included: bool| -> Vec<u32> {
+            let of = told.iter().filter(|(pid, was)| **was == included && wanted.get(*pid) != Some(&included));
+            of.map(|(pid, _)| *pid).collect()
+        };
+        for pid in gone(&self.told, true) {
+            self.forget(pid);
+        }
+        self.tell(&wanted, false);
+        self.maps.set(rules)?;
+        self.tell(&wanted, true);
+        for pid in gone(&self.told, false) {
+            self.forget(pid);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, wanted: &HashMap<u32, bool>, included: bool) {
+        for (pid, include) in wanted.iter().filter(|(_, include)| **include == included) {
+            self.set(*pid, *include);
+        }
     }
 
     /// A process began, became another program, or ended.
     pub fn process_event(&mut self, event: &ProcessEvent) {
         match event.kind {
-            ProcessEventKind::Fork { parent_pid } if self.by_executable.contains(&parent_pid) => {
-                self.match_executable(event.pid);
+            ProcessEventKind::Fork { parent_pid } if !self.globs.is_empty() && self.told.contains_key(&parent_pid) => {
+                self.match_process(event.pid);
             }
             ProcessEventKind::Fork { .. } => {}
-            ProcessEventKind::Exec if !self.globs.is_empty() && !self.by_pid.contains(&event.pid) => {
-                self.match_executable(event.pid);
-            }
+            ProcessEventKind::Exec if !self.globs.is_empty() => self.match_process(event.pid),
             ProcessEventKind::Exec => {}
             ProcessEventKind::Exit { .. } => {
-                let known = self.by_executable.remove(&event.pid) | self.by_pid.remove(&event.pid);
-                if known {
-                    self.maps.forget_process(event.pid);
-                }
+                self.pids.remove(&event.pid);
+                self.forget(event.pid);
             }
         }
+    }
+
+    /// Forgets processes whose end was not told (its record was lost, or they were gone before they were looked at).
+    /// Costs a look at procfs for each process in the table; call it rarely.
+    pub fn sweep(&mut self) {
+        let gone: Vec<u32> = self.told.keys().copied().filter(|pid| !self.proc.path(*pid, "").exists()).collect();
+        for pid in gone {
+            self.pids.remove(&pid);
+            self.forget(pid);
+        }
+    }
+
+    /// Processes that are in or out of scope by their cgroup now; out wins.
+    pub fn members(&self) -> Vec<(u32, bool)> {
+        let mut members = HashMap::new();
+        for (directory, include) in &self.groups {
+            for pid in cgroup::members(directory) {
+                *members.entry(pid).or_insert(*include) &= *include;
+            }
+        }
+        members.into_iter().collect()
+    }
+
+    /// Is nothing in scope?
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// The scope as it was written.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Processes in the kernel's table: nobody else writes to it.
+    pub fn processes(&self) -> usize {
+        self.told.len()
     }
 
     /// Processes that should be in the table and are not, because it was full.
@@ -146,25 +229,38 @@ impl ScopeKeeper {
         self.failed
     }
 
-    fn match_executable(&mut self, pid: u32) {
-        let verdict = self.proc.exe(pid).and_then(|exe| {
-            // Exclude wins over include.
-            let hits: Vec<bool> =
-                self.globs.iter().filter(|(glob, _)| glob.matches(&exe)).map(|(_, include)| *include).collect();
-            (!hits.is_empty()).then(|| hits.iter().all(|include| *include))
-        });
-        match verdict {
-            Some(include) => match self.maps.set_process(pid, include) {
-                Ok(()) => {
-                    self.by_executable.insert(pid);
-                }
-                Err(_) => self.failed += 1,
-            },
-            None => {
-                if self.by_executable.remove(&pid) {
-                    self.maps.forget_process(pid);
-                }
+    /// In or out by id or executable; exclude wins over include.
+    fn verdict(&self, pid: u32) -> Option<bool> {
+        let by_id = self.pids.get(&pid).copied();
+        let exe = if self.globs.is_empty() { None } else { self.proc.exe(pid) };
+        let by_executable = exe
+            .iter()
+            .flat_map(|exe| self.globs.iter().filter(|(glob, _)| glob.matches(exe)).map(|(_, include)| *include));
+        by_id.into_iter().chain(by_executable).reduce(|all, one| all && one)
+    }
+
+    fn match_process(&mut self, pid: u32) {
+        match self.verdict(pid) {
+            Some(include) => self.set(pid, include),
+            None => self.forget(pid),
+        }
+    }
+
+    fn set(&mut self, pid: u32, include: bool) {
+        if self.told.get(&pid) == Some(&include) {
+            return;
+        }
+        match self.maps.set_process(pid, include) {
+            Ok(()) => {
+                self.told.insert(pid, include);
             }
+            Err(_) => self.failed += 1,
+        }
+    }
+
+    fn forget(&mut self, pid: u32) {
+        if self.told.remove(&pid).is_some() {
+            self.maps.forget_process(pid);
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Role, Transport};
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
 use crate::model::exchange::WireId;
 use crate::model::span::{Span, SpanId, SpanKind};
 use crate::section::Interval;
@@ -19,34 +19,82 @@ crate::section! {
     pub struct Config {
         /// Connections, client spans and waiting server spans remembered, each.
         pub remembered: usize = 16_384,
-        /// How long a server span waits for the span of a client on this host.
+        /// How long a server span waits for the span of a client on this host, and that is kept for a server's.
         pub wait: Interval = Interval::secs(2),
     }
 }
 
-/// A set that forgets its oldest member when it is full.
+/// Ids by the time at which they came; the oldest goes when the set is full or its time is over.
 #[derive(Debug)]
-struct Recent<T> {
-    members: HashSet<T>,
-    order: VecDeque<T>,
+struct Recent {
+    members: HashSet<SpanId>,
+    order: VecDeque<(u64, SpanId)>,
     capacity: usize,
 }
 
-impl<T: Copy + Eq + std::hash::Hash> Recent<T> {
+impl Recent {
     fn new(capacity: usize) -> Self {
         Self { members: HashSet::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
-    fn insert(&mut self, member: T) {
-        if !self.members.insert(member) {
+    fn insert(&mut self, id: SpanId, now_ns: u64) {
+        if !self.members.insert(id) {
             return;
         }
         if self.order.len() >= self.capacity
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((_, oldest)) = self.order.pop_front()
         {
             self.members.remove(&oldest);
         }
-        self.order.push_back(member);
+        self.order.push_back((now_ns, id));
+    }
+
+    /// Forgets what came before `ktime_ns`.
+    fn expire(&mut self, ktime_ns: u64) {
+        while let Some((_, id)) = self.order.pop_front_if(|(came_ns, _)| *came_ns < ktime_ns) {
+            self.members.remove(&id);
+        }
+    }
+}
+
+/// Connections whose client's end is observed, as long as that end's socket is there; the oldest goes when they are too
+/// many.
+#[derive(Debug)]
+struct Clients {
+    wires: HashSet<WireId>,
+    by_cookie: HashMap<Cookie, WireId>,
+    /// Oldest first; holds some that are gone.
+    order: VecDeque<Cookie>,
+    capacity: usize,
+}
+
+impl Clients {
+    fn new(capacity: usize) -> Self {
+        let (wires, by_cookie, order) = (HashSet::new(), HashMap::new(), VecDeque::new());
+        Self { wires, by_cookie, order, capacity: capacity.max(1) }
+    }
+
+    fn insert(&mut self, cookie: Cookie, wire: WireId) {
+        match self.by_cookie.insert(cookie, wire) {
+            Some(before) if before == wire => return,
+            Some(before) => _ = self.wires.remove(&before),
+            None => self.order.push_back(cookie),
+        }
+        self.wires.insert(wire);
+        while self.by_cookie.len() > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.remove(oldest);
+        }
+        if self.order.len() > 2 * self.capacity {
+            self.order.retain(|cookie| self.by_cookie.contains_key(cookie));
+        }
+    }
+
+    fn remove(&mut self, cookie: Cookie) {
+        if let Some(wire) = self.by_cookie.remove(&cookie) {
+            self.wires.remove(&wire);
+        }
     }
 }
 
@@ -78,10 +126,11 @@ pub struct LinkCounts {
 #[derive(Debug)]
 pub struct Links {
     config: Config,
-    /// Connections whose client side is observed.
-    clients: Recent<WireId>,
+    clients: Clients,
+    /// Sockets that are gone, by the time from which nothing of them is expected any more.
+    gone: VecDeque<(u64, Cookie)>,
     /// Client spans that were passed on.
-    spans: Recent<SpanId>,
+    spans: Recent,
     /// Server spans by the client span that they wait for.
     waiting: HashMap<SpanId, Span>,
     /// By the time at which the wait ends.
@@ -92,7 +141,8 @@ pub struct Links {
 impl Links {
     pub fn new(config: Config) -> Self {
         Self {
-            clients: Recent::new(config.remembered),
+            clients: Clients::new(config.remembered),
+            gone: VecDeque::new(),
             spans: Recent::new(config.remembered),
             waiting: HashMap::new(),
             due: VecDeque::new(),
@@ -103,16 +153,26 @@ impl Links {
 
     /// Learns which connections have their client on this host.
     pub fn connection(&mut self, event: &ConnEvent) {
+        let cookie = event.connection.cookie;
         if let Some(wire) = client_wire(&event.connection, event.kind) {
-            self.clients.insert(wire);
+            self.clients.insert(cookie, wire);
+        } else if matches!(event.kind, ConnEventKind::Destroyed { .. }) && self.clients.by_cookie.contains_key(&cookie)
+        {
+            // Its last spans come with this, and those of the server's end may come later.
+            self.gone.push_back((event.ktime_ns.saturating_add(self.config.wait.as_ns()), cookie));
         }
     }
 
-    /// Takes a span with its wire; passes on what need not wait any longer.
-    pub fn span(&mut self, wire: Wire, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
+    /// The socket is gone, though no event told.
+    pub fn forget(&mut self, cookie: Cookie) {
+        self.clients.remove(cookie);
+    }
+
+    /// Takes a span with its socket and its wire; passes on what need not wait any longer.
+    pub fn span(&mut self, cookie: Cookie, wire: Wire, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
         if span.kind == SpanKind::Client {
-            self.clients.insert(wire.connection);
-            self.spans.insert(span.span_id);
+            self.clients.insert(cookie, wire.connection);
+            self.spans.insert(span.span_id, now_ns);
             let server = self.waiting.remove(&span.span_id);
             out.push(span);
             if let Some(mut server) = server {
@@ -127,7 +187,7 @@ impl Links {
             span.parent_span_id = Some(parent);
             self.counts.linked += 1;
             out.push(span);
-        } else if !self.clients.members.contains(&wire.connection) {
+        } else if !self.clients.wires.contains(&wire.connection) {
             self.counts.roots += 1;
             out.push(span);
         } else {
@@ -143,8 +203,12 @@ impl Links {
         }
     }
 
-    /// Passes on what has waited long enough.
+    /// Passes on what has waited long enough, and forgets what nobody can wait for.
     pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Span>) {
+        self.spans.expire(now_ns.saturating_sub(self.config.wait.as_ns()));
+        while let Some((_, cookie)) = self.gone.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
+            self.clients.remove(cookie);
+        }
         while self.due.front().is_some_and(|(due_ns, _)| *due_ns <= now_ns) {
             self.give_up(out);
         }
@@ -155,6 +219,16 @@ impl Links {
         while !self.due.is_empty() {
             self.give_up(out);
         }
+    }
+
+    /// Name, entries and capacity of each table.
+    pub fn sizes(&self) -> [(&'static str, usize, usize); 3] {
+        let capacity = self.config.remembered;
+        [
+            ("link_connections", self.clients.by_cookie.len(), capacity),
+            ("link_client_spans", self.spans.members.len(), capacity),
+            ("link_waiting_spans", self.waiting.len(), capacity),
+        ]
     }
 
     pub fn counts(&self) -> LinkCounts {
@@ -180,6 +254,8 @@ mod tests {
     use crate::model::exchange::WireId;
     use crate::model::span::{Span, SpanKind, StatusCode};
     use crate::traces::assemble::Wire;
+
+    const COOKIE: Cookie = Cookie(1);
 
     fn wire(position: u64) -> Wire {
         Wire { connection: WireId { client: 1_000, server: 2_000 }, position }
@@ -215,9 +291,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_remembered_of_connections_that_are_gone() {
+        let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
+        for number in 0..100_000 {
+            let mut event = opened();
+            event.connection.cookie = Cookie(number);
+            event.ktime_ns = number;
+            links.connection(&event);
+            event.kind = ConnEventKind::Destroyed { retransmits: 0, error: 0, send_sequence: 0, receive_sequence: 0 };
+            links.connection(&event);
+            // Comes with the end of the connection.
+            let wire = wire(number);
+            links.span(event.connection.cookie, wire, span(SpanKind::Client, wire), number, &mut out);
+            links.tick(number, &mut out);
+        }
+        assert!(links.clients.order.len() <= 2 * Config::default().remembered, "{}", links.clients.order.len());
+        links.tick(10_000_000_000, &mut out);
+        assert!(links.sizes().iter().all(|(_, entries, _)| *entries == 0), "{:?}", links.sizes());
+        assert_eq!(out.len(), 100_000);
+    }
+
+    #[test]
     fn a_server_span_whose_client_is_elsewhere_passes_at_once_without_a_parent() {
         let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
-        links.span(wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
+        links.span(COOKIE, wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
         assert_eq!(out.len(), 1);
         assert_eq!(out[0].parent_span_id, None);
     }
@@ -226,15 +323,15 @@ mod tests {
     fn a_server_span_waits_for_its_client_and_gets_it_as_parent() {
         let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
         links.connection(&opened());
-        links.span(wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
+        links.span(COOKIE, wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
         assert!(out.is_empty());
-        links.span(wire(1), span(SpanKind::Client, wire(1)), 5, &mut out);
+        links.span(COOKIE, wire(1), span(SpanKind::Client, wire(1)), 5, &mut out);
         assert_eq!(out.len(), 2);
         assert_eq!(out[1].parent_span_id, Some(out[0].span_id));
         assert_eq!(out[1].trace_id, out[0].trace_id);
         // Another request on the connection, the client's span first.
-        links.span(wire(2), span(SpanKind::Client, wire(2)), 6, &mut out);
-        links.span(wire(2), span(SpanKind::Server, wire(2)), 7, &mut out);
+        links.span(COOKIE, wire(2), span(SpanKind::Client, wire(2)), 6, &mut out);
+        links.span(COOKIE, wire(2), span(SpanKind::Server, wire(2)), 7, &mut out);
         assert_eq!(out[3].parent_span_id, Some(out[2].span_id));
         links.tick(u64::MAX, &mut out);
         assert_eq!(out.len(), 4, "nothing comes twice");
@@ -245,7 +342,7 @@ mod tests {
     fn a_client_span_that_never_comes_is_no_parent() {
         let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
         links.connection(&opened());
-        links.span(wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
+        links.span(COOKIE, wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
         links.tick(1_999_999_999, &mut out);
         assert!(out.is_empty());
         links.tick(2_000_000_000, &mut out);
@@ -259,7 +356,7 @@ mod tests {
         let mut out = Vec::new();
         links.connection(&opened());
         for sequence in 0..100 {
-            links.span(wire(sequence), span(SpanKind::Server, wire(sequence)), 0, &mut out);
+            links.span(COOKIE, wire(sequence), span(SpanKind::Server, wire(sequence)), 0, &mut out);
         }
         assert_eq!(out.len(), 90);
         links.flush(&mut out);

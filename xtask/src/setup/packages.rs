@@ -17,31 +17,46 @@ enum Evidence {
     Program(&'static str),
     /// A module of the distribution's own Python, the one the tests run.
     PythonModule(&'static str),
+    /// `postgres` of any version: it is in no `PATH`.
+    PostgresqlServer,
 }
 
-use Evidence::{Program, PythonModule};
+use Evidence::{PostgresqlServer, Program, PythonModule};
 
 /// The one list of what tests need from Debian.
 const PACKAGES: &[(&str, Evidence)] = &[
     ("curl", Program("curl")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
+    ("postgresql", PostgresqlServer),
+    ("postgresql-client", Program("psql")),
     ("prometheus", Program("prometheus")),
     ("prometheus", Program("promtool")),
+    ("python3-psycopg", PythonModule("psycopg")),
+    ("python3-redis", PythonModule("redis")),
     ("python3-requests", PythonModule("requests")),
     // Other kernels than this machine's, for `cargo xtask vm`.
     ("qemu-system-x86", Program("qemu-system-x86_64")),
+    ("redis-server", Program("redis-server")),
+    ("redis-tools", Program("redis-cli")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";
+/// Where Debian keeps a folder for each version.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
 const SCRIPT: &str = include_str!("install-packages.sh");
 
 impl Evidence {
     fn holds(&self) -> bool {
         match self {
             Program(name) => workspace::program(name).is_some(),
+            PostgresqlServer => std::fs::read_dir(POSTGRESQL)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|version| version.path().join("bin/postgres").is_file()),
             PythonModule(name) => {
                 let question = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)");
                 shell::output(Command::new(PYTHON).args(["-c", &question])).is_ok()

@@ -95,11 +95,15 @@ impl Unit {
     }
 }
 
+/// In the folder of the protocols, and none.
+const SHARED_BY_PROTOCOLS: &[&str] = &["cursor", "db"];
+
 /// A parser that needs another parser is not removable alone.
 fn sibling_protocol(place: &[String], path: &[String]) -> Option<String> {
     let (own, named) = (place.get(1)?, path.get(1)?);
     let module = named.chars().next().is_some_and(char::is_lowercase) && path.len() > 2;
-    let siblings = place.first()? == "protocols" && module && named != own && named != "cursor";
+    let siblings =
+        place.first()? == "protocols" && module && named != own && !SHARED_BY_PROTOCOLS.contains(&named.as_str());
     siblings.then(|| format!("protocol '{own}' may not import protocol '{named}'"))
 }
 
@@ -295,7 +299,8 @@ mod tests {
     fn protocols_do_not_know_each_other() {
         let found = messages(units, "agent/src/protocols/http/head.rs", "use super::super::redis::parse;\n");
         assert_eq!(found, ["1: protocol 'http' may not import protocol 'redis'"]);
-        let text = "use crate::protocols::http::Http;\nuse super::super::{Body, Config as Protocols};\nuse super::route::Routes;\n";
+        let text = "use crate::protocols::http::Http;\nuse super::super::{Body, Config as Protocols};\nuse super::route::Routes;\n\
+                    use super::super::db::conclude;\n";
         assert_eq!(messages(units, "agent/src/protocols/http/head.rs", text), Vec::<String>::new());
     }
 

@@ -77,11 +77,6 @@ pub fn lines(json: &str, seen: &[Walked]) -> Result<Vec<Line>> {
     Ok(programs.into_iter().map(&mut line).collect())
 }
 
-/// Did the kernel look at a program and not take it?
-pub fn refused(lines: &[Line]) -> bool {
-    lines.iter().any(|line| line.verdict == Verdict::Refused)
-}
-
 /// Is this the name that the kernel keeps, which is cut after 15 bytes?
 fn same(kept: &str, name: &str) -> bool {
     kept == name || kept.len() == 15 && name.starts_with(kept)

@@ -1,0 +1,108 @@
+//! Reads the iterator over all open files: one record per TCP socket that is a listener or in scope.
+//!
+//! Reading runs the kernel program once for each open file of the host (about 50 ns each) in the reader's own thread.
+//! At most [`MAX_RECORDS`] records are kept, the rest is counted. Linking takes the capabilities of loading; reading
+//! takes none on kernels from 5.19 and CAP_BPF before. What the records mean is not known here.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData};
+use aya::programs::Iter;
+use seismo_common::adopt::SocketRecord;
+use seismo_common::config::{TGID_EXCLUDED, TGID_INCLUDED};
+
+use super::decode;
+
+/// Name of the program and of the map that tells it about control groups.
+const PROGRAM: &str = "adopt_files";
+const GROUPS: &str = "ADOPT_TGIDS";
+/// Open sockets that are kept of one pass.
+pub const MAX_RECORDS: usize = 131_072;
+/// The kernel hands over at most this much at once.
+const CHUNK: usize = 32 << 10;
+
+/// Commands and a constant of bpf(2) (`linux/bpf.h`).
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_ITER_CREATE: libc::c_long = 33;
+const BPF_TRACE_ITER: u32 = 28;
+
+/// The linked program.
+pub struct SocketIterator {
+    link: OwnedFd,
+    groups: HashMap<MapData, u32, u8>,
+}
+
+/// What one pass gave.
+#[derive(Debug, Default)]
+pub struct Pass {
+    pub records: Vec<SocketRecord>,
+    /// Records beyond [`MAX_RECORDS`].
+    pub too_many: u64,
+    /// Processes whose group could not be told to the kernel program: the table was full.
+    pub untold: u64,
+}
+
+impl SocketIterator {
+    /// Links the program; `None` where it was not loaded.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<Self>> {
+        let groups = HashMap::try_from(ebpf.take_map(GROUPS).context("the object has no map ADOPT_TGIDS")?)?;
+        let program: Option<&Iter> = ebpf.program(PROGRAM).and_then(|program| program.try_into().ok());
+        let Some(program) = program.and_then(|program| program.fd().ok()) else { return Ok(None) };
+        let words = [program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0, 0, 0, 0, 0];
+        Ok(Some(Self { link: bpf(BPF_LINK_CREATE, words).context("linking the iterator over files")?, groups }))
+    }
+
+    /// One pass over every open file. `members`: processes that are in or out of scope by their control group.
+    pub fn read(&mut self, members: &[(u32, bool)]) -> Result<Pass> {
+        let mut pass = Pass::default();
+        for (tgid, included) in members {
+            let value = if *included { TGID_INCLUDED } else { TGID_EXCLUDED };
+            pass.untold += u64::from(self.groups.insert(tgid, value, 0).is_err());
+        }
+        let read = self.read_files(&mut pass);
+        for (tgid, _) in members {
+            // One that did not fit is not there.
+            let _ = self.groups.remove(tgid);
+        }
+        read.map(|()| pass)
+    }
+
+    fn read_files(&self, pass: &mut Pass) -> Result<()> {
+        let words = [self.link.as_raw_fd().cast_unsigned(), 0, 0, 0, 0, 0, 0, 0];
+        let mut file = File::from(bpf(BPF_ITER_CREATE, words).context("opening the iterator over files")?);
+        let mut buffer = vec![0; CHUNK];
+        let mut filled = 0;
+        loop {
+            let free = buffer.get_mut(filled..).unwrap_or_default();
+            let count = file.read(free).context("reading the iterator over files")?;
+            filled += count;
+            let whole = filled - filled % size_of::<SocketRecord>();
+            for bytes in buffer.get(..whole).unwrap_or_default().chunks_exact(size_of::<SocketRecord>()) {
+                match decode::read(bytes) {
+                    Some(record) if pass.records.len() < MAX_RECORDS => pass.records.push(record),
+                    _ => pass.too_many += 1,
+                }
+            }
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A bpf(2) command that gives a descriptor; `words` is the beginning of its attributes, the rest is zero.
+fn bpf(command: libc::c_long, words: [u32; 8]) -> std::io::Result<OwnedFd> {
+    // SAFETY: the attributes are valid for the call and no member of them is a pointer.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_ptr(), size_of_val(&words)) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

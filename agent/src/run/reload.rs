@@ -1,0 +1,78 @@
+//! SIGHUP: the configuration is read again, and its scope takes effect without a restart.
+//!
+//! A file that is wrong, or a scope that names what is not there, is told in the log and changes nothing. Other keys
+//! that differ are named: they take effect at the next start.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Reload;
+use super::control::{Refusal, ScopeControl};
+use crate::config::Config;
+
+/// Serves every SIGHUP; returns only if no signals can be had.
+pub async fn on_hangup(running: &Config, reload: Option<Reload>, control: Arc<ScopeControl>) -> Result<&'static str> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reload = reload.map(Arc::new);
+    loop {
+        if hangup.recv().await.is_none() {
+            return Ok("no more signals come");
+        }
+        let Some(reload) = reload.clone() else { continue };
+        let (running, control) = (running.clone(), Arc::clone(&control));
+        // Files are read, and the pipeline is waited for: not in the thread that serves the API.
+        let done = tokio::task::spawn_blocking(move || match reload() {
+            Ok(config) => take(&running, config, &control),
+            Err(error) => log::error!("SIGHUP: nothing is changed: {error:#}"),
+        });
+        if let Err(error) = done.await {
+            log::error!("SIGHUP: {error}");
+        }
+    }
+}
+
+fn take(running: &Config, config: Config, control: &ScopeControl) {
+    let other = differing(running, &config);
+    if !other.is_empty() {
+        log::warn!("SIGHUP: only the scope is taken over; at the next start also: {}", other.join(", "));
+    }
+    // How many connections were taken up is logged where it is done.
+    match control.change(config.scope) {
+        Ok(_) => {}
+        Err(Refusal::Wrong(message) | Refusal::Failed(message)) => {
+            log::error!("SIGHUP: nothing is changed: {message}");
+        }
+    }
+}
+
+/// First parts of the keys that differ, but for the scope's.
+fn differing(running: &Config, config: &Config) -> Vec<String> {
+    let keys = |config: &Config| match serde_json::to_value(config) {
+        Ok(serde_json::Value::Object(keys)) => keys,
+        _ => serde_json::Map::new(),
+    };
+    let (before, after) = (keys(running), keys(config));
+    after
+        .into_iter()
+        .filter(|(key, value)| key != "scope" && before.get(key) != Some(value))
+        .map(|(key, _)| key)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, differing};
+
+    #[test]
+    fn what_only_a_restart_changes_is_named() {
+        let running = Config::default();
+        let mut config = Config::default();
+        assert!(differing(&running, &config).is_empty());
+        config.scope.include.push(crate::config::scope::ScopeItem::All);
+        config.spans.capacity = 7;
+        config.capture.drop_one_in = 3;
+        assert_eq!(differing(&running, &config), ["capture", "spans"]);
+    }
+}

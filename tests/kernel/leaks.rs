@@ -1,0 +1,79 @@
+//! Nothing grows: after many connections and processes every table is empty again and memory is where it was.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use seismo_tests::agent::{Agent, Launch};
+use seismo_tests::rig::Rig;
+
+const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
+/// Five rounds: 20 000 connections and 10 000 processes.
+const ROUNDS: u64 = 5;
+const CONNECTIONS: &str = "4000";
+const PROCESSES: &str = "2000";
+/// Memory may differ by the allocator's whims.
+const TOLERANCE_KIB: u64 = 4096;
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn round(rig: &Rig) -> Result<()> {
+    rig.start_client(CLIENT, "churn", &["churn", CONNECTIONS])?.finish(LIMIT)?;
+    rig.start_client(CLIENT, "leaf", &["leaves", PROCESSES])?.finish(LIMIT)?;
+    Ok(())
+}
+
+/// Waits until the agent has nothing to do and every table is empty; what they hold if they do not get so.
+fn emptied(agent: &Agent<'_>) -> Result<()> {
+    let entries = agent.settled(&0.0, |page| page.sum("seismo_table_entries", &[]))?;
+    let page = agent.page()?;
+    let tables = page.by("seismo_table_entries", "table", &[]);
+    println!("tables: {tables:?}");
+    for table in [
+        "flows",
+        "names",
+        "scope_processes",
+        "flow_control",
+        "link_connections",
+        "link_client_spans",
+        "link_waiting_spans",
+    ] {
+        ensure!(tables.contains_key(table), "{table} is not on the page");
+        ensure!(page.sum("seismo_table_capacity", &[("table", table)]) > 0.0, "{table} has no capacity");
+    }
+    if entries != 0.0 {
+        println!("dropped: {:?}", page.by("seismo_records_dropped_total", "reason", &[]));
+        println!("connections: {}", agent.json("/api/seismo/flows")?);
+    }
+    ensure!(entries == 0.0, "tables are not empty: {tables:?}");
+    Ok(())
+}
+
+fn resident_kib(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[test]
+fn connections_and_processes_that_come_and_go_leave_every_table_empty_and_memory_flat() -> Result<()> {
+    Rig::run(|rig| {
+        let scopes = [format!("cgroup={}", rig.cgroup().path().display()), format!("exe={}/leaf", rig.dir().display())];
+        // Spans are a ring: full after the first round. What is kept for late spans is forgotten sooner than by default.
+        let config = "spans:\n  capacity: 1000\nnames:\n  linger: 1s\nlinks:\n  wait: 500ms\n".to_owned();
+        let agent = Agent::launch(rig, &Launch { scopes: scopes.to_vec(), config: Some(config), ..Launch::default() })?;
+        let pid = agent.process.pid();
+        round(rig)?;
+        emptied(&agent)?;
+        let warm = resident_kib(pid)?;
+        for _ in 0..ROUNDS {
+            round(rig)?;
+        }
+        emptied(&agent)?;
+        let after = resident_kib(pid)?;
+        println!("resident: {warm} KiB after the first round, {after} KiB after {ROUNDS} more");
+        let seen = agent.page()?.sum("http_server_request_duration_seconds_count", &[]);
+        println!("{seen} requests were seen");
+        ensure!(after <= warm + TOLERANCE_KIB, "memory grew by {} KiB", after - warm);
+        agent.stop()
+    })
+}
