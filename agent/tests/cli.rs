@@ -192,7 +192,6 @@ impl Agent {
             state: ProbeState::Active,
             tier: String::new(),
             reason: String::new(),
-            tier: String::new(),
             verified_instructions: 10,
             runs: Some(2),
             run_ns: Some(300),
