@@ -294,8 +294,8 @@ fn first_bit(bits: u16) -> usize {
     const INDICES: u32 = 0x3450_2610;
     let bits = u32::from(bits);
     let lowest = bits & bits.wrapping_neg();
-    let hash = (lowest * 0x1d & 0xff) >> 5;
-    (INDICES >> (hash * 4) & 7) as usize
+    let hash = ((lowest * 0x1d) & 0xff) >> 5;
+    ((INDICES >> (hash * 4)) & 7) as usize
 }
 
 /// Takes a value by way of the scratch, so that the verifier no longer knows which of the ways before led here and walks

@@ -290,7 +290,7 @@ fn probes_are_a_table_or_json() {
     let agent = Agent::start();
     let (code, out, _) = agent.ask(&["probes"]);
     assert_eq!(code, Some(0));
-    assert!(out.ends_with("tcp    tcp_state  tp_btf/x  active  10     2     150\n"), "{out}");
+    assert!(out.ends_with("tcp    -     tcp_state  tp_btf/x  active  10     2     150\n"), "{out}");
     let listed: Vec<ProbeStatus> = serde_json::from_str(&agent.ask(&["probes", "--json"]).1).unwrap();
     assert_eq!(listed.len(), 1);
 }

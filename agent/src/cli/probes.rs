@@ -74,7 +74,7 @@ mod tests {
             hook: "tp_btf/inet_sock_set_state".to_owned(),
             state,
             reason: reason.to_owned(),
-            tier: String::new(),
+            tier: if program == "tcp_x" { "l0".to_owned() } else { String::new() },
             verified_instructions: 321,
             runs: Some(runs),
             run_ns: Some(runs * 150),
@@ -86,7 +86,7 @@ mod tests {
         let expected = "\
 PROBE  TIER  PROGRAM    HOOK                        STATE   INSNS  RUNS  NS/RUN  REASON
 tcp    -     tcp_state  tp_btf/inet_sock_set_state  active  321    4     150
-tcp    -     tcp_x      tp_btf/inet_sock_set_state  failed  321    0     -       no· hook
+tcp    l0    tcp_x      tp_btf/inet_sock_set_state  failed  321    0     -       no· hook
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
