@@ -12,7 +12,6 @@ use seismo_common::counter::{COUNTERS as LANES, DROPS, EVENTS_OBSERVED, EVENTS_S
 use seismo_common::drops::RING_FULL;
 use seismo_common::record::RecordHeader;
 
-use crate::kernel::setting;
 use crate::maps::{COUNTERS, RING};
 
 /// Adds to a counter lane of this CPU. Atomic: a soft interrupt on the same CPU may count in the middle.

@@ -76,6 +76,8 @@ pub struct Vector {
 #[repr(C)]
 pub struct Steps {
     pub transport: u64,
+    pub wake: u64,
+    pub limit: u64,
     pub place: Place,
     pub want: Want,
 }

@@ -212,7 +212,13 @@ where
     let scratch = SCRATCH.get_ptr_mut(T::SCRATCH.unwrap_or(0)).ok_or(NO_SCRATCH)?;
     // SAFETY: the scratch is this CPU's and this program's.
     let steps = unsafe { &raw mut (*scratch).steps };
-    let transport = forgotten(unsafe { &raw mut (*steps).transport }, u64::from(transport)) as u8;
+    let (transport_at, wake_at, limit_at) =
+        // SAFETY: as above; only addresses are taken.
+        unsafe { (&raw mut (*steps).transport, &raw mut (*steps).wake, &raw mut (*steps).limit) };
+    let transport = forgotten(transport_at, u64::from(transport)) as u8;
+    // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
+    let wake = forgotten(wake_at, u64::from(number & 15 == 0 && look_at_ring()));
+    let most = forgotten(limit_at, most_captured(length));
     let one_in = setting!(drop_every);
     // Named also where the record is lost, so that its end is told. And a stream's count goes on.
     let identity = sock.identity();
@@ -223,7 +229,7 @@ where
         return Err(INJECTED);
     }
     let registers = tier.registers(task);
-    let want = wanted(identity, streams.sequence, length, direction);
+    let want = wanted(identity, streams.sequence, length, direction, most as u32);
     // SAFETY: as above.
     let want = forgotten(unsafe { &raw mut (*steps).want }, want);
     // SAFETY: the scratch is this CPU's and this program's.
@@ -272,9 +278,7 @@ where
             local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
         };
-        // One look at the ring's fill in sixteen records, and so at most one wake-up in sixteen.
-        let wake = number & 15 == 0 && look_at_ring();
-        if !emit::output((&raw const (*scratch).record).cast(), total, wake) {
+        if !emit::output((&raw const (*scratch).record).cast(), total, wake != 0) {
             return Err(RING_FULL);
         }
     }
@@ -321,9 +325,18 @@ fn look_at_ring() -> bool {
     waiting >= wake
 }
 
+/// Most bytes to capture of an operation: less of long ones, which are bodies with at most a head in front, while there
+/// is too much.
+#[inline(always)]
+fn most_captured(length: u32) -> u64 {
+    // SAFETY: this CPU's own value.
+    let held_back = BUDGET.get_ptr(0).map_or(0, |budget| unsafe { (*budget).held_back });
+    if held_back != 0 && length > SMALL { MAX_CAPTURE as u64 - HELD_BACK } else { MAX_CAPTURE as u64 }
+}
+
 /// What userspace asked of the connection, else everything up to the limit.
 #[inline(always)]
-fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
+fn wanted(identity: u64, sequence: u32, length: u32, direction: u8, most: u32) -> Want {
     let mut limit = setting!(capture_bytes).min(MAX_CAPTURE as u32);
     let mut skip = 0;
     // SAFETY: userspace replaces a value as a whole; one that is half old only captures more or less.
@@ -341,15 +354,9 @@ fn wanted(identity: u64, sequence: u32, length: u32, direction: u8) -> Want {
             skip = ahead.min(length);
         }
     }
-    // SAFETY: this CPU's own value.
-    let held_back = BUDGET.get_ptr(0).map_or(0, |budget| unsafe { (*budget).held_back });
     let rest = length - skip;
-    // Long operations are bodies with at most a head in front.
-    if rest > SMALL {
-        limit = limit.min((MAX_CAPTURE as u64 - held_back.min(HELD_BACK)) as u32);
-    }
-    let wanted = rest.min(limit);
-    let short = if held_back == 0 { CUT_LIMIT } else { CUT_BUDGET };
+    let wanted = rest.min(limit).min(most);
+    let short = if most < MAX_CAPTURE as u32 { CUT_BUDGET } else { CUT_LIMIT };
     let cut = if skip > 0 { CUT_SKIP } else { 0 } | if rest > wanted { short } else { 0 };
     Want { skip: u64::from(skip), length: u64::from(wanted), cut: u64::from(cut) }
 }
