@@ -4,11 +4,13 @@
 //! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH` does so between two sockets of its own ·
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
+//! `storm CONNECTIONS REQUESTS AFTER` ·
 //! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
 
 mod cover;
 mod http;
 mod play;
+mod storm;
 mod transfer;
 mod uring;
 mod work;
@@ -40,6 +42,7 @@ fn run(words: &[&str]) -> Result<()> {
             work::leave_network()?;
             play::run(0)
         }
+        ["storm", connections, requests, after] => storm::run(connections.parse()?, requests.parse()?, after.parse()?),
         ["churn", count] => work::churn(count.parse()?),
         ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),

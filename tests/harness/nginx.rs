@@ -59,6 +59,11 @@ impl Nginx {
         Ok(())
     }
 
+    /// Where a file lies that it serves under `/static/`.
+    pub fn static_file(&self, name: &str) -> PathBuf {
+        self.dir.join("static").join(name)
+    }
+
     /// The requests that it logged.
     pub fn log(&self) -> Result<Vec<Request>> {
         let text = fs::read_to_string(self.dir.join("access.log"))?;

@@ -17,5 +17,6 @@ mod process;
 mod sched;
 mod scope;
 mod scope_change;
+mod storm;
 mod syscall;
 mod tcp;

@@ -231,6 +231,40 @@ proptest! {
     }
 
     #[test]
+    fn after_a_loss_nothing_waits_for_ever(
+        asks in vec(ask(), 1..30),
+        losses in vec(any::<Index>(), 0..30),
+        pauses in vec(any::<Index>(), 0..8),
+    ) {
+        let conversation = Conversation::new(&asks, Order::Serial, true);
+        let mut script = Script::new(Config::default());
+        script.open(Role::Server);
+        let operations = operations(&mut script, &conversation, &[]);
+        let places = |indices: Vec<Index>| -> std::collections::HashSet<usize> {
+            indices.iter().map(|index| index.index(operations.len())).collect()
+        };
+        let (lost, pauses) = (places(losses), places(pauses));
+        for (number, mut operation) in operations.into_iter().enumerate() {
+            if pauses.contains(&number) {
+                script.tick(130 * MS);
+            }
+            operation.ktime_ns = operation.ktime_ns.max(script.now_ns);
+            operation.began_ns = operation.ktime_ns;
+            if !lost.contains(&number) {
+                script.deliver(operation);
+            }
+        }
+        // Each hole is waited for in its turn.
+        for _ in 0..80 {
+            script.tick(100 * MS);
+        }
+        let held: Vec<_> = script.flows.snapshot(1).iter().map(|flow| flow.buffered_bytes).collect();
+        let in_flight: usize = script.flows.snapshot(1).iter().map(|flow| flow.in_flight).sum();
+        prop_assert!(held.iter().all(|held| *held <= 1024 * in_flight), "{held:?} bytes wait, {in_flight} requests");
+        prop_assert!(in_flight <= usize::from(lost.contains(&(2 * asks.len() - 1))), "{in_flight} in flight");
+    }
+
+    #[test]
     fn joined_anywhere_a_connection_tells_only_what_is_so(
         asks in vec(ask(), 1..10),
         cuts in vec(any::<Index>(), 0..30),

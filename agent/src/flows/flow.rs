@@ -48,6 +48,9 @@ pub struct FlowState {
     /// Stream positions up to which both streams were read; the low 32 bits are sequence numbers.
     pub send_position: Option<u64>,
     pub receive_position: Option<u64>,
+    /// Bytes that had been moved before the first record or adoption of each stream, sent and received; `None` where no
+    /// record has come yet. With the next two they add up to what the socket moved.
+    pub earlier_bytes: [Option<u64>; 2],
     /// Bytes that records told of, sent and received.
     pub seen_bytes: [u64; 2],
     /// Bytes whose records did not come, sent and received: the kernel counts them as dropped.
@@ -79,7 +82,8 @@ pub struct Flow {
 #[derive(Default)]
 struct Lane {
     stream: Stream,
-    blocked_since_ns: Option<u64>,
+    /// What comes next has to wait.
+    blocked: bool,
     /// Time of the latest operation.
     last_ns: u64,
     origin: Option<Origin>,
@@ -88,6 +92,12 @@ struct Lane {
 }
 
 impl Lane {
+    /// Bytes before the first one that is known of; `syn`: of those that are no bytes.
+    fn earlier_bytes(&self, syn: u64) -> Option<u64> {
+        let (origin, start) = (self.origin?, self.stream.start()?);
+        Some(start.saturating_sub(origin.position).saturating_sub(syn))
+    }
+
     /// The stream is read from this byte on.
     fn begin(&mut self, place: StreamPlace) {
         self.stream.begin(place.sequence);
@@ -140,7 +150,7 @@ impl Flow {
             chunk.data.truncate(captured);
         }
         self.meet(&chunk);
-        let other = self.lane(chunk.direction.other()).stream.reached(chunk.other_sequence);
+        let other = self.lane(chunk.direction.other()).stream.reached(chunk.other_sequence, chunk.ktime_ns);
         let looked_at = match &self.phase {
             Phase::Session(session) => session.looked_at(chunk.direction),
             _ => 0,
@@ -151,7 +161,7 @@ impl Flow {
         };
         lane.seen_bytes += u64::from(chunk.length);
         let position = lane.stream.place(chunk.sequence);
-        if lane.stream.is_exhausted() {
+        if lane.stream.since_ns().is_none() {
             self.demand.operation(chunk.direction, position, chunk.data.len(), looked_at);
         }
         let whole = Segment {
@@ -236,8 +246,8 @@ impl Flow {
             }
             ConnEventKind::Destroyed { error, send_sequence, receive_sequence, .. } => {
                 // A FIN takes a sequence number: without one, a single lost byte goes unnoticed.
-                self.send.stream.reached(send_sequence.wrapping_sub(1));
-                self.receive.stream.reached(receive_sequence.wrapping_sub(1));
+                self.send.stream.reached(send_sequence.wrapping_sub(1), ktime_ns);
+                self.receive.stream.reached(receive_sequence.wrapping_sub(1), ktime_ns);
                 let (earlier, closed_ns) = self.closed.unwrap_or((0, ktime_ns));
                 let error = if earlier == 0 { error } else { earlier };
                 self.ending = Some(Ending::Closed { error, ktime_ns: closed_ns });
@@ -336,7 +346,7 @@ impl Flow {
 
     /// Whether time alone can change something soon.
     pub fn waits(&self) -> bool {
-        self.send.blocked_since_ns.is_some() || self.receive.blocked_since_ns.is_some()
+        self.send.blocked || self.receive.blocked
     }
 
     pub fn buffered_bytes(&self) -> usize {
@@ -356,6 +366,9 @@ impl Flow {
             Phase::Opaque => ("opaque", self.handshake, 0, 0),
             Phase::Unknown => ("unknown", self.handshake, 0, 0),
         };
+        // Who opened a connection that was not seen to open has its SYN counted.
+        let unseen_client = self.handshake.is_none() && !self.fresh && role == Some(Role::Client);
+        let syn = u64::from(unseen_client && self.connection.transport == Transport::Tcp);
         FlowState {
             cookie: self.connection.cookie.0,
             local: self.connection.local.to_string(),
@@ -367,6 +380,7 @@ impl Flow {
             buffered_bytes: self.buffered_bytes(),
             send_position: self.send.stream.position(),
             receive_position: self.receive.stream.position(),
+            earlier_bytes: [self.send.earlier_bytes(syn), self.receive.earlier_bytes(0)],
             seen_bytes: [self.send.seen_bytes, self.receive.seen_bytes],
             gap_bytes: [self.send.gap_bytes, self.receive.gap_bytes],
             last_ktime_ns: self.now_ns,
@@ -379,11 +393,9 @@ impl Flow {
         let wait_ns = config.reorder_wait.as_ns();
         let lane = self.lane(direction);
         let (segments, bytes) = lane.stream.held();
-        if lane.stream.is_exhausted() {
-            lane.blocked_since_ns = None;
-            return false;
-        }
-        let waited = lane.blocked_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= wait_ns);
+        lane.blocked = false;
+        let Some(since_ns) = lane.stream.since_ns() else { return false };
+        let waited = now_ns.saturating_sub(since_ns) >= wait_ns;
         let expired = force || waited || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
         let took = match lane.stream.peek(expired) {
             Some(piece) => self.show(direction, &piece, expired, cx).map(|took| (piece, took)),
@@ -391,7 +403,7 @@ impl Flow {
         };
         let lane = self.lane(direction);
         let Some((piece, took)) = took else {
-            lane.blocked_since_ns.get_or_insert(now_ns);
+            lane.blocked = true;
             return false;
         };
         if let Took::Bytes(bytes, visibility) = took {
@@ -403,10 +415,6 @@ impl Flow {
                 cx.counts.add("gap_bytes", bytes);
             }
             let missed = matches!(piece.content, Content::Missing) && visibility == Visibility::Lost;
-            // Who waited for the other side and got nothing does not wait again for each piece.
-            if !expired || is_gap || visibility != Visibility::Lost {
-                lane.blocked_since_ns = None;
-            }
             if missed {
                 self.demand.missed(direction);
             }

@@ -98,6 +98,8 @@ pub struct Stream {
     start: u64,
     /// End of what is known to have been moved: what sequence numbers are read relative to.
     furthest: Option<u64>,
+    /// When that became known.
+    furthest_ns: u64,
     overlap_bytes: u64,
     /// Of the operation whose bytes were handed out last.
     last: Last,
@@ -125,16 +127,18 @@ impl Stream {
     }
 
     /// Bytes up to this sequence number have been moved, whether their records come or not. Returns its position.
-    pub fn reached(&mut self, sequence: u32) -> u64 {
+    pub fn reached(&mut self, sequence: u32, ktime_ns: u64) -> u64 {
         let position = self.place(sequence);
-        self.furthest = Some(self.furthest.map_or(position, |furthest| furthest.max(position)));
+        if self.furthest.is_none_or(|furthest| furthest < position) {
+            (self.furthest, self.furthest_ns) = (Some(position), ktime_ns);
+        }
         position
     }
 
     /// The next byte that matters has this sequence number; does nothing to a stream that has begun.
     pub fn begin(&mut self, sequence: u32) {
         if self.next.is_none() && self.held.is_empty() {
-            let position = self.reached(sequence);
+            let position = self.reached(sequence, 0);
             (self.next, self.start) = (Some(position), position);
         }
     }
@@ -153,7 +157,9 @@ impl Stream {
         if segment.length == 0 {
             return Ok(());
         }
-        self.furthest = Some(self.furthest.map_or(segment.end(), |furthest| furthest.max(segment.end())));
+        if self.furthest.is_none_or(|furthest| furthest < segment.end()) {
+            (self.furthest, self.furthest_ns) = (Some(segment.end()), segment.ktime_ns);
+        }
         if let Some(mut next) = self.next {
             if segment.position < self.start {
                 if next != self.start {
@@ -311,9 +317,10 @@ impl Stream {
         (self.held.len(), self.held_bytes)
     }
 
-    /// Nothing is here, and nothing is known to be missing.
-    pub fn is_exhausted(&self) -> bool {
-        self.held.is_empty() && self.missing_end() == 0
+    /// Since when what comes next is here, or is known to be missing; `None`: neither.
+    pub fn since_ns(&self) -> Option<u64> {
+        let here = self.held.front().map(|front| front.ktime_ns);
+        here.or_else(|| (self.missing_end() > 0).then_some(self.furthest_ns))
     }
 
     /// Whether a byte was ever handed out, or given up.
@@ -323,6 +330,11 @@ impl Stream {
 
     pub fn position(&self) -> Option<u64> {
         self.next
+    }
+
+    /// Position of the first byte that was handed out, or is to be.
+    pub fn start(&self) -> Option<u64> {
+        self.next.map(|_| self.start)
     }
 
     /// Position behind everything that is known to have been moved.
