@@ -26,9 +26,11 @@ fn stage(page: &Page, name: &str) -> [u64; 3] {
         .map(|outcome| page.sum("seismo_pipeline_records_total", &[("stage", name), ("outcome", outcome)]) as u64)
 }
 
-/// Bytes before the first record, bytes that records told of and bytes whose records are missing, sent and received, by
-/// local and peer port.
-fn accounts(agent: &Agent<'_>) -> Result<BTreeMap<(u16, u16), [[u64; 3]; 2]>> {
+/// Bytes before the first record, bytes that records told of and bytes whose records are missing, sent and received.
+type Account = [[u64; 3]; 2];
+
+/// The accounts of all connections by local and peer port.
+fn accounts(agent: &Agent<'_>) -> Result<BTreeMap<(u16, u16), Account>> {
     let flows = agent.json("/api/seismo/flows")?;
     let flows = flows.get("connections").and_then(|flows| flows.as_array()).context("no connections")?.clone();
     let port = |text: &str| text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
