@@ -1,7 +1,7 @@
 //! Socket payload, tier L2: the same records from the end of each system call, for kernels that have nothing better.
 //!
 //! Hook: `tp_btf/sys_exit` (5.5+; used from 5.10). The socket is found as the kernel finds it, through the thread's file
-//! table, by address: about twenty-five reads by probe, 0.7 µs a record. System calls that move no bytes through a
+//! table, by address: about twenty-five reads by probe a record (not measured). System calls that move no bytes through a
 //! descriptor cost a load and two comparisons. `sendmmsg` and `recvmmsg` give one record with the bytes of the first
 //! messages; io_uring is not seen. Several threads on one socket may be told in the wrong order.
 
