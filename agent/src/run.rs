@@ -7,13 +7,13 @@
 mod adoption;
 mod agent;
 mod alerting;
-mod control;
 mod doctor;
 mod kernel;
 mod pages;
 mod pipeline;
 mod reload;
 mod scope;
+mod scope_control;
 mod screen;
 mod tap;
 

@@ -43,7 +43,7 @@ fn what_is_open_at_the_start_and_in_scope_is_taken_up_at_both_ends_and_nothing_e
         for player in players {
             player.finish()?;
         }
-        let left = agent.settled(&0.0, |page| page.sum("seismo_flows_tracked", &[]))?;
+        let left = agent.settled(&0.0, |page| page.sum("seismo_table_entries", &[("table", "flows")]))?;
         ensure!(left == 0.0, "{left} connections are still tracked");
         drop((own, stranger));
         agent.stop()

@@ -200,7 +200,7 @@ fn a_connection_that_leaves_the_scope_is_forgotten_and_taken_up_again_when_it_co
         let inside = agent.json(PATH)?;
         set(&agent, &["port=1".to_owned()], &[])?;
         player.request("/unseen")?;
-        let tracked = agent.settled(&0.0, |page| page.sum("seismo_flows_tracked", &[]))?;
+        let tracked = agent.settled(&0.0, |page| page.sum("seismo_table_entries", &[("table", "flows")]))?;
         ensure!(tracked == 0.0, "{tracked} connections are tracked that are out of scope");
         let answer = http::put(agent.port, PATH, &inside.to_string())?.json()?;
         ensure!(answer.get("adopted").and_then(Value::as_u64) == Some(2), "{answer}");

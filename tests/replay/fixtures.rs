@@ -81,10 +81,7 @@ fn run(input: &str) -> String {
 }
 
 fn operation(script: &mut Script, direction: Direction, line: &str, late: &mut Vec<PayloadChunk>) {
-    let (options, text) = line.split_once('"').unwrap();
-    let (text, repeat) = text.rsplit_once('"').unwrap();
-    let repeat = repeat.trim().strip_prefix('*').map_or(1, |count| count.parse().unwrap());
-    let bytes = unescape(text).repeat(repeat);
+    let (options, bytes) = written(line).unwrap();
     let mut length = bytes.len();
     let (mut lost, mut is_late) = (false, false);
     for option in options.split_whitespace() {
@@ -123,10 +120,7 @@ pub fn moves(text: &str) -> Vec<(Direction, Vec<u8>)> {
                 "<" => Direction::Receive,
                 _ => return None,
             };
-            let (options, text) = line.split_once('"')?;
-            let (text, repeat) = text.rsplit_once('"')?;
-            let repeat = repeat.trim().strip_prefix('*').map_or(1, |count| count.parse().unwrap());
-            let mut bytes = unescape(text).repeat(repeat);
+            let (options, mut bytes) = written(line)?;
             let length = options.split_whitespace().find_map(|option| option.strip_prefix("length="));
             bytes.resize(length.map_or(bytes.len(), |length| length.parse().unwrap()), b'.');
             Some((direction, bytes))
@@ -134,7 +128,15 @@ pub fn moves(text: &str) -> Vec<(Direction, Vec<u8>)> {
         .collect()
 }
 
-pub fn unescape(text: &str) -> Vec<u8> {
+/// What stands before the text of a line, and its bytes.
+pub fn written(line: &str) -> Option<(&str, Vec<u8>)> {
+    let (options, text) = line.split_once('"')?;
+    let (text, repeat) = text.rsplit_once('"')?;
+    let repeat = repeat.trim().strip_prefix('*').map_or(1, |count| count.parse().unwrap());
+    Some((options, unescape(text).repeat(repeat)))
+}
+
+fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

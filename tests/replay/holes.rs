@@ -4,14 +4,14 @@
 //! place of the stream; one that does not may say less, never something else. Every byte is accounted for.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use seismo::flows::Config;
 use seismo::model::connection::{Direction, Role};
 use seismo::model::exchange::Exchange;
 use seismo::semconv;
 
-use crate::fixtures::unescape;
+use crate::fixtures::{files, written};
 use crate::script::{MS, Script};
 
 /// Operations of one end, each in one direction.
@@ -41,12 +41,11 @@ fn place(exchange: &Exchange) -> u32 {
 
 /// The fixtures of a protocol that are nothing but operations captured whole, and right.
 fn conversations(protocol: &str) -> Vec<Conversation> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(protocol);
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+    let of_protocol = |file: &PathBuf| file.parent().is_some_and(|folder| folder.ends_with(protocol));
+    let files = files().into_iter().filter(of_protocol);
     let is_told_whole =
         |conversation: &Conversation| whole(conversation).iter().all(|exchange| exchange.incomplete.is_none());
-    let found: Vec<_> = files.into_iter().filter_map(conversation).filter(is_told_whole).collect();
+    let found: Vec<_> = files.filter_map(conversation).filter(is_told_whole).collect();
     assert!(!found.is_empty(), "{protocol}");
     found
 }
@@ -60,8 +59,11 @@ fn conversation(name: PathBuf) -> Option<Conversation> {
             Some(("open", "server")) => role = Some(Role::Server),
             Some((word @ (">" | "<"), rest)) => {
                 let direction = if word == ">" { Direction::Send } else { Direction::Receive };
-                let bytes = rest.strip_prefix('"')?.strip_suffix('"')?;
-                moves.push((direction, unescape(bytes)));
+                match written(rest)? {
+                    ("", bytes) => moves.push((direction, bytes)),
+                    // Lost, late or captured short.
+                    _ => return None,
+                }
             }
             None | Some(("#", _)) => {}
             // Timed or lossy already.

@@ -49,6 +49,15 @@ impl Script {
         }
     }
 
+    /// As the server's end; `opened`: the connection is seen to open.
+    pub fn server(opened: bool) -> Self {
+        let mut script = Self::new(Config::default());
+        if opened {
+            script.open(Role::Server);
+        }
+        script
+    }
+
     /// As the client's end of the same connection.
     pub fn at_client(mut self) -> Self {
         std::mem::swap(&mut self.connection.local, &mut self.connection.peer);
@@ -130,6 +139,30 @@ impl Script {
     pub fn deliver(&mut self, chunk: PayloadChunk) {
         self.received += u64::from(chunk.length);
         self.flows.payload(chunk, &mut self.out);
+    }
+
+    /// Delivers operations of which some are captured short (place and length) and others have no record. Of a connection
+    /// that was not seen to open, the first of each stream come: a stream whose beginning is lost cannot be told from one
+    /// that begins later.
+    pub fn deliver_lossy(
+        &mut self,
+        mut operations: Vec<PayloadChunk>,
+        truncations: &[(Index, Index)],
+        losses: &[Index],
+    ) {
+        for (at, length) in truncations {
+            let at = at.index(operations.len());
+            let keep = length.index(operations[at].data.len() + 1);
+            operations[at].data.truncate(keep);
+        }
+        let lost: BTreeSet<usize> = losses.iter().map(|loss| loss.index(operations.len())).collect();
+        let answer = operations.iter().position(|operation| operation.direction == Direction::Send);
+        for (number, operation) in operations.into_iter().enumerate() {
+            let first = self.before > 0 && (number == 0 || Some(number) == answer);
+            if first || !lost.contains(&number) {
+                self.deliver(operation);
+            }
+        }
     }
 
     pub fn play(&mut self, direction: Direction, bytes: &[u8]) {

@@ -15,8 +15,8 @@ use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
-use super::control::FlowControlMap;
 use super::counts::Counts;
+use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;

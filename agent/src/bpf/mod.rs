@@ -5,10 +5,10 @@
 
 mod btf;
 pub mod capabilities;
-pub mod control;
 pub mod counts;
 pub mod decode;
 pub mod drain;
+pub mod flow_control;
 pub mod iterate;
 pub mod loader;
 pub mod offsets;

@@ -62,8 +62,8 @@ pub struct Flow {
     connection: Connection,
     handshake: Option<Role>,
     phase: Phase,
-    send: Lane,
-    receive: Lane,
+    /// By direction.
+    lanes: [Lane; 2],
     /// Latest time of any record of the connection.
     now_ns: u64,
     attempts: u8,
@@ -92,15 +92,19 @@ struct Lane {
 }
 
 impl Lane {
-    /// Bytes before the first one that is known of; `syn`: of those that are no bytes.
-    fn earlier_bytes(&self, syn: u64) -> Option<u64> {
-        let (origin, start) = (self.origin?, self.stream.start()?);
-        Some(start.saturating_sub(origin.position).saturating_sub(syn))
+    /// Bytes before the first one that is known of.
+    fn earlier_bytes(&self, origin: Option<Origin>) -> Option<u64> {
+        Some(self.stream.start()?.saturating_sub(origin?.position))
     }
 
     /// The stream is read from this byte on.
     fn begin(&mut self, place: StreamPlace) {
         self.stream.begin(place.sequence);
+        self.place_origin(place);
+    }
+
+    /// The stream began as many bytes before this one as it says.
+    fn place_origin(&mut self, place: StreamPlace) {
         let position = self.stream.place(place.sequence).wrapping_sub(place.position);
         self.origin = Some(Origin { sequence: position as u32, position });
     }
@@ -112,8 +116,7 @@ impl Flow {
             connection,
             handshake: None,
             phase: Phase::Undecided,
-            send: Lane::default(),
-            receive: Lane::default(),
+            lanes: [Lane::default(), Lane::default()],
             now_ns: 0,
             attempts: 0,
             fresh: false,
@@ -135,10 +138,7 @@ impl Flow {
     }
 
     fn lane(&mut self, direction: Direction) -> &mut Lane {
-        match direction {
-            Direction::Send => &mut self.send,
-            Direction::Receive => &mut self.receive,
-        }
+        &mut self.lanes[direction as usize]
     }
 
     /// Takes a chunk and whatever it makes readable.
@@ -155,10 +155,7 @@ impl Flow {
             Phase::Session(session) => session.looked_at(chunk.direction),
             _ => 0,
         };
-        let lane = match chunk.direction {
-            Direction::Send => &mut self.send,
-            Direction::Receive => &mut self.receive,
-        };
+        let lane = &mut self.lanes[chunk.direction as usize];
         lane.seen_bytes += u64::from(chunk.length);
         let position = lane.stream.place(chunk.sequence);
         if lane.stream.since_ns().is_none() {
@@ -204,7 +201,7 @@ impl Flow {
     /// Learns from the first record of each stream where it began.
     fn meet(&mut self, chunk: &PayloadChunk) {
         let place = StreamPlace { sequence: chunk.sequence, position: chunk.position };
-        let unknown = self.send.origin.is_none() && self.receive.origin.is_none();
+        let unknown = self.lanes.iter().all(|lane| lane.origin.is_none());
         // The side that opens a TCP connection has sent a SYN before its first byte.
         let syn = u64::from(chunk.direction == Direction::Send && self.connection.transport == Transport::Tcp);
         if unknown && (place.position == 0 || place.position == syn) {
@@ -216,14 +213,20 @@ impl Flow {
         }
         let lane = self.lane(chunk.direction);
         if lane.origin.is_none() {
-            let position = lane.stream.place(place.sequence).wrapping_sub(place.position);
-            lane.origin = Some(Origin { sequence: position as u32, position });
+            lane.place_origin(place);
         }
     }
 
-    /// What is known of where the streams begin, by direction.
+    /// What is known of where the streams begin, by direction. Whoever opened a TCP connection counts its SYN as a byte
+    /// sent; where nobody told that it did, it is who asks.
     fn origins(&self) -> [Option<Origin>; 2] {
-        [self.send.origin, self.receive.origin]
+        let asks = match &self.phase {
+            Phase::Session(session) => session.role() == Role::Client,
+            _ => false,
+        };
+        let counts_syn = asks && self.handshake.is_none() && !self.fresh && self.connection.transport == Transport::Tcp;
+        let [send, receive] = [0, 1].map(|lane: usize| self.lanes[lane].origin);
+        [if counts_syn { send.map(Origin::next) } else { send }, receive]
     }
 
     /// Takes an event of the connection's life.
@@ -232,13 +235,13 @@ impl Flow {
             ConnEventKind::Opened { role, send_sequence, receive_sequence } => {
                 self.handshake = Some(role);
                 self.fresh = true;
-                self.send.begin(StreamPlace { sequence: send_sequence, position: 0 });
-                self.receive.begin(StreamPlace { sequence: receive_sequence, position: 0 });
+                self.lane(Direction::Send).begin(StreamPlace { sequence: send_sequence, position: 0 });
+                self.lane(Direction::Receive).begin(StreamPlace { sequence: receive_sequence, position: 0 });
             }
             ConnEventKind::Adopted { role, send, receive } => {
                 self.handshake = self.handshake.or(role);
-                self.send.begin(send);
-                self.receive.begin(receive);
+                self.lane(Direction::Send).begin(send);
+                self.lane(Direction::Receive).begin(receive);
             }
             ConnEventKind::Closed { error, .. } => {
                 self.closed = Some((error, ktime_ns));
@@ -246,8 +249,8 @@ impl Flow {
             }
             ConnEventKind::Destroyed { error, send_sequence, receive_sequence, .. } => {
                 // A FIN takes a sequence number: without one, a single lost byte goes unnoticed.
-                self.send.stream.reached(send_sequence.wrapping_sub(1), ktime_ns);
-                self.receive.stream.reached(receive_sequence.wrapping_sub(1), ktime_ns);
+                self.lane(Direction::Send).stream.reached(send_sequence.wrapping_sub(1), ktime_ns);
+                self.lane(Direction::Receive).stream.reached(receive_sequence.wrapping_sub(1), ktime_ns);
                 let (earlier, closed_ns) = self.closed.unwrap_or((0, ktime_ns));
                 let error = if earlier == 0 { error } else { earlier };
                 self.ending = Some(Ending::Closed { error, ktime_ns: closed_ns });
@@ -275,12 +278,11 @@ impl Flow {
             }
         }
         for direction in [Direction::Send, Direction::Receive] {
-            let overlap = self.lane(direction).stream.drain_overlap();
-            cx.counts.add("overlap_bytes", overlap);
+            let stream = &mut self.lanes[direction as usize].stream;
+            cx.counts.add("overlap_bytes", stream.drain_overlap());
             if let Phase::Session(session) = &self.phase {
-                let lane = if direction == Direction::Send { &self.send } else { &self.receive };
-                let until = lane.stream.position().and_then(|position| session.passed_over(direction, position));
-                self.demand.pass_over(direction, until, lane.stream.furthest());
+                let until = stream.position().and_then(|position| session.passed_over(direction, position));
+                self.demand.pass_over(direction, until, stream.furthest());
             }
         }
         match &self.phase {
@@ -346,7 +348,7 @@ impl Flow {
 
     /// Whether time alone can change something soon.
     pub fn waits(&self) -> bool {
-        self.send.blocked || self.receive.blocked
+        self.lanes.iter().any(|lane| lane.blocked)
     }
 
     pub fn buffered_bytes(&self) -> usize {
@@ -354,7 +356,7 @@ impl Flow {
             Phase::Session(session) => session.buffered_bytes(),
             _ => 0,
         };
-        self.send.stream.held().1 + self.receive.stream.held().1 + parser
+        self.lanes.iter().map(|lane| lane.stream.held().1).sum::<usize>() + parser
     }
 
     pub fn state(&self) -> FlowState {
@@ -366,9 +368,8 @@ impl Flow {
             Phase::Opaque => ("opaque", self.handshake, 0, 0),
             Phase::Unknown => ("unknown", self.handshake, 0, 0),
         };
-        // Who opened a connection that was not seen to open has its SYN counted.
-        let unseen_client = self.handshake.is_none() && !self.fresh && role == Some(Role::Client);
-        let syn = u64::from(unseen_client && self.connection.transport == Transport::Tcp);
+        let [send, receive] = &self.lanes;
+        let origins = self.origins();
         FlowState {
             cookie: self.connection.cookie.0,
             local: self.connection.local.to_string(),
@@ -378,11 +379,11 @@ impl Flow {
             exchanges,
             in_flight,
             buffered_bytes: self.buffered_bytes(),
-            send_position: self.send.stream.position(),
-            receive_position: self.receive.stream.position(),
-            earlier_bytes: [self.send.earlier_bytes(syn), self.receive.earlier_bytes(0)],
-            seen_bytes: [self.send.seen_bytes, self.receive.seen_bytes],
-            gap_bytes: [self.send.gap_bytes, self.receive.gap_bytes],
+            send_position: send.stream.position(),
+            receive_position: receive.stream.position(),
+            earlier_bytes: [send.earlier_bytes(origins[0]), receive.earlier_bytes(origins[1])],
+            seen_bytes: [send.seen_bytes, receive.seen_bytes],
+            gap_bytes: [send.gap_bytes, receive.gap_bytes],
             last_ktime_ns: self.now_ns,
         }
     }
@@ -470,8 +471,7 @@ impl Flow {
                 };
                 let request_direction = match (side, direction) {
                     (Side::Request, direction) => direction,
-                    (Side::Response, Direction::Send) => Direction::Receive,
-                    (Side::Response, Direction::Receive) => Direction::Send,
+                    (Side::Response, direction) => direction.other(),
                 };
                 let fresh = self.fresh && !self.joined;
                 if self.joined || (!fresh && side == Side::Response) {

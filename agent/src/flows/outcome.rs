@@ -28,6 +28,11 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// One byte on.
+    pub const fn next(self) -> Self {
+        Self { sequence: self.sequence.wrapping_add(1), position: self.position.wrapping_add(1) }
+    }
+
     /// Facts of a message with its place counted from the stream's beginning.
     fn placed(origin: Option<Self>, facts: MessageFacts) -> MessageFacts {
         let first = origin.map_or(0, |origin| origin.position);

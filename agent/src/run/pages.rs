@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
-use super::control::{Refusal, ScopeControl};
 use super::kernel::KernelSource;
 use super::pipeline::{View, WORKLOAD_BYTES};
+use super::scope_control::{Refusal, ScopeControl};
 use crate::alerts::Engine;
 use crate::api::{Ends, Page, Pages, Refused};
 use crate::config::scope::Scope;

@@ -9,9 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bpf::control::FlowControlMap;
 use crate::bpf::decode::{Batch, Record};
 use crate::bpf::drain::Progress;
+use crate::bpf::flow_control::FlowControlMap;
 use crate::clock::{self, Clock};
 use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
@@ -24,8 +24,8 @@ use crate::model::process::Resources as _;
 use crate::model::span::Span;
 use crate::probes::{payload, process, tcp};
 use crate::run::adoption::Adoption;
-use crate::run::control::ScopeChange;
 use crate::run::scope::ScopeKeeper;
+use crate::run::scope_control::ScopeChange;
 use crate::store::spans::Spans;
 use crate::traces::assemble::{Wire, assemble};
 use crate::traces::link::Links;
@@ -57,14 +57,6 @@ pub static EVENTS: Metric = Metric {
     description: "What befell connections, messages, processes and bytes on the way to a span, by reason",
     labels: &["reason"],
 };
-pub static FLOWS_TRACKED: Metric = Metric {
-    name: "seismo.flows.tracked",
-    unit: "{connection}",
-    kind: Kind::Gauge,
-    description: "Connections in the flow table",
-    labels: &[],
-};
-
 pub static TABLE_ENTRIES: Metric = Metric {
     name: "seismo.table.entries",
     unit: "{entry}",
@@ -310,7 +302,6 @@ impl Pipeline {
         });
         self.show_counts();
         self.show_tables();
-        self.parts.table.set(&FLOWS_TRACKED, &[], self.parts.flows.len() as f64);
         self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
         *self.parts.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.parts.flows.snapshot(SHOWN_FLOWS);
     }

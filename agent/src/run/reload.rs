@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Reload;
-use super::control::{Refusal, ScopeControl};
+use super::scope_control::{Refusal, ScopeControl};
 use crate::config::Config;
 
 /// Serves every SIGHUP; returns only if no signals can be had.
