@@ -1,7 +1,7 @@
 //! Every map of the object, and the read-only globals that the loader fills.
 //!
-//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS`, `ADOPT_TGIDS`
-//! and `FLOW_CONTROL`, which programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
+//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and `ADOPT_TGIDS`, which
+//! programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
@@ -16,6 +16,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
 
+use crate::operation::Asked;
 use crate::user::{Place, Want};
 
 /// Field offsets of the running kernel. Frozen before load: constants to the verifier.
@@ -46,9 +47,10 @@ pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCE
 #[map]
 pub static ADOPT_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCESSES as u32, BPF_F_NO_PREALLOC);
 
-/// What userspace wants of single connections, by cookie. Written by userspace alone.
+/// What userspace wants of single connections, each in the place of its identity: a hash costs 120 ns where this costs
+/// 10. Written by userspace alone.
 #[map]
-pub static FLOW_CONTROL: HashMap<u64, FlowControl> = HashMap::with_max_entries(FLOW_CONTROLS as u32, 0);
+pub static FLOW_CONTROL: Array<FlowControl> = Array::with_max_entries(FLOW_CONTROLS as u32, 0);
 
 /// Bytes captured in the running window of the budget, and those that an operation has to do without while the ring is
 /// full to the half.
@@ -78,6 +80,8 @@ pub struct Steps {
     pub transport: u64,
     pub wake: u64,
     pub limit: u64,
+    pub noted: u64,
+    pub asked: Asked,
     pub place: Place,
     pub want: Want,
 }
