@@ -146,6 +146,7 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
         other_sequence: record.other_sequence,
         length: record.length,
         skipped: record.skipped,
+        retransmits: record.retransmits,
         data,
     }
 }
