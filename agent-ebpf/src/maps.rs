@@ -4,7 +4,7 @@
 //! programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::config::{
@@ -15,6 +15,7 @@ use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+use seismo_common::workload::{WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
 use crate::operation::Asked;
 use crate::user::{Place, Want};
@@ -186,3 +187,12 @@ pub static RUN_DELAYS: Array<RunDelay> = Array::with_max_entries(THREAD_SLOTS as
 /// Run-queue waits; the last element is their sum in ns.
 #[map]
 pub static RUNQUEUE: PerCpuArray<[u64; BUCKETS + 1]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Cgroup ids, each in one of its places; 0: free. Places are taken by compare-and-swap and given back by userspace.
+#[map]
+pub static WORKLOADS: Array<u64> = Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);
+
+/// A row for each place on each CPU, the rows of a CPU together. The loader makes it as large as there are CPUs.
+#[map]
+pub static WORKLOAD_COUNTS: Array<[u64; WORKLOAD_LANES]> =
+    Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);

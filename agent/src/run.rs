@@ -17,6 +17,7 @@ mod scope;
 mod scope_control;
 mod screen;
 mod tap;
+mod workloads;
 
 pub use agent::run;
 
@@ -110,6 +111,7 @@ pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
 fn wanted(config: &Config) -> Wanted<'static> {
     let probes = &config.probes;
     let families = [
+        ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
         ("payload", probes.payload),

@@ -74,7 +74,8 @@ impl FlowControlMap {
     }
 }
 
-const NOBODY: FlowControl = FlowControl { identity: 0, capture_bytes: [0; 2], skip_until: [0; 2], skips: 0, reserved: 0 };
+const NOBODY: FlowControl =
+    FlowControl { identity: 0, capture_bytes: [0; 2], skip_until: [0; 2], skips: 0, reserved: 0 };
 
 fn value(identity: u64, demand: &CaptureDemand) -> Value {
     let [send, receive] = demand.from;

@@ -251,6 +251,12 @@ impl Workloads {
         found.into_iter().map(|(id, path)| (id, tree.directory(&path))).collect()
     }
 
+    /// Ids of all groups that there are now. Walks the tree.
+    pub fn groups(&mut self) -> Vec<u64> {
+        self.walk();
+        self.tree.as_ref().map_or_else(Vec::new, |tree| tree.groups().map(|(id, _)| id).collect())
+    }
+
     fn path(&mut self, cgroup_id: u64) -> Option<Box<str>> {
         let tree = self.tree.as_ref()?;
         if let Some(path) = tree.get(cgroup_id) {
