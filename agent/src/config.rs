@@ -112,6 +112,15 @@ section! {
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,
+        /// Block I/O: bytes, requests, errors and latency by device; what each workload asked for.
+        pub block: bool = true,
+        /// Memory: page faults, reclaim, kills for lack of memory.
+        pub memory: bool = true,
+        /// Packets that the kernel dropped, by reason.
+        pub drop: bool = true,
+        /// Time in interrupts, by kind: two clocks for each. The kernel's own account (`system_cpu_time_seconds_total`) is
+        /// always there.
+        pub interrupt: bool = false,
         /// Kernel counters by cgroup.
         pub workload: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
+pub mod blockdevice;
 pub mod bpf;
 pub mod cgroup;
 pub mod conversation;

@@ -140,7 +140,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         statuses.push(status);
     }
     drop(btf);
-    let counts = Counts::take(&mut ebpf)?;
+    let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
@@ -169,7 +169,7 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
     let failed = |reason| (ProbeState::Failed, reason);
     let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
     let info = match planned.program.hook {
-        Hook::TpBtf(tracepoint) => {
+        Hook::TpBtf(tracepoint) | Hook::TpBtfOf { name: tracepoint, .. } => {
             let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
             if mode == Attach::Yes {

@@ -5,6 +5,7 @@
 //! [`gather`]; nothing is pushed. Cost of a scrape is one clone of each series' label values.
 //! It does not format: that is `exporters`.
 
+mod cpu;
 mod gather;
 mod health;
 mod process;
@@ -14,6 +15,7 @@ mod table;
 mod workloads;
 
 pub use crate::model::spelling::prometheus_name;
+pub use cpu::{CPU_TIME, CpuSource};
 pub use gather::gather;
 pub use health::{BuildInfo, HealthSource};
 pub use process::ProcessSource;

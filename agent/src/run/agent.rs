@@ -34,13 +34,13 @@ use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::cli::logger;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
-use crate::metrics::{BuildInfo, HealthSource, ProcessSource, Table};
+use crate::metrics::{BuildInfo, CpuSource, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
@@ -99,6 +99,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
+        began_s: u32::try_from(clock::monotonic_ns() / 1_000_000_000).unwrap_or(u32::MAX),
         ..Settings::DEFAULT
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
@@ -259,6 +260,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&kernel) as Arc<dyn Source>,
         Arc::new(HealthSource(Arc::clone(&health))),
         Arc::new(ProcessSource),
+        Arc::new(CpuSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
         workloads,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use seismo_common::counter::{
-    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_SUBMITTED,
-    RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
+    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
 };
 use seismo_common::drops::DROP_NAMES;
 
@@ -42,6 +42,8 @@ impl KernelSource {
             ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
             ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
+            ("fault_threads_untracked", FAULTS_UNTRACKED),
+            ("reclaims_unknown", RECLAIM_UNKNOWN),
         ];
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()

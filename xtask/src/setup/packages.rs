@@ -27,6 +27,7 @@ use Evidence::{PostgresqlServer, Program, PythonModule};
 const PACKAGES: &[(&str, Evidence)] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
+    ("fio", Program("fio")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("nftables", Program("nft")),
