@@ -13,7 +13,7 @@ use crate::host::workloads::Workloads;
 use crate::metrics::by_workload;
 use crate::model::metric::{Sample, Source};
 use crate::model::probe::FamilySpec;
-use crate::model::workload::{WorkloadLabel, WorkloadSample};
+use crate::model::workload::{WorkloadId, WorkloadLabel, WorkloadSample};
 
 /// Reads the rows at every scrape.
 pub struct WorkloadSource {
@@ -57,12 +57,10 @@ impl Source for WorkloadSource {
             }
             let row = self.counts.row(place);
             let workload = match cgroup_id {
-                0 => None,
-                id => {
-                    let id = names.resolve(id);
-                    Some(names.get(id))
-                }
+                0 => WorkloadId::UNKNOWN,
+                id => names.resolve(id),
             };
+            let workload = (workload != WorkloadId::OVERFLOW).then(|| names.get(workload));
             for family in &self.families {
                 (family.workload_samples)(&row, &mut own);
             }
