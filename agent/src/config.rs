@@ -64,6 +64,8 @@ section! {
         pub names: crate::host::names::Config,
         /// Workloads: containers, systemd units and other cgroups, as metrics tell them apart.
         pub workloads: crate::host::workloads::Config,
+        /// Pressure, throttling and limits, out of the kernel's files.
+        pub kernel_files: crate::host::kernel_files::Config,
         /// Connections and their reassembly.
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
@@ -112,6 +114,10 @@ section! {
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,
+        /// Pressure (PSI) of the host and of each workload, from the kernel's files.
+        pub pressure: bool = true,
+        /// CPU throttling, memory and limits of each workload, from the kernel's files.
+        pub cgroup: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.

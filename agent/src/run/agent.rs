@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::adoption::Adoption;
 use super::alerting::Alerting;
 use super::kernel::KernelSource;
+use super::kernel_files::{self, FileSource};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
@@ -38,6 +39,7 @@ use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
+use crate::host::workloads::Workloads;
 use crate::metrics::{BuildInfo, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
@@ -239,6 +241,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
+    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
+    let workloads = Arc::new(Mutex::new(workloads));
+    let files = kernel_files::open(&config);
+    for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
+        log::warn!("{} is not supported: {}", status.program, status.reason);
+    }
+    health.set_files(files.statuses().to_vec());
     let deadline_ns = Arc::new(AtomicU64::new(0));
     let analysis = std::thread::Builder::new()
         .name("seismo-pipeline".to_owned())
@@ -255,6 +264,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(ProcessSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
+        Arc::new(FileSource::new(&config, files, workloads)),
     ];
     sources.extend(alerting.sources());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
