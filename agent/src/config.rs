@@ -76,6 +76,8 @@ section! {
         pub samples: crate::store::MetricsConfig,
         /// Alert rules and where their alerts are sent.
         pub alerts: crate::alerts::Config,
+        /// Active checks. Only these targets are contacted.
+        pub checks: crate::checks::Config,
         /// The agent's own log, on standard error.
         pub log: Log,
     }
@@ -340,6 +342,9 @@ impl Config {
         );
         let idle = self.flows.idle_check;
         check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
+        for (index, key, problem) in self.checks.problems() {
+            check(&format!("checks.targets[{index}].{key}"), false, problem);
+        }
         for (index, rule) in self.services.iter().enumerate() {
             check(&format!("services[{index}].name"), !rule.name.trim().is_empty(), "the name is empty".to_owned());
         }

@@ -8,6 +8,7 @@ mod accounting;
 mod adopted;
 mod alerts;
 mod conversations;
+mod kernel_files;
 mod large;
 mod nginx_counts;
 mod nginx_times;

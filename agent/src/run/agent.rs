@@ -32,6 +32,7 @@ use crate::bpf::loader::{self, Attach, Programs};
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
+use crate::checks::Checks;
 use crate::cli::logger;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -267,6 +268,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(FileSource::new(&config, files, workloads)),
     ];
     sources.extend(alerting.sources());
+    let checks = Checks::new(&config.checks);
+    sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
 
     let (stopping, stopped) = watch::channel(false);
@@ -282,6 +285,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut programs = Some(programs);
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
+        let checking = tokio::spawn(checks.run(stopped.clone()));
         let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
@@ -332,6 +336,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel.account();
         let told = stopping.send(true);
         debug_assert!(told.is_ok(), "the API holds a receiver");
+        checking.await.map_err(|error| anyhow!("checks: {error}"))?;
         evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
         serving.await.map_err(|error| anyhow!("API: {error}"))?;
         log::info!("stopped after {} ms", began.elapsed().as_millis());

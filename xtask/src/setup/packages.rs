@@ -26,6 +26,7 @@ use Evidence::{PostgresqlServer, Program, PythonModule};
 /// The one list of what tests need from Debian.
 const PACKAGES: &[(&str, Evidence)] = &[
     ("curl", Program("curl")),
+    ("dnsmasq-base", Program("dnsmasq")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
     ("postgresql", PostgresqlServer),
