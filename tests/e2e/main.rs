@@ -7,6 +7,7 @@
 mod accounting;
 mod adopted;
 mod alerts;
+mod checks;
 mod conversations;
 mod kernel_files;
 mod large;
