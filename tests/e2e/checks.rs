@@ -42,9 +42,10 @@ fn value(page: &Page, metric: &str, check: &str) -> Option<f64> {
 /// Waits until a check has this value.
 fn becomes(agent: &Agent<'_>, metric: &str, check: &str, wanted: f64) -> Result<Page> {
     let what = format!("{metric} of {check} to be {wanted}");
-    agent.page_where(&what, |page| value(page, metric, check) == Some(wanted)).with_context(|| {
-        let page = agent.page().unwrap_or_default();
-        format!("{what}; it is {:?}", value(&page, metric, check))
+    let page = agent.page_where(&what, |page| value(page, metric, check) == Some(wanted));
+    page.with_context(|| {
+        let now = agent.page().map(|page| value(&page, metric, check));
+        format!("{what}; it is {now:?}")
     })
 }
 
@@ -54,8 +55,8 @@ fn http_checks_follow_a_real_server_into_failure_and_back() -> Result<()> {
         let nginx = Nginx::start(rig, None)?;
         let (port, closed) = (nginx.port, free_port()?);
         let config = format!(
-            "checks:\n  interval: 200ms\n  timeout: 200ms\n  targets:\n\
-             \x20 - {{name: fail, http: 'http://127.0.0.1:{port}/fail', fail_if_not_matches: '^well$'}}\n\
+            "checks:\n  interval: 500ms\n  timeout: 500ms\n  targets:\n\
+             \x20 - {{name: fail, http: 'http://127.0.0.1:{port}/fail', fail_if_not_matches: '^well'}}\n\
              \x20 - {{name: file, http: 'http://localhost:{port}/static/file'}}\n\
              \x20 - {{name: missing, http: 'http://127.0.0.1:{port}/missing', status: [404]}}\n\
              \x20 - {{name: unmatched, http: 'http://127.0.0.1:{port}/', fail_if_not_matches: never}}\n\
@@ -64,12 +65,11 @@ fn http_checks_follow_a_real_server_into_failure_and_back() -> Result<()> {
         );
         let launch = Launch { config: Some(config), rules: Some(RULES.to_owned()), ..Launch::default() };
         let agent = Agent::launch(rig, &launch)?;
-        for (check, success) in
-            [("fail", 1.0), ("missing", 1.0), ("file", 1.0), ("unmatched", 0.0), ("port", 1.0), ("closed", 0.0)]
-        {
-            becomes(&agent, "probe_success", check, success)?;
-        }
-        let page = agent.page()?;
+        let verdicts =
+            [("fail", 1.0), ("missing", 1.0), ("file", 1.0), ("unmatched", 0.0), ("port", 1.0), ("closed", 0.0)];
+        let page = agent.page_where("every check at its verdict", |page| {
+            verdicts.iter().all(|(check, success)| value(page, "probe_success", check) == Some(*success))
+        })?;
         let number = |metric, check| value(&page, metric, check).with_context(|| format!("no {metric} of {check}"));
         ensure!(number("probe_http_status_code", "missing")? == 404.0, "the status differs");
         ensure!(number("probe_http_content_length", "file")? == FILE_BYTES as f64, "the length differs");
