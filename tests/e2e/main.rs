@@ -7,7 +7,9 @@
 mod accounting;
 mod adopted;
 mod alerts;
+mod checks;
 mod conversations;
+mod kernel_files;
 mod large;
 mod link;
 mod nginx_counts;
