@@ -7,7 +7,9 @@
 mod accounting;
 mod adopted;
 mod alerts;
+mod containers;
 mod conversations;
+mod haproxy;
 mod large;
 mod link;
 mod nginx_counts;
