@@ -21,3 +21,4 @@ mod redis;
 mod scrape;
 mod scripted;
 mod shutdown;
+mod socat;

@@ -91,6 +91,11 @@ impl Nginx {
         self.dir.join("static").join(name)
     }
 
+    /// The UNIX socket on which it answers too.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("nginx.sock")
+    }
+
     /// The requests that it logged.
     pub fn log(&self) -> Result<Vec<Request>> {
         let text = fs::read_to_string(self.dir.join("access.log"))?;
@@ -148,6 +153,7 @@ http {{
   {group}
   server {{
     listen {address}:{port};
+    listen unix:{dir}/nginx.sock;
     location / {{ return 200 "ok\n"; }}
     location /missing {{ return 404 "missing\n"; }}
     location /fail {{ if (-f {dir}/failing) {{ return 500 "failing\n"; }} return 200 "well\n"; }}
