@@ -119,6 +119,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     ],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
+    workload_samples: |_, _| {},
 };
 
 /// A record with its bytes as a chunk.
