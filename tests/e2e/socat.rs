@@ -103,3 +103,60 @@ fn what_socat_sends_from_its_input_is_a_request_as_any_other() -> Result<()> {
         agent.stop()
     })
 }
+
+/// Both ends of a UNIX stream in one process; the first request is on its way when the agent comes.
+const OLD_PAIR: &str = "\
+import socket, sys
+client, server = socket.socketpair()
+def ask(path):
+    client.sendall(f'GET {path} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'.encode())
+def answer():
+    assert server.recv(4096)
+    server.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok')
+    assert client.recv(4096)
+if sys.argv[1] == 'under-way':
+    ask('/old/0')
+print('ready', flush=True)
+sys.stdin.readline()
+if sys.argv[1] == 'under-way':
+    answer()
+for turn in range(1, 6):
+    ask(f'/old/{turn}')
+    answer()
+print('done', flush=True)
+sys.stdin.readline()
+";
+
+/// The pairs of spans that are linked, by path, of a stream that is older than the agent.
+fn old_pair(case: &str) -> Result<Vec<(String, String)>> {
+    let mut linked = Vec::new();
+    Rig::run(|rig| {
+        let mut python = Command::new(programs::PYTHON);
+        python.arg(rig.file("pair.py", OLD_PAIR)?).arg(case).stdin(Stdio::piped());
+        let mut pair = rig.inside("pair", python)?;
+        let mut input = pair.input()?;
+        pair.await_ready(LIMIT, || true)?;
+        seismo_tests::wait::until("a request under way", LIMIT, || Ok(pair.out().contains("ready").then_some(())))?;
+        let agent = Agent::start(rig)?;
+        writeln!(input)?;
+        let spans = agent.awaited_spans(10, |span| !span.path().ends_with('0'))?;
+        for answered in spans.iter().filter(|span| span.kind == Kind::Server) {
+            let parent = answered.json.get("parentSpanId").filter(|id| id.as_str() != Some(""));
+            let asked = spans.iter().find(|span| span.kind == Kind::Client && span.json.get("spanId") == parent);
+            linked.extend(asked.map(|asked| (asked.path(), answered.path())));
+        }
+        println!("{case}: {linked:?}");
+        drop(input);
+        pair.finish(LIMIT)?;
+        agent.nothing_lost()
+    })?;
+    Ok(linked)
+}
+
+#[test]
+fn a_unix_stream_older_than_the_agent_is_linked_where_nothing_was_under_way_and_never_wrongly() -> Result<()> {
+    ensure!(old_pair("idle")?.len() == 5, "an idle stream is not linked");
+    let linked = old_pair("under-way")?;
+    ensure!(linked.iter().all(|(asked, answered)| asked == answered), "linked wrongly: {linked:?}");
+    Ok(())
+}

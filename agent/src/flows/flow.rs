@@ -313,6 +313,25 @@ impl Flow {
         self.demand.changed(self.now_ns, config.captured_bytes_per_second)
     }
 
+    /// The requests are this end's, and what it tells names the other end.
+    pub fn names_server(&self) -> bool {
+        self.connection.peer_cookie.is_some()
+            && matches!(&self.phase, Phase::Session(session) if session.role() == Role::Client)
+    }
+
+    /// Position behind the last byte that is known to have been moved in a direction.
+    pub fn end_of(&self, direction: Direction) -> Option<u64> {
+        Some(self.lanes[direction as usize].stream.furthest()).filter(|end| *end > 0)
+    }
+
+    /// From now on nothing is claimed that the other end should know too.
+    pub fn stand_alone(&mut self) {
+        self.connection.peer_cookie = None;
+        if let Phase::Session(session) = &mut self.phase {
+            session.stand_alone();
+        }
+    }
+
     /// Once, for an end of which no event told that it is a client's: what both ends know of the connection, now that its
     /// first request shows it.
     pub fn found_client(&mut self) -> Option<WireId> {

@@ -19,7 +19,7 @@ mod table;
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie};
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction};
 use crate::model::exchange::{Exchange, WireId};
 use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{self, Dialect, Limits, REGISTRY};
@@ -107,7 +107,25 @@ impl Flows {
     pub fn payload(&mut self, chunk: PayloadChunk, out: &mut Vec<Exchange>) {
         let (connection, ktime_ns) = (chunk.connection, chunk.ktime_ns);
         self.admit(connection, out);
+        if chunk.direction == Direction::Receive
+            && let Some(peer) = connection.peer_cookie
+        {
+            self.compare(connection.cookie, peer);
+        }
         self.visit(connection.cookie, ktime_ns, out, |flow, config, cx| flow.payload(chunk, config, cx));
+    }
+
+    /// Bytes of a UNIX stream that were under way when its ends were first seen make them count differently. When a client
+    /// gets an answer, everything that it sent has been told: has its peer received more, then what they know of each
+    /// other's requests is not the same.
+    fn compare(&mut self, cookie: Cookie, peer: Cookie) {
+        let Some(received) = self.table.get(peer).and_then(|flow| flow.end_of(Direction::Receive)) else { return };
+        let Some(flow) = self.table.get(cookie) else { return };
+        let behind = |sent: u64| (received as u32).wrapping_sub(sent as u32).cast_signed() > 0;
+        if flow.names_server() && flow.end_of(Direction::Send).is_some_and(behind) {
+            flow.stand_alone();
+            self.counts.add("unix_ends_differ", 1);
+        }
     }
 
     /// Takes an event of a connection's life.
