@@ -9,8 +9,10 @@
 pub mod agent;
 pub mod bpf;
 pub mod cgroup;
+pub mod container;
 pub mod conversation;
 pub mod exposition;
+pub mod haproxy;
 pub mod http;
 pub mod link;
 pub mod netns;

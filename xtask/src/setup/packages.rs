@@ -45,6 +45,8 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("qemu-system-x86", Program("qemu-system-x86_64")),
     ("redis-server", Program("redis-server")),
     ("redis-tools", Program("redis-cli")),
+    // Where control groups of both versions are mounted, crun cannot work.
+    ("runc", Program("runc")),
     ("socat", Program("socat")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
