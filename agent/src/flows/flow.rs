@@ -156,8 +156,11 @@ impl Flow {
             _ => 0,
         };
         let lane = &mut self.lanes[chunk.direction as usize];
+        // Datagrams have no place of their own: each comes behind the one before.
+        let sequence =
+            if chunk.connection.transport.is_datagram() { lane.seen_bytes as u32 } else { chunk.sequence };
         lane.seen_bytes += u64::from(chunk.length);
-        let position = lane.stream.place(chunk.sequence);
+        let position = lane.stream.place(sequence);
         if lane.stream.since_ns().is_none() {
             self.demand.operation(chunk.direction, position, chunk.data.len(), looked_at);
         }
