@@ -38,7 +38,7 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
         ["cover", paths @ ..] => cover::run(paths),
-        ["mark"] => cover::mark(0),
+        ["mark"] => cover::Marks::new()?.end(0),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
         ["play"] => play::run(0),
         ["play", port] => play::run(port.parse()?),

@@ -188,10 +188,12 @@ pub fn receive_provided(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
     let Some(ring) = Ring::new(0) else { return -1 };
     let provide =
         Entry { opcode: IORING_OP_PROVIDE_BUFFERS, descriptor: 1, address, length, rest: [GROUP, 0, 0], ..Entry::ZERO };
+    // Before 5.19 no length means nothing.
     let receive = Entry {
         opcode: IORING_OP_RECV,
         flags: IOSQE_BUFFER_SELECT,
         descriptor: socket,
+        length,
         rest: [GROUP, 0, 0],
         ..Entry::ZERO
     };

@@ -57,6 +57,10 @@ impl Tap {
         Ok(Self { process: rig.outside("tap", command)?, read: RefCell::default() })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Complete records so far.
     pub fn records(&self) -> Result<Vec<Record>> {
         let text = self.process.out();
@@ -70,15 +74,16 @@ impl Tap {
         Ok(read.1.clone())
     }
 
-    /// The records of each of `count` steps that a client played and marked, when the last mark has come. A mark is sent
-    /// after everything that it marks, and the ring keeps that order: what is not there by then was not told.
-    pub fn steps(&self, count: usize) -> Result<Vec<Vec<Record>>> {
+    /// The records of each of `count` steps that a client played and marked, when the last mark has come; the first
+    /// `before` records are of others. A mark is sent after everything that it marks, and the ring keeps that order: what
+    /// is not there by then was not told.
+    pub fn steps(&self, before: usize, count: usize) -> Result<Vec<Vec<Record>>> {
         let mark = |record: &Record| pattern::marked(&record.data).filter(|_| record.direction == "send");
-        let last = || Ok(self.records()?.iter().any(|record| mark(record) == Some(count)).then_some(()));
+        let last = || Ok(self.records()?.iter().skip(before).any(|record| mark(record) == Some(count)).then_some(()));
         wait::until(&format!("the mark of step {count}"), Duration::from_secs(10), last)?;
         let mut steps = vec![Vec::new(); count];
         let mut step = Some(0);
-        for record in self.records()? {
+        for record in self.records()?.into_iter().skip(before) {
             match mark(&record) {
                 Some(number) => step = Some(number).filter(|number| *number < count),
                 None => drop(step.and_then(|step| steps.get_mut(step)).map(|step| step.push(record))),

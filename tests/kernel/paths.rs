@@ -174,7 +174,9 @@ impl Path {
         match self.name.split('/').nth(1).unwrap_or_default() {
             "send" => Some("sendto"),
             "recv" => Some("recvfrom"),
-            name if ["write", "writev", "read", "readv", "sendto", "sendmsg", "sendmmsg", "sendfile"].contains(&name) => {
+            name if ["write", "writev", "read", "readv", "sendto", "sendmsg", "sendmmsg", "sendfile"]
+                .contains(&name) =>
+            {
                 Some(name)
             }
             name if ["recvfrom", "recvmsg", "recvmmsg", "preadv2", "pwritev2"].contains(&name) => Some(name),

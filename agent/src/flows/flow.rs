@@ -157,8 +157,7 @@ impl Flow {
         };
         let lane = &mut self.lanes[chunk.direction as usize];
         // Datagrams have no place of their own: each comes behind the one before.
-        let sequence =
-            if chunk.connection.transport.is_datagram() { lane.seen_bytes as u32 } else { chunk.sequence };
+        let sequence = if chunk.connection.transport.is_datagram() { lane.seen_bytes as u32 } else { chunk.sequence };
         lane.seen_bytes += u64::from(chunk.length);
         let position = lane.stream.place(sequence);
         if lane.stream.since_ns().is_none() {

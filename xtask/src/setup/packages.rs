@@ -26,6 +26,7 @@ use Evidence::{PostgresqlServer, Program, PythonModule};
 /// The one list of what tests need from Debian.
 const PACKAGES: &[(&str, Evidence)] = &[
     ("curl", Program("curl")),
+    ("iproute2", Program("ip")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
     ("postgresql", PostgresqlServer),
@@ -41,6 +42,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("redis-tools", Program("redis-cli")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
+    ("xz-utils", Program("xz")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";
