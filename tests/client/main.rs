@@ -2,7 +2,7 @@
 //! and print what they did, so that a test can hold it against what the agent saw.
 //!
 //! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH…` does so between two sockets of its own,
-//! `mark` tells that programs are attached ·
+//! `hostile NAME…` makes calls whose buffers or vectors are wrong · `mark` tells that programs are attached ·
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
@@ -10,9 +10,11 @@
 
 mod compat;
 mod cover;
+mod hostile;
 mod http;
 mod pairs;
 mod play;
+mod region;
 mod storm;
 mod transfer;
 mod uring;
@@ -38,6 +40,7 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
         ["cover", paths @ ..] => cover::run(paths),
+        ["hostile", names @ ..] => hostile::run(names),
         ["mark"] => cover::Marks::new()?.end(0),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
         ["play"] => play::run(0),

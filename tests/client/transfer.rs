@@ -246,15 +246,21 @@ fn unnamed_file(length: usize) -> Result<File> {
     Ok(file)
 }
 
+/// Bytes in the socket's queue.
+pub fn waiting(socket: RawFd) -> Result<usize> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int to the pointer.
+    let result = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut waiting) };
+    ensure!(result == 0, "{}", io::Error::last_os_error());
+    Ok(waiting as usize)
+}
+
 /// Waits until the socket's queue holds `count` bytes.
 pub fn await_bytes(socket: RawFd, count: usize) -> Result<()> {
     let start = Instant::now();
     loop {
-        let mut waiting: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int to the pointer.
-        let result = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut waiting) };
-        ensure!(result == 0, "{}", io::Error::last_os_error());
-        if waiting as usize >= count {
+        let waiting = waiting(socket)?;
+        if waiting >= count {
             return Ok(());
         }
         ensure!(start.elapsed() < Duration::from_secs(10), "{waiting} bytes came of {count}");

@@ -9,6 +9,7 @@ mod bounds;
 mod capabilities;
 mod configuration;
 mod coverage;
+mod hostile;
 mod leaks;
 mod leftovers;
 mod paths;
