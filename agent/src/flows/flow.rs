@@ -132,6 +132,14 @@ impl Flow {
         self.connection.cookie
     }
 
+    /// Is this another connection of the same name? Where sockets are named by their address (`l2`), a UNIX socket has the
+    /// name of one that was there before. What connects a socket stays the same as long as it lives.
+    pub fn is_another(&self, now: &Connection) -> bool {
+        let peers = (self.connection.peer_cookie, now.peer_cookie);
+        self.connection.transport != now.transport
+            || now.transport == Transport::Unix && matches!(peers, (Some(known), Some(peer)) if known != peer)
+    }
+
     /// Latest time of any record of the connection.
     pub fn last_ns(&self) -> u64 {
         self.now_ns
