@@ -15,7 +15,7 @@ use seismo_tests::tap::{Record, Tap};
 use serde_json::{Value, json};
 
 use crate::paths::Bytes::{self, Length, Part, Unseen, Whole};
-use crate::paths::{PATHS, Path, TIERS, release};
+use crate::paths::{Hole, MISPLACED, PATHS, Path, TIERS, UNSEEN, release};
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
 /// For all paths of a tier.
@@ -30,6 +30,8 @@ struct Seen {
     bytes: Bytes,
     /// Every operation has a record of its own, with its length.
     each: bool,
+    /// There are more records than operations.
+    parts: bool,
     /// Both ends agree on where the bytes are in the stream; none for datagrams.
     positions: Option<bool>,
     /// What is not as it was.
@@ -113,12 +115,12 @@ fn judge(path: &Path, tier: &str, moved: &[u64], step: &[Record]) -> Seen {
         let there: u64 = other.iter().map(|record| u64::from(record.length)).sum();
         if !agree && (told < total || there < total) {
             missing.push(text);
-        } else if !agree && path.no_place(tier).is_none() {
+        } else if !agree && Hole::of(MISPLACED, path, tier).is_none() {
             wrong.push(text);
         }
         agree
     });
-    Seen { bytes, each: lengths == moved, positions, wrong, missing }
+    Seen { bytes, each: lengths == moved, parts: lengths.len() > moved.len(), positions, wrong, missing }
 }
 
 /// A running agent of one tier.
@@ -205,7 +207,19 @@ fn every_path_is_seen_as_promised_on_every_tier_that_this_kernel_carries() -> Re
                 }
                 let bytes = format!("{:?}", seen.bytes).to_lowercase();
                 let mut entry = json!({"bytes": bytes, "each": seen.each, "positions": seen.positions});
-                if let Some(reason) = path.no_place(tier).filter(|_| seen.positions == Some(false)) {
+                if seen.parts {
+                    entry["parts"] = true.into();
+                }
+                let reason = match seen {
+                    Seen { bytes: Unseen, .. } => {
+                        let reason = Hole::of(UNSEEN, path, tier);
+                        ensure!(reason.is_some(), "{tier} {}: a hole without a reason", path.name);
+                        reason
+                    }
+                    Seen { positions: Some(false), .. } => Hole::of(MISPLACED, path, tier),
+                    _ => None,
+                };
+                if let Some(reason) = reason {
                     entry["reason"] = reason.into();
                 }
                 measured.entry(path.name).or_default().insert(tier, entry);

@@ -33,9 +33,12 @@ struct Seen {
     bytes: String,
     /// A record for each operation.
     each: bool,
+    /// More records than operations.
+    #[serde(default)]
+    parts: bool,
     /// Both ends agree; none for datagrams.
     positions: Option<bool>,
-    /// Why they do not, where that is known.
+    /// Why they do not, or why nothing is seen.
     reason: Option<String>,
 }
 
@@ -48,7 +51,11 @@ impl Seen {
             "absent" => return "the kernel has it not".to_owned(),
             _ => return "**not seen**".to_owned(),
         };
-        let calls = if self.each { "" } else { ", one record for several" };
+        let calls = match (self.each, self.parts) {
+            (true, _) => "",
+            (false, true) => ", in parts",
+            (false, false) => ", one record for several",
+        };
         let place = if self.positions == Some(false) { ", **place wrong**" } else { "" };
         format!("{bytes}{calls}{place}")
     }
@@ -111,7 +118,7 @@ fn table(mut all: Vec<Measured>) -> Result<String> {
     let seen = all.iter().flat_map(|measured| measured.paths.values().flat_map(BTreeMap::values));
     let reasons: BTreeSet<&str> = seen.filter_map(|seen| seen.reason.as_deref()).collect();
     if !reasons.is_empty() {
-        out.push_str("\nPlaces that are wrong:\n\n");
+        out.push_str("\nWhat is not seen, or not in its place:\n\n");
         reasons.iter().for_each(|reason| out.push_str(&format!("- {reason}.\n")));
     }
     Ok(out)
@@ -144,7 +151,7 @@ mod tests {
             r#"{"kernel": "5.10.0", "paths": {"tcp4/uring": {"l2": {"bytes": "unseen", "each": false, "positions": null}}}}"#,
         )?;
         let text = table(vec![new, old])?;
-        assert!(text.ends_with("\nPlaces that are wrong:\n\n- because.\n"), "{text}");
+        assert!(text.ends_with("\nWhat is not seen, or not in its place:\n\n- because.\n"), "{text}");
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(
             rows,
