@@ -16,8 +16,10 @@ pub const THREAD_SLOTS: usize = 16_384;
 pub const REQUESTS: usize = 4096;
 /// UNIX stream sockets whose position is remembered at once; the one that was used longest ago goes first.
 pub const UNIX_STREAMS: usize = 8192;
-/// Connections that userspace may ask something special of at once ([`crate::payload::FlowControl`]).
-pub const FLOW_CONTROLS: usize = 4096;
+/// Places for what userspace asks of connections ([`crate::payload::FlowControl`]): a connection's is at its identity,
+/// modulo this. Cookies are given out in sequence, so two share a place only when they are so many apart.
+pub const FLOW_CONTROLS: usize = 16_384;
+const _: () = assert!(FLOW_CONTROLS.is_power_of_two());
 /// Windows of the budget of captured bytes: 67 ms.
 pub const BUDGET_WINDOW_SHIFT: u32 = 26;
 /// Entries of each kind in one [`ScopeRules`].

@@ -56,6 +56,14 @@ offsets! {
     task_cgroups = false "task_struct": "cgroups",
     cgroups_default = false "css_set": "dfl_cgrp",
     cgroup_level = false "cgroup": "level",
+    cgroup_node = false "cgroup": "kn",
+    cgroup_root = false "cgroup": "root",
+    /// 0 for the version 2 hierarchy.
+    root_hierarchy = false "cgroup_root": "hierarchy_id",
+    /// The cgroup's id.
+    node_id = false "kernfs_node": "id",
+    /// The cgroup that a socket was made in (5.16+).
+    sock_cgroup = false "sock": "sk_cgrp_data.cgroup",
     cgroup_ancestors = false "cgroup": "ancestor_ids",
     task_files = true "task_struct": "files",
     files_table = true "files_struct": "fdt",

@@ -52,6 +52,12 @@ pub enum Command {
     Spans(spans::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.
     Scope(scope::Arguments),
+    /// Every metric that the agent can show: name, type, unit, labels, and what gives it.
+    Metrics {
+        /// As JSON, with the kernel programs behind each family.
+        #[arg(long)]
+        json: bool,
+    },
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),

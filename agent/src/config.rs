@@ -35,6 +35,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const PAGE_BYTES: u64 = 4096;
 const MAX_RING_BYTES: u64 = 1 << 30;
 const MAX_SPANS: usize = 1 << 20;
+const MAX_GROUPS: usize = 1 << 16;
 
 section! {
     /// The whole configuration.
@@ -61,6 +62,8 @@ section! {
         pub spans: Spans,
         /// What is remembered about processes.
         pub names: crate::host::names::Config,
+        /// Workloads: containers, systemd units and other cgroups, as metrics tell them apart.
+        pub workloads: crate::host::workloads::Config,
         /// Connections and their reassembly.
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
@@ -109,6 +112,8 @@ section! {
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,
+        /// Kernel counters by cgroup.
+        pub workload: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.
@@ -323,6 +328,12 @@ impl Config {
         check("spans.capacity", (1..=MAX_SPANS).contains(&spans), format!("{spans} is not between 1 and {MAX_SPANS}"));
         let names = self.names.capacity;
         check("names.capacity", (1..=MAX_SPANS).contains(&names), format!("{names} is not between 1 and {MAX_SPANS}"));
+        let groups = self.workloads.capacity;
+        check(
+            "workloads.capacity",
+            (1..=MAX_GROUPS).contains(&groups),
+            format!("{groups} is not between 1 and {MAX_GROUPS}"),
+        );
         let idle = self.flows.idle_check;
         check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
         for (index, rule) in self.services.iter().enumerate() {

@@ -45,6 +45,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
             let config = cli.start(arguments.config.as_deref(), &environment)?;
             run::tap(arguments.over(config), arguments.duration.0)
         }
+        Command::Metrics { json } => run::metrics(*json),
         Command::Config(command) => cli::config::command(command, &environment),
         Command::Scope(arguments) => cli::scope::command(arguments),
         Command::Rules(command) => cli::rules::command(command, check_rules),

@@ -7,6 +7,7 @@
 mod adoption;
 mod agent;
 mod alerting;
+mod catalogue;
 mod doctor;
 mod kernel;
 mod pages;
@@ -16,6 +17,7 @@ mod scope;
 mod scope_control;
 mod screen;
 mod tap;
+mod workloads;
 
 pub use agent::run;
 
@@ -55,6 +57,17 @@ pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
         write!(std::io::stdout(), "{}", report.text())?;
     }
     Ok(if report.can_run { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints every metric that the agent can show.
+pub fn metrics(json: bool) -> Result<ExitCode> {
+    let groups = catalogue::groups();
+    if json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&groups)?)?;
+    } else {
+        write!(std::io::stdout(), "{}", catalogue::text(&groups))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Loads every program, those that are off by default too, and prints the verifier's verdict on each.
@@ -98,6 +111,7 @@ pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
 fn wanted(config: &Config) -> Wanted<'static> {
     let probes = &config.probes;
     let families = [
+        ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
         ("payload", probes.payload),

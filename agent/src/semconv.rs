@@ -6,6 +6,9 @@ pub const PROCESS_PID: &str = "process.pid";
 pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";
 pub const THREAD_ID: &str = "thread.id";
 pub const CONTAINER_ID: &str = "container.id";
+pub const K8S_NAMESPACE_NAME: &str = "k8s.namespace.name";
+pub const K8S_POD_NAME: &str = "k8s.pod.name";
+pub const CPU_MODE: &str = "cpu.mode";
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";

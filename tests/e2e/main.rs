@@ -9,6 +9,7 @@ mod adopted;
 mod alerts;
 mod conversations;
 mod large;
+mod link;
 mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;

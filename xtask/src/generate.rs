@@ -4,6 +4,7 @@
 //! fails when a file differs.
 
 mod coverage;
+mod metrics;
 
 use std::fs;
 use std::path::Path;
@@ -32,6 +33,7 @@ struct Document {
 const DOCUMENTS: &[Document] = &[
     Document { path: "docs/configuration.md", render: configuration },
     Document { path: "docs/coverage.md", render: coverage::render },
+    Document { path: "docs/metrics.md", render: metrics::render },
 ];
 
 pub fn command(arguments: &Arguments) -> Result<()> {

@@ -16,6 +16,9 @@ pub use evaluate::{ALERTS, Account, EVALUATIONS, Engine};
 pub use notify::payload;
 pub use rule::{Group, Report, Rule, RuleError, check, load, selectors};
 
+/// Every metric of the rules.
+pub const METRICS: &[&crate::model::metric::Metric] = &[&ALERTS, &EVALUATIONS];
+
 crate::section! {
     /// Alert rules and where their alerts are sent.
     pub struct Config {

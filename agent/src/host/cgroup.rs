@@ -30,8 +30,19 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Finds the mount in `PROC/self/mountinfo`; it may be `/sys/fs/cgroup/unified` beside version 1.
+    /// The hierarchy, where levels count from the real root.
     pub fn find(proc_root: &Path) -> Result<Self, String> {
+        let hierarchy = Self::mounted(proc_root)?;
+        match fs::read_link(proc_root.join("self/ns/cgroup")) {
+            Ok(namespace) if namespace.as_os_str() != INITIAL_NAMESPACE => {
+                Err("the agent runs in a cgroup namespace of its own and cannot tell levels: give it the host's".into())
+            }
+            _ => Ok(hierarchy),
+        }
+    }
+
+    /// Finds the mount in `PROC/self/mountinfo`; it may be `/sys/fs/cgroup/unified` beside version 1.
+    pub fn mounted(proc_root: &Path) -> Result<Self, String> {
         let path = proc_root.join("self/mountinfo");
         let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let found = text.lines().find_map(|line| {
@@ -40,13 +51,7 @@ impl Hierarchy {
             let (root, point) = (fields.next()?, fields.next()?);
             filesystem.starts_with("cgroup2 ").then(|| Self { mount: unescape(point), root: unescape(root) })
         });
-        let hierarchy = found.ok_or("no cgroup v2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)")?;
-        match fs::read_link(proc_root.join("self/ns/cgroup")) {
-            Ok(namespace) if namespace.as_os_str() != INITIAL_NAMESPACE => {
-                Err("the agent runs in a cgroup namespace of its own and cannot tell levels: give it the host's".into())
-            }
-            _ => Ok(hierarchy),
-        }
+        found.ok_or_else(|| "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)".to_owned())
     }
 
     /// Where the hierarchy is mounted.

@@ -1,8 +1,8 @@
-//! Containers and systemd units as cgroup paths name them, and a container's name as its engine recorded it.
+//! What a container is called, and in which Kubernetes pod it runs, as its engine recorded it.
 //!
-//! Ids: docker, containerd, cri-o and podman, cgroup v1 and v2, cgroupfs and systemd drivers: the innermost
-//! path component with 64 hexadecimal digits. Names: the engine's own files on the host, at most 1 MiB each;
-//! no engine is asked.
+//! Container id → name, pod name and namespace, out of the engine's own files on the host: docker, containerd (CRI, nerdctl),
+//! CRI-O, podman. At most 1 MiB of each file, about 100 µs when there is none; no engine is asked, so one that keeps its
+//! files elsewhere is not known.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,72 +11,62 @@ use std::path::Path;
 use serde_json::Value;
 
 const MAX_BYTES: u64 = 1 << 20;
+/// Longest id that can be a file's name.
+const MAX_ID: usize = 128;
 
-/// Container id in `/proc/PID/cgroup`.
-pub fn id(cgroups: &str) -> Option<String> {
-    paths(cgroups).find_map(|path| path.rsplit('/').find_map(id_in)).map(str::to_owned)
+/// What an engine says of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    pub name: Option<String>,
+    pub pod_name: Option<String>,
+    pub pod_namespace: Option<String>,
 }
 
-fn id_in(component: &str) -> Option<&str> {
-    // conmon is the engine's monitor beside the container, not in it.
-    if component.contains("conmon") {
-        return None;
+/// Asks the files below the host's root; nothing known is nothing said.
+pub fn describe(host_root: &Path, id: &str) -> Description {
+    // The id becomes part of paths.
+    let safe = !id.starts_with('.') && id.len() <= MAX_ID && !id.contains(['/', '\0']);
+    if !safe {
+        return Description::default();
     }
-    component.split(['-', '.', ':']).find(|part| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// Innermost systemd service, without its suffix. A user's service manager is no service.
-pub fn unit(cgroups: &str) -> Option<String> {
-    paths(cgroups).find_map(|path| {
-        path.rsplit('/')
-            .filter_map(|component| component.strip_suffix(".service"))
-            .find(|name| !name.is_empty() && !name.starts_with("user@"))
-            .map(|name| name.replace("\\x2d", "-"))
-    })
-}
-
-/// Paths, version 2 and systemd's own hierarchy first.
-fn paths(cgroups: &str) -> impl Iterator<Item = &str> {
-    let split = |line: &'_ str| -> Option<(bool, usize)> {
-        let (hierarchy, rest) = line.split_once(':')?;
-        let (controllers, _) = rest.split_once(':')?;
-        Some((hierarchy == "0" || controllers == "name=systemd", hierarchy.len() + controllers.len() + 2))
-    };
-    let of = move |first: bool| {
-        cgroups.lines().filter_map(move |line| {
-            let (preferred, start) = split(line)?;
-            (preferred == first).then(|| line.get(start..)).flatten()
-        })
-    };
-    of(true).chain(of(false))
-}
-
-/// Name of a container, from the files that its engine keeps below the host's root.
-pub fn name(host_root: &Path, id: &str) -> Option<String> {
     let docker = || {
         let config = json(&host_root.join(format!("var/lib/docker/containers/{id}/config.v2.json")))?;
-        Some(config["Name"].as_str()?.trim_start_matches('/').to_owned())
+        let labels = &config["Config"]["Labels"];
+        let name = first(labels, &["io.kubernetes.container.name"])
+            .or_else(|| Some(config["Name"].as_str()?.trim_start_matches('/').to_owned()));
+        Some(Description { name, ..pod(labels, "io.kubernetes.pod.name", "io.kubernetes.pod.namespace") })
     };
     let containerd = || {
         ["k8s.io", "default", "moby"].iter().find_map(|space| {
             let file = format!("run/containerd/io.containerd.runtime.v2.task/{space}/{id}/config.json");
-            annotation(&json(&host_root.join(file))?, &["io.kubernetes.cri.container-name", "nerdctl/name"])
+            let notes = json(&host_root.join(file))?["annotations"].take();
+            let name = first(&notes, &["io.kubernetes.cri.container-name", "nerdctl/name"]);
+            let pod = pod(&notes, "io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-namespace");
+            Some(Description { name, ..pod })
         })
     };
     let crio = || {
         let file = format!("run/containers/storage/overlay-containers/{id}/userdata/config.json");
-        annotation(&json(&host_root.join(file))?, &["io.kubernetes.container.name"])
+        let notes = json(&host_root.join(file))?["annotations"].take();
+        let name = first(&notes, &["io.kubernetes.container.name"]);
+        Some(Description { name, ..pod(&notes, "io.kubernetes.pod.name", "io.kubernetes.pod.namespace") })
     };
     let podman = || {
         let list = json(&host_root.join("var/lib/containers/storage/overlay-containers/containers.json"))?;
         let container = list.as_array()?.iter().find(|container| container["id"] == id)?;
-        Some(container["names"][0].as_str()?.to_owned())
+        Some(Description { name: Some(container["names"][0].as_str()?.to_owned()), ..Description::default() })
     };
-    docker().or_else(containerd).or_else(crio).or_else(podman).filter(|name| !name.is_empty())
+    let known = |found: &Description| *found != Description::default();
+    let sources: [&dyn Fn() -> Option<Description>; 4] = [&docker, &containerd, &crio, &podman];
+    sources.iter().find_map(|source| source().filter(known)).unwrap_or_default()
 }
 
-fn annotation(config: &Value, keys: &[&str]) -> Option<String> {
-    keys.iter().find_map(|key| Some(config["annotations"][*key].as_str()?.to_owned()))
+fn pod(labels: &Value, name: &str, namespace: &str) -> Description {
+    Description { name: None, pod_name: first(labels, &[name]), pod_namespace: first(labels, &[namespace]) }
+}
+
+fn first(labels: &Value, keys: &[&str]) -> Option<String> {
+    keys.iter().find_map(|key| Some(labels[*key].as_str().filter(|text| !text.is_empty())?.to_owned()))
 }
 
 fn json(path: &Path) -> Option<Value> {
@@ -84,57 +74,65 @@ fn json(path: &Path) -> Option<Value> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::{id, unit};
+    use std::fs;
+
+    use super::{Description, describe};
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn container_ids_are_found_in_the_paths_of_every_engine() {
-        let forms = [
-            "0::/docker/ID",
-            "0::/system.slice/docker-ID.scope",
-            "12:memory:/docker/ID\n1:name=systemd:/docker/ID\n0::/",
-            "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1_2.slice/cri-containerd-ID.scope",
-            "0::/kubepods/burstable/pod2a8f/ID",
-            "0::/kubepods-pod1.slice:cri-containerd:ID",
-            "0::/kubepods.slice/kubepods-pod3.slice/crio-ID.scope",
-            "0::/machine.slice/libpod-ID.scope/container",
-            "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
-        ];
-        for form in forms {
-            assert_eq!(id(&form.replace("ID", ID)).as_deref(), Some(ID), "{form}");
-        }
-    }
-
-    #[test]
-    fn paths_without_a_container_have_no_id() {
-        let forms = [
-            "0::/",
-            "",
-            "0::/system.slice/nginx.service",
-            "0::/machine.slice/libpod-conmon-ID.scope",
-            "0::/x/IDab",
-            "7",
-        ];
-        for form in forms {
-            assert_eq!(id(&form.replace("ID", ID)), None, "{form}");
-        }
-    }
-
-    #[test]
-    fn the_innermost_service_names_the_unit() {
+    fn each_engine_s_own_file_names_the_container_and_its_pod() {
         let cases = [
-            ("0::/system.slice/nginx.service", Some("nginx")),
-            ("0::/system.slice/system-getty.slice/getty@tty1.service", Some("getty@tty1")),
-            ("5:cpu:/\n1:name=systemd:/system.slice/cron.service", Some("cron")),
-            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/my\\x2dapp.service", Some("my-app")),
-            ("0::/user.slice/user-1000.slice/user@1000.service/init.scope", None),
-            ("0::/user.slice/user-0.slice/session-2.scope", None),
-            ("0::/", None),
+            ("var/lib/docker/containers/ID/config.v2.json", r#"{"Name":"/checkout","State":{}}"#, ["checkout", "", ""]),
+            (
+                "var/lib/docker/containers/ID/config.v2.json",
+                r#"{"Name":"/k8s_api_web-1_shop","Config":{"Labels":{"io.kubernetes.container.name":"api",
+                   "io.kubernetes.pod.name":"web-1","io.kubernetes.pod.namespace":"shop"}}}"#,
+                ["api", "web-1", "shop"],
+            ),
+            (
+                "run/containerd/io.containerd.runtime.v2.task/k8s.io/ID/config.json",
+                r#"{"annotations":{"io.kubernetes.cri.container-name":"api","io.kubernetes.cri.sandbox-name":"web-1",
+                   "io.kubernetes.cri.sandbox-namespace":"shop"}}"#,
+                ["api", "web-1", "shop"],
+            ),
+            (
+                "run/containerd/io.containerd.runtime.v2.task/default/ID/config.json",
+                r#"{"annotations":{"nerdctl/name":"cache"}}"#,
+                ["cache", "", ""],
+            ),
+            (
+                "run/containers/storage/overlay-containers/ID/userdata/config.json",
+                r#"{"annotations":{"io.kubernetes.container.name":"api","io.kubernetes.pod.name":"web-1",
+                   "io.kubernetes.pod.namespace":"shop"}}"#,
+                ["api", "web-1", "shop"],
+            ),
+            (
+                "var/lib/containers/storage/overlay-containers/containers.json",
+                r#"[{"id":"x","names":["no"]},{"id":"ID","names":["shop-db"]}]"#,
+                ["shop-db", "", ""],
+            ),
+            ("run/containers/storage/overlay-containers/ID/userdata/config.json", "{\"annotations\": 7", ["", "", ""]),
+            ("elsewhere", "{}", ["", "", ""]),
         ];
-        for (cgroups, expected) in cases {
-            assert_eq!(unit(cgroups).as_deref(), expected, "{cgroups}");
+        for (number, (file, text, expected)) in cases.into_iter().enumerate() {
+            let root = std::env::temp_dir().join(format!("seismo-container-{number}-{}", std::process::id()));
+            let file = root.join(file.replace("ID", ID));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, text.replace("ID", ID)).unwrap();
+            let Description { name, pod_name, pod_namespace } = describe(&root, ID);
+            fs::remove_dir_all(&root).unwrap();
+            let said = [name, pod_name, pod_namespace].map(Option::unwrap_or_default);
+            assert_eq!(said, expected, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn an_id_that_leads_elsewhere_is_not_followed() {
+        for id in ["../../etc", "..", "a/b", "", "a\0b"] {
+            assert_eq!(describe(std::path::Path::new("/nonexistent"), id), Description::default());
         }
     }
 }

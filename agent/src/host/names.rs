@@ -6,15 +6,18 @@
 //! recently checked goes first. Time is what the caller says it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::glob::Glob;
+use super::place::Place;
 use super::procfs::Procfs;
-use super::{container, ports, service};
+use super::{ports, service};
+use crate::model::display::{self, MAX_NAME};
 use crate::model::process::{ProcessEvent, ProcessEventKind, Resource, Resources};
 use crate::section::Interval;
 
@@ -247,15 +250,16 @@ impl Names {
         let exe = self.proc.exe(pid);
         let executable_name = exe
             .as_ref()
-            .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .and_then(|path| Some(display::escaped(path.file_name()?.as_bytes(), MAX_NAME)))
             .unwrap_or_else(|| comm.clone());
         let cgroups = self.proc.cgroups(pid).unwrap_or_default();
-        let container_id = container::id(&cgroups);
-        let service_name = self
-            .configured(pid, exe.as_deref())
-            .or_else(|| container::name(&self.proc.host_root(), container_id.as_deref()?))
-            .or_else(|| container::unit(&cgroups).filter(|_| container_id.is_none()))
+        let place = Place::of_process(&cgroups);
+        let service_name = configured(&self.proc, &self.services, pid, exe.as_deref())
+            .or_else(|| place.named_by_engine(&self.proc.host_root()))
+            .or_else(|| place.service().filter(|_| place.container_id.is_none()).map(str::to_owned))
             .unwrap_or_else(|| service::name(&executable_name, &self.proc.arguments(pid)));
+        let service_name = display::escaped(service_name.as_bytes(), MAX_NAME);
+        let container_id = place.container_id;
         let host_name = Arc::clone(&self.host_name);
         Some((Resource { service_name, pid, executable_name, container_id, host_name }, start_ticks))
     }
@@ -266,18 +270,17 @@ impl Names {
         let host_name = Arc::clone(&self.host_name);
         Resource { service_name, pid, executable_name: command.to_owned(), host_name, ..Resource::default() }
     }
+}
 
-    fn configured(&self, pid: u32, exe: Option<&std::path::Path>) -> Option<String> {
-        // Listening ports are only looked for when a rule asks for them.
-        let mut listening = None;
-        let rule = self.services.iter().find(|rule| match &rule.matches {
-            ServiceMatch::Exe(glob) => exe.is_some_and(|path| glob.matches(path)),
-            ServiceMatch::Port(port) => {
-                listening.get_or_insert_with(|| ports::listening(&self.proc, pid)).contains(port)
-            }
-        });
-        rule.map(|rule| rule.name.clone())
-    }
+/// Name by the first rule that fits a process.
+pub(super) fn configured(proc: &Procfs, services: &[ServiceRule], pid: u32, exe: Option<&Path>) -> Option<String> {
+    // Listening ports are only looked for when a rule asks for them.
+    let mut listening = None;
+    let rule = services.iter().find(|rule| match &rule.matches {
+        ServiceMatch::Exe(glob) => exe.is_some_and(|path| glob.matches(path)),
+        ServiceMatch::Port(port) => listening.get_or_insert_with(|| ports::listening(proc, pid)).contains(port),
+    });
+    rule.map(|rule| rule.name.clone())
 }
 
 impl Resources for Names {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::glob::Glob;
+use crate::model::display;
 
 /// Longest part of a file that is read; command lines may be megabytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -52,14 +53,16 @@ impl Procfs {
         Some(String::from_utf8_lossy(&self.read(&self.path(pid, "cgroup"))?).into_owned())
     }
 
-    /// Name of the main thread, and start time in clock ticks since boot, which tells a reused pid apart.
+    /// Name of the main thread, unprintable bytes escaped, and start time in clock ticks since boot, which tells a reused pid apart.
     pub fn stat(&self, pid: u32) -> Option<(String, u64)> {
-        let stat = String::from_utf8_lossy(&self.read(&self.path(pid, "stat"))?).into_owned();
-        // The name is in brackets and may hold brackets and spaces itself: the last bracket ends it.
-        let (head, rest) = stat.rsplit_once(')')?;
-        let (_, name) = head.split_once('(')?;
+        let stat = self.read(&self.path(pid, "stat"))?;
+        // The name is in brackets and may hold brackets, spaces and any other byte itself: the last bracket ends it.
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let start = stat.iter().position(|byte| *byte == b'(')? + 1;
+        let name = display::escaped(stat.get(start..end)?, display::MAX_NAME);
         // Field 22; the first after the bracket is field 3.
-        Some((name.to_owned(), rest.split_whitespace().nth(19)?.parse().ok()?))
+        let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+        Some((name, rest.split_whitespace().nth(19)?.parse().ok()?))
     }
 
     pub fn host_name(&self) -> Option<String> {

@@ -11,6 +11,7 @@ mod process;
 mod registry;
 mod requests;
 mod table;
+mod workloads;
 
 pub use crate::model::spelling::prometheus_name;
 pub use gather::gather;
@@ -19,12 +20,20 @@ pub use process::ProcessSource;
 pub use registry::{OWN, check_definitions};
 pub use requests::{INCOMPLETE_EXCHANGES, record_exchange};
 pub use table::Table;
+pub use workloads::by_workload;
 
 crate::section! {
     /// The table of series that are observed in the agent (requests, exits, bytes by visibility).
     pub struct Config {
         /// Label sets per metric. What is above goes to one series with `otel_metric_overflow="true"`.
         pub series_limit: usize = 2000,
+        /// Labels that tell workloads apart in kernel metrics, any of service_name, container_id, k8s_namespace_name,
+        /// k8s_pod_name and cgroup. Workloads that have the same labels are added up.
+        pub workload_labels: Vec<crate::model::workload::WorkloadLabel> = vec![
+            crate::model::workload::WorkloadLabel::ServiceName,
+            crate::model::workload::WorkloadLabel::K8sNamespaceName,
+            crate::model::workload::WorkloadLabel::K8sPodName,
+        ],
         /// A series that saw nothing for this long is forgotten; should it return, it starts from zero.
         pub ttl: crate::section::Interval = crate::section::Interval::secs(3600),
     }

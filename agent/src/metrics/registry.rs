@@ -17,6 +17,7 @@ pub static OWN: &[&Metric] = &[
     &health::PROBE_RUN,
     &health::PROBE_RUNS,
     &health::PROBE_STATE,
+    &health::PROBE_TIER,
     &health::RECORDS_DROPPED,
     &process::CPU,
     &process::MAX_FDS,

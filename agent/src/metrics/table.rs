@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn an_idle_series_expires_and_makes_room() {
         let minute = 60_000_000_000;
-        let table = Table::new(Config { series_limit: 1, ttl: Interval::secs(3600) });
+        let table = Table::new(Config { series_limit: 1, ttl: Interval::secs(3600), ..Config::default() });
         table.add(&CALLS, &["/a", "200"], 7);
         table.expire(1000 * minute);
         table.expire(1060 * minute);

@@ -1,6 +1,41 @@
 //! How values look to a person on a terminal: durations, rates, and text that came from outside.
 //!
-//! Captured text may hold escape sequences; nothing of it reaches a terminal without [`printable`].
+//! Captured text may hold escape sequences; nothing of it reaches a terminal without [`printable`]. Names that become labels
+//! go through [`escaped`], which keeps different names different.
+
+use std::fmt::Write as _;
+
+/// Longest name of a process, a service or a cgroup on a metric or a span, bytes.
+pub const MAX_NAME: usize = 255;
+
+/// Bytes that somebody else chose as a name: control characters and what is no UTF-8 as `\xNN`, a backslash as two, at most
+/// `limit` bytes long (what is cut ends in `…`).
+pub fn escaped(bytes: &[u8], limit: usize) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '\\' => out.push_str("\\\\"),
+                control if control.is_control() => {
+                    control.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| push_byte(&mut out, byte));
+                }
+                plain => out.push(plain),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| push_byte(&mut out, *byte));
+        if out.len() > limit {
+            let end = (0..=limit.saturating_sub('…'.len_utf8())).rev().find(|at| out.is_char_boundary(*at));
+            out.truncate(end.unwrap_or(0));
+            out.push('…');
+            break;
+        }
+    }
+    out
+}
+
+fn push_byte(out: &mut String, byte: u8) {
+    let _infallible = write!(out, "\\x{byte:02x}");
+}
 
 /// Text without control characters (also of the C1 range), each shown as `·`.
 pub fn printable(text: &str) -> String {
@@ -37,7 +72,7 @@ pub fn three_digits(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{clip, duration, printable};
+    use super::{clip, duration, escaped, printable};
 
     #[test]
     fn durations_have_three_digits_in_the_unit_that_fits() {
@@ -61,6 +96,27 @@ mod tests {
     #[test]
     fn captured_text_cannot_steer_the_terminal() {
         assert_eq!(printable("GET /\x1b[2J\r\n\u{9b}31mé"), "GET /·[2J···31mé");
+    }
+
+    #[test]
+    fn a_name_of_any_bytes_stays_one_short_line_and_different_from_others() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"nginx", "nginx"),
+            ("naïve é".as_bytes(), "naïve é"),
+            (b"a\nb\x1b[0m\x7f", "a\\x0ab\\x1b[0m\\x7f"),
+            ("a\u{9b}".as_bytes(), "a\\xc2\\x9b"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            (b"\\xff", "\\\\xff"),
+            (b"cut\xc3", "cut\\xc3"),
+            (b"", ""),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(escaped(bytes, 64), expected);
+        }
+        assert_eq!(escaped(b"abcdefgh", 8), "abcdefgh");
+        assert_eq!(escaped(b"abcdefghi", 8), "abcde…");
+        assert_eq!(escaped("ééééé".as_bytes(), 8), "éé…");
+        assert_eq!(escaped(&[0xff; 1 << 20], 255).len(), 255);
     }
 
     #[test]

@@ -14,3 +14,4 @@ pub mod probe;
 pub mod process;
 pub mod span;
 pub mod spelling;
+pub mod workload;

@@ -6,6 +6,7 @@ use seismo_common::counter::{PROCESS_EXECS, PROCESS_EXITS, PROCESS_STARTS};
 use seismo_common::process::{IN_SCOPE, ProcessRecord};
 use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
 
+use crate::model::display;
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
 use crate::model::process::{ProcessEvent, ProcessEventKind};
@@ -64,6 +65,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&STARTS, &EXECS, &EXITS],
     samples,
+    workload_samples: |_, _| {},
 };
 
 /// A record as an event; `None` for a kind that is not this family's.
@@ -79,10 +81,9 @@ pub fn event(record: &ProcessRecord) -> Option<ProcessEvent> {
     Some(ProcessEvent { pid: record.tgid, command, ktime_ns: record.header.ktime_ns, kind, in_scope })
 }
 
-/// Up to the first zero byte; whatever is no UTF-8 is shown as such.
+/// Up to the first zero byte; a thread may call itself anything.
 fn command(comm: &[u8]) -> String {
-    let bytes = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(bytes).into_owned()
+    display::escaped(comm.split(|byte| *byte == 0).next().unwrap_or_default(), display::MAX_NAME)
 }
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

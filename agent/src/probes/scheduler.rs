@@ -28,6 +28,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&RUNQUEUE],
     samples,
+    workload_samples: |_, _| {},
 };
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

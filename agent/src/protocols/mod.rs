@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use crate::model::attributes::Attributes;
 use crate::model::connection::Role;
 use crate::model::exchange::{Incomplete, Measure};
+use crate::model::metric::Metric;
 
 crate::section! {
     /// What the parsers of each protocol do.
@@ -34,6 +35,10 @@ crate::section! {
 
 /// Every protocol, in the order in which unknown bytes are offered.
 pub const REGISTRY: &[Protocol] = &[http::PROTOCOL, postgresql::PROTOCOL, redis::PROTOCOL, tls::PROTOCOL];
+
+/// Every metric that an exchange can be measured by.
+pub const METRICS: &[&Metric] =
+    &[&http::SERVER_DURATION, &http::CLIENT_DURATION, &db::SERVER_DURATION, &db::CLIENT_DURATION];
 
 /// Makes what is shared by all connections of a protocol.
 pub type OpenDialect = fn(&Config) -> Box<dyn Dialect>;

@@ -21,6 +21,7 @@ use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
+use super::workloads::WorkloadSource;
 use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
 use crate::bpf::counts::Counts;
@@ -30,6 +31,7 @@ use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
+use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::cli::logger;
 use crate::clock::Clock;
@@ -70,6 +72,7 @@ pub struct RunningKernel {
     sender: Weak<SyncSender<Batch>>,
     ring_is_small: bool,
     pub control: FlowControlMap,
+    pub workloads: WorkloadCounts,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
     /// Keeps run statistics on.
@@ -136,6 +139,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         counts: loaded.counts,
         scope,
         control: loaded.control,
+        workloads: loaded.workloads,
         adoption: Adoption { sockets: loaded.sockets },
         sender: weak,
         ring_is_small: ring_bytes < configured,
@@ -209,6 +213,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         counts,
         scope,
         control,
+        workloads,
         adoption,
         sender,
         ring_is_small,
@@ -221,7 +226,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let table = Arc::new(Table::new(config.metrics.clone()));
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
-    let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
+    let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let workloads = Arc::new(WorkloadSource::new(&config, workloads, families, PROC));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
@@ -255,6 +261,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(ProcessSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
+        workloads,
     ];
     sources.extend(alerting.sources());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();

@@ -72,6 +72,9 @@ pub static TABLE_CAPACITY: Metric = Metric {
     labels: &["table"],
 };
 
+/// Every metric that the pipeline fills itself.
+pub const METRICS: &[&Metric] = &[&WORKLOAD_BYTES, &EVENTS, &TABLE_ENTRIES, &TABLE_CAPACITY];
+
 /// What the API shows of the pipeline's inside; replaced at every tick while somebody may look.
 #[derive(Debug, Default)]
 pub struct View {

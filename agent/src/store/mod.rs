@@ -8,3 +8,6 @@ pub mod spans;
 
 pub use metrics::{Account, MetricsConfig, Recent};
 pub use query::{Label, Labels, MatchOp, Matcher, Query, Visit};
+
+/// Every metric of the store.
+pub const METRICS: &[&crate::model::metric::Metric] = &[&metrics::SERIES, &metrics::SAMPLES_DROPPED];
