@@ -281,7 +281,7 @@ fn play_tier(rig: &Rig, place: usize, tier: &str, tap: &Tap, agent: &mut Agent<'
     }
     let skipped = |reason| page.sum("seismo_payload_skipped_total", &[("reason", reason)]) as u64;
     let unseen = if tier == "l2" { UNSEEN_MESSAGES } else { 0 };
-    if skipped("peek") == 0 && missed_too == 0 || skipped("message_unseen") < unseen && missed_too == 0 {
+    if missed_too == 0 && (skipped("peek") == 0 || skipped("message_unseen") < unseen) {
         wrong.push(format!("{tier}: {} peeks, {} messages unseen", skipped("peek"), skipped("message_unseen")));
     }
     Ok(wrong)
