@@ -50,6 +50,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("socat", Program("socat")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
+    ("xz-utils", Program("xz")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";
