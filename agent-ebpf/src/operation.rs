@@ -156,7 +156,7 @@ where
         return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_before_ns: u32::MAX, retransmits: 0 });
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
-    let (written, read) = (tcp.write_sequence(), tcp.copied_sequence());
+    let (written, read) = (tcp.write_sequence(), tcp.read_sequence());
     let (end, other_sequence) = if direction == SEND { (written, read) } else { (read, written) };
     let sequence = match tier.sequence(operation) {
         Some(sequence) => sequence,

@@ -7,7 +7,11 @@
 mod accounting;
 mod adopted;
 mod alerts;
+mod checks;
+mod containers;
 mod conversations;
+mod haproxy;
+mod kernel_files;
 mod large;
 mod link;
 mod nginx_counts;
@@ -19,3 +23,4 @@ mod redis;
 mod scrape;
 mod scripted;
 mod shutdown;
+mod socat;

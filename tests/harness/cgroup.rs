@@ -40,6 +40,11 @@ impl Cgroup {
         OpenOptions::new().write(true).open(&file).with_context(|| file.display().to_string())
     }
 
+    /// Its path below the root of the hierarchy.
+    pub fn below_root(&self) -> Result<&Path> {
+        Ok(self.path.strip_prefix(mounted_at()?)?)
+    }
+
     /// Processes in the group now.
     pub fn pids(&self) -> Vec<i32> {
         let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
@@ -75,11 +80,15 @@ pub fn left_behind(directory: &Path) -> Vec<PathBuf> {
 
 /// The version 2 control group that this process is in.
 fn own() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let root = mounts.lines().find_map(mount_point).context("no version 2 control group hierarchy is mounted")?;
+    let root = mounted_at()?;
     let groups = fs::read_to_string("/proc/self/cgroup")?;
     let place = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
     Ok(root.join(place))
+}
+
+fn mounted_at() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    mounts.lines().find_map(mount_point).context("no version 2 control group hierarchy is mounted")
 }
 
 fn mount_point(line: &str) -> Option<PathBuf> {

@@ -1,4 +1,5 @@
-//! A real nginx: answers from memory, from a file with sendfile, from another server, and with failures on demand.
+//! A real nginx: answers from memory, from a file with sendfile, from another server, and with failures on demand; takes
+//! files below `/put/`.
 //!
 //! Its access log is the other side's number: one tab-separated line a request.
 
@@ -23,6 +24,17 @@ pub struct Nginx {
     pub process: Process,
     pub port: u16,
     dir: PathBuf,
+}
+
+/// Makes the folder of a server, for whoever starts it; its arguments.
+pub fn prepare(rig: &Rig, (address, port): (IpAddr, u16), upstream: Option<u16>) -> Result<Vec<String>> {
+    let dir = rig.dir().join(format!("nginx-{port}"));
+    fs::create_dir_all(dir.join("static"))?;
+    fs::write(dir.join("static/file"), "x".repeat(FILE_BYTES))?;
+    let dir = dir.display().to_string();
+    fs::write(format!("{dir}/nginx.conf"), configuration(&dir, address, port, upstream))?;
+    let arguments = ["-p", &dir, "-c", &format!("{dir}/nginx.conf"), "-e", &format!("{dir}/error.log")];
+    Ok(arguments.map(str::to_owned).to_vec())
 }
 
 /// One line of the access log.
@@ -57,14 +69,10 @@ impl Nginx {
         upstream: Option<u16>,
         listens: impl Fn() -> bool,
     ) -> Result<Self> {
-        let dir = rig.dir().join(format!("nginx-{port}"));
-        fs::create_dir_all(dir.join("static"))?;
-        fs::write(dir.join("static/file"), "x".repeat(FILE_BYTES))?;
-        fs::write(dir.join("nginx.conf"), configuration(&dir.display().to_string(), address, port, upstream))?;
-        command.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
+        command.args(prepare(rig, (address, port), upstream)?);
         let mut process = rig.inside(&format!("nginx-{port}"), command)?;
         process.await_ready(Duration::from_secs(10), listens)?;
-        Ok(Self { process, port, dir })
+        Ok(Self { process, port, dir: rig.dir().join(format!("nginx-{port}")) })
     }
 
     /// From now on `/fail` answers 500 (or 200 again).
@@ -81,6 +89,11 @@ impl Nginx {
     /// Where a file lies that it serves under `/static/`.
     pub fn static_file(&self, name: &str) -> PathBuf {
         self.dir.join("static").join(name)
+    }
+
+    /// The UNIX socket on which it answers too.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("nginx.sock")
     }
 
     /// The requests that it logged.
@@ -140,10 +153,12 @@ http {{
   {group}
   server {{
     listen {address}:{port};
+    listen unix:{dir}/nginx.sock;
     location / {{ return 200 "ok\n"; }}
     location /missing {{ return 404 "missing\n"; }}
     location /fail {{ if (-f {dir}/failing) {{ return 500 "failing\n"; }} return 200 "well\n"; }}
     location /static/ {{ root {dir}; }}
+    location /put/ {{ root {dir}; dav_methods PUT; create_full_put_path on; client_max_body_size 0; }}
     {pass}
   }}
 }}

@@ -23,7 +23,6 @@ pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     syscalls: PerCpuArray<MapData, [u64; SYSCALLS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
-    runqueue: PerCpuArray<MapData, [u64; BUCKETS + 1]>,
     block_devices: Array<MapData, [u64; DEVICES]>,
     block: PerCpuArray<MapData, [u64; DEVICE_LANES]>,
     reclaim: PerCpuArray<MapData, [u64; BUCKETS + 1]>,
@@ -40,7 +39,6 @@ impl Counts {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
-            runqueue: PerCpuArray::try_from(map("RUNQUEUE")?)?,
             block_devices: Array::try_from(map("BLOCK_DEVICES")?)?,
             block: PerCpuArray::try_from(map("BLOCK")?)?,
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
@@ -57,7 +55,6 @@ impl KernelCounts for Counts {
         match map {
             "COUNTERS" => sum(&self.counters, 0),
             "SYSCALL_COUNTS" => sum(&self.syscalls, 0),
-            "RUNQUEUE" => sum(&self.runqueue, 0),
             "SKB_DROPS" => sum(&self.skb_drops, 0),
             "INTERRUPTS" => sum(&self.interrupts, 0),
             _ => None,

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
-use crate::model::exchange::Incomplete;
+use crate::model::exchange::{Incomplete, WireId};
 use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{Detect, Limits, REGISTRY, Side};
 
 use super::Config;
 use super::counts::Visibility;
 use super::demand::Demand;
-use super::outcome::Origin;
+use super::outcome::{Origin, wire_id};
 use super::session::{Context, Ending, Session, Took};
 use super::stream::{Content, Piece, Segment, Stream};
 
@@ -77,6 +77,8 @@ pub struct Flow {
     closed: Option<(u32, u64)>,
     ending: Option<Ending>,
     demand: Demand,
+    /// Its owner knows that this end is a client's.
+    told: bool,
     /// A place in the queue of those to be looked at again is taken.
     pub queued: bool,
 }
@@ -127,12 +129,21 @@ impl Flow {
             closed: None,
             ending: None,
             demand: Demand::default(),
+            told: false,
             queued: false,
         }
     }
 
     pub fn cookie(&self) -> Cookie {
         self.connection.cookie
+    }
+
+    /// Is this another connection of the same name? Where sockets are named by their address (`l2`), a UNIX socket has the
+    /// name of one that was there before. What connects a socket stays the same as long as it lives.
+    pub fn is_another(&self, now: &Connection) -> bool {
+        let peers = (self.connection.peer_cookie, now.peer_cookie);
+        self.connection.transport != now.transport
+            || now.transport == Transport::Unix && matches!(peers, (Some(known), Some(peer)) if known != peer)
     }
 
     /// Latest time of any record of the connection.
@@ -154,14 +165,16 @@ impl Flow {
         }
         self.meet(&chunk);
         self.retransmits = self.retransmits.max(chunk.retransmits);
-        let other = self.lane(chunk.direction.other()).stream.reached(chunk.other_sequence, chunk.ktime_ns);
+        let other = self.lane(chunk.direction.other()).stream.reached_or_ended(chunk.other_sequence, chunk.ktime_ns);
         let looked_at = match &self.phase {
             Phase::Session(session) => session.looked_at(chunk.direction),
             _ => 0,
         };
         let lane = &mut self.lanes[chunk.direction as usize];
+        // Datagrams have no place of their own: each comes behind the one before.
+        let sequence = if chunk.connection.transport.is_datagram() { lane.seen_bytes as u32 } else { chunk.sequence };
         lane.seen_bytes += u64::from(chunk.length);
-        let position = lane.stream.place(chunk.sequence);
+        let position = lane.stream.place(sequence);
         if lane.stream.since_ns().is_none() {
             self.demand.operation(chunk.direction, position, chunk.data.len(), looked_at);
         }
@@ -308,6 +321,41 @@ impl Flow {
     /// What the kernel is to capture of the connection from now on, if that has changed; `Some(None)`: as of any other.
     pub fn changed_demand(&mut self, config: &Config) -> Option<Option<CaptureDemand>> {
         self.demand.changed(self.now_ns, config.captured_bytes_per_second)
+    }
+
+    /// The requests are this end's, and what it tells names the other end.
+    pub fn names_server(&self) -> bool {
+        self.connection.peer_cookie.is_some()
+            && matches!(&self.phase, Phase::Session(session) if session.role() == Role::Client)
+    }
+
+    /// Position behind the last byte that is known to have been moved in a direction.
+    pub fn end_of(&self, direction: Direction) -> Option<u64> {
+        Some(self.lanes[direction as usize].stream.furthest()).filter(|end| *end > 0)
+    }
+
+    /// From now on nothing is claimed that the other end should know too.
+    pub fn stand_alone(&mut self) {
+        self.connection.peer_cookie = None;
+        if let Phase::Session(session) = &mut self.phase {
+            session.stand_alone();
+        }
+    }
+
+    /// Once, for an end of which no event told that it is a client's: what both ends know of the connection, now that its
+    /// first request shows it.
+    pub fn found_client(&mut self) -> Option<WireId> {
+        if self.told || self.handshake.is_some() {
+            return None;
+        }
+        let Phase::Session(session) = &self.phase else { return None };
+        let (role, origins) = (session.role(), self.origins());
+        if role != Role::Client {
+            return None;
+        }
+        let wire = wire_id(&self.connection, role, origins);
+        self.told = wire.is_some();
+        wire
     }
 
     /// The kernel has been asked for something.

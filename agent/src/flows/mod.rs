@@ -19,8 +19,8 @@ mod table;
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie};
-use crate::model::exchange::Exchange;
+use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction};
+use crate::model::exchange::{Exchange, WireId};
 use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{self, Dialect, Limits, REGISTRY};
 use crate::section::Interval;
@@ -80,6 +80,8 @@ pub struct Flows {
     held_bytes: usize,
     /// What the kernel is to capture of connections, as far as that has changed.
     demands: Vec<(Cookie, Option<CaptureDemand>)>,
+    /// Ends that turned out to be a client's.
+    clients: Vec<(Cookie, WireId)>,
     counts: Counts,
     ledger: Ledger,
 }
@@ -94,6 +96,7 @@ impl Flows {
             scan: 0,
             held_bytes: 0,
             demands: Vec::new(),
+            clients: Vec::new(),
             counts: Counts::default(),
             ledger: Ledger::default(),
             config,
@@ -104,7 +107,25 @@ impl Flows {
     pub fn payload(&mut self, chunk: PayloadChunk, out: &mut Vec<Exchange>) {
         let (connection, ktime_ns) = (chunk.connection, chunk.ktime_ns);
         self.admit(connection, out);
+        if chunk.direction == Direction::Receive
+            && let Some(peer) = connection.peer_cookie
+        {
+            self.compare(connection.cookie, peer);
+        }
         self.visit(connection.cookie, ktime_ns, out, |flow, config, cx| flow.payload(chunk, config, cx));
+    }
+
+    /// Bytes of a UNIX stream that were under way when its ends were first seen make them count differently. When a client
+    /// gets an answer, everything that it sent has been told: has its peer received more, then what they know of each
+    /// other's requests is not the same.
+    fn compare(&mut self, cookie: Cookie, peer: Cookie) {
+        let Some(received) = self.table.get(peer).and_then(|flow| flow.end_of(Direction::Receive)) else { return };
+        let Some(flow) = self.table.get(cookie) else { return };
+        let behind = |sent: u64| (received as u32).wrapping_sub(sent as u32).cast_signed() > 0;
+        if flow.names_server() && flow.end_of(Direction::Send).is_some_and(behind) {
+            flow.stand_alone();
+            self.counts.add("unix_ends_differ", 1);
+        }
     }
 
     /// Takes an event of a connection's life.
@@ -191,6 +212,11 @@ impl Flows {
         self.demands.drain(..)
     }
 
+    /// Ends of which only their first request told that they are a client's, since the last call.
+    pub fn drain_clients(&mut self) -> impl Iterator<Item = (Cookie, WireId)> + '_ {
+        self.clients.drain(..)
+    }
+
     /// Bytes by process and by how far they could be read, since the last call.
     pub fn drain_visibility(&mut self, each: impl FnMut(u32, Visibility, u64)) {
         self.ledger.drain(each);
@@ -203,8 +229,14 @@ impl Flows {
 
     /// Makes sure that the connection is tracked.
     fn admit(&mut self, connection: Connection, out: &mut Vec<Exchange>) {
-        if self.table.get(connection.cookie).is_some() {
-            return;
+        if let Some(known) = self.table.get(connection.cookie) {
+            if !known.is_another(&connection) {
+                return;
+            }
+            self.counts.add("name_used_again", 1);
+            if let Some(gone) = self.table.remove(connection.cookie) {
+                self.end(gone, Ending::Evicted, out);
+            }
         }
         if let Some(evicted) = self.table.insert(connection.cookie, Flow::new(connection)) {
             self.counts.add("connection_evicted", 1);
@@ -220,7 +252,7 @@ impl Flows {
         out: &mut Vec<Exchange>,
         act: impl FnOnce(&mut Flow, &Config, &mut Context<'_>),
     ) {
-        let Self { config, dialects, table, due, held_bytes, demands, counts, ledger, .. } = self;
+        let Self { config, dialects, table, due, held_bytes, demands, clients, counts, ledger, .. } = self;
         let Some(flow) = table.get(cookie) else { return };
         let before = flow.buffered_bytes();
         let mut cx = context(config, dialects, counts, ledger, out);
@@ -233,6 +265,7 @@ impl Flows {
             flow.squeeze(share_bytes, config, &mut cx);
             *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
         }
+        clients.extend(flow.found_client().map(|wire| (cookie, wire)));
         if let Some(ending) = flow.ended(now_ns, config) {
             if let Some(flow) = self.table.remove(cookie) {
                 self.end(flow, ending, out);

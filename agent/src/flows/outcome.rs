@@ -45,16 +45,16 @@ impl Origin {
     }
 }
 
-/// What both ends know of the connection.
-fn wire_id(place: &Place) -> Option<WireId> {
-    if place.connection.transport == Transport::Unix {
-        let (own, peer) = (place.connection.cookie.0, place.connection.peer_cookie?.0);
-        return Some(match place.role {
+/// What both ends know of the connection. `origins`: of the request's and the response's stream.
+pub fn wire_id(connection: &Connection, role: Role, origins: [Option<Origin>; 2]) -> Option<WireId> {
+    if connection.transport == Transport::Unix {
+        let (own, peer) = (connection.cookie.0, connection.peer_cookie?.0);
+        return Some(match role {
             Role::Client => WireId { client: own, server: peer },
             Role::Server => WireId { client: peer, server: own },
         });
     }
-    match place.origins {
+    match origins {
         [Some(client), Some(server)] => Some(WireId { client: client.sequence.into(), server: server.sequence.into() }),
         _ => None,
     }
@@ -89,7 +89,7 @@ pub fn conclude(
     }
     Exchange {
         connection: place.connection,
-        wire: wire_id(&place),
+        wire: wire_id(&place.connection, place.role, place.origins),
         role: place.role,
         pid,
         protocol: place.protocol,

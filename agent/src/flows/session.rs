@@ -164,6 +164,11 @@ impl Session {
         }
     }
 
+    /// The other end is no longer named in what is told.
+    pub fn stand_alone(&mut self) {
+        self.connection.peer_cookie = None;
+    }
+
     pub fn protocol(&self) -> &'static str {
         self.protocol.name
     }

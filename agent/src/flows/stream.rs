@@ -135,6 +135,16 @@ impl Stream {
         position
     }
 
+    /// As [`Stream::reached`], where an operation of the other stream tells. A FIN takes a sequence number too, and one byte
+    /// more than is known may be that: a byte shows itself by its own record or the one behind it.
+    pub fn reached_or_ended(&mut self, sequence: u32, ktime_ns: u64) -> u64 {
+        let last = sequence.wrapping_sub(1);
+        match self.furthest {
+            Some(furthest) if furthest as u32 == last => furthest,
+            _ => self.reached(sequence, ktime_ns),
+        }
+    }
+
     /// The next byte that matters has this sequence number; does nothing to a stream that has begun.
     pub fn begin(&mut self, sequence: u32) {
         if self.next.is_none() && self.held.is_empty() {
@@ -397,6 +407,20 @@ mod tests {
         assert_eq!(read(&mut stream, false), "efghi");
         assert_eq!(stream.position().map(|position| position as u32), Some(7));
         assert_eq!(stream.held(), (0, 0));
+    }
+
+    #[test]
+    fn a_fin_that_the_other_stream_tells_of_is_no_missing_byte() {
+        let mut stream = Stream::default();
+        push(&mut stream, 10, b"abcd");
+        let end = stream.place(14);
+        assert_eq!(read(&mut stream, false), "abcd");
+        assert_eq!(stream.reached_or_ended(15, 1), end);
+        assert!(stream.peek(true).is_none());
+        // Two bytes are none.
+        assert_eq!(stream.reached_or_ended(16, 2), end + 2);
+        let gap = stream.peek(true).unwrap();
+        assert!(matches!(gap.content, Content::Gap) && gap.length == 2);
     }
 
     #[test]

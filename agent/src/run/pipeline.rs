@@ -253,6 +253,8 @@ impl Pipeline {
 
     /// Exchanges to metrics and spans.
     fn finish_exchanges(&mut self) {
+        let Parts { flows, links, .. } = &mut self.parts;
+        flows.drain_clients().for_each(|(cookie, wire)| links.client(cookie, wire));
         if self.exchanges.is_empty() {
             return;
         }

@@ -163,6 +163,12 @@ impl Links {
         }
     }
 
+    /// Learns of a client's end that showed itself only by its first request: of a UNIX socket, or of a connection that was
+    /// not seen to open.
+    pub fn client(&mut self, cookie: Cookie, wire: WireId) {
+        self.clients.insert(cookie, wire);
+    }
+
     /// The socket is gone, though no event told.
     pub fn forget(&mut self, cookie: Cookie) {
         self.clients.remove(cookie);
@@ -336,6 +342,17 @@ mod tests {
         links.tick(u64::MAX, &mut out);
         assert_eq!(out.len(), 4, "nothing comes twice");
         assert_eq!(links.counts(), LinkCounts { linked: 2, roots: 0, given_up: 0 });
+    }
+
+    #[test]
+    fn a_client_that_only_its_request_showed_is_waited_for() {
+        let (mut links, mut out) = (Links::new(Config::default()), Vec::new());
+        links.client(COOKIE, wire(1).connection);
+        links.span(Cookie(2), wire(1), span(SpanKind::Server, wire(1)), 0, &mut out);
+        assert!(out.is_empty());
+        links.span(COOKIE, wire(1), span(SpanKind::Client, wire(1)), 5, &mut out);
+        assert_eq!(out.len(), 2);
+        assert_eq!(out[1].parent_span_id, Some(out[0].span_id));
     }
 
     #[test]

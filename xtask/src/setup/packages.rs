@@ -31,6 +31,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("nftables", Program("nft")),
+    ("dnsmasq-base", Program("dnsmasq")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
     ("podman", Program("podman")),
@@ -45,9 +46,12 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("qemu-system-x86", Program("qemu-system-x86_64")),
     ("redis-server", Program("redis-server")),
     ("redis-tools", Program("redis-cli")),
+    // Where control groups of both versions are mounted, crun cannot work.
+    ("runc", Program("runc")),
     ("socat", Program("socat")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
+    ("xz-utils", Program("xz")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";
