@@ -17,12 +17,11 @@ pub const WRITE: usize = 1;
 pub const DISCARD: usize = 2;
 pub const DIRECTIONS: usize = 3;
 
-/// Lanes of a direction: requests that ended, those of them with an error, bytes,
-pub const OPERATIONS: usize = 0;
-pub const ERRORS: usize = 1;
-pub const BYTES: usize = 2;
-/// requests by size: 512 bytes or less, up to twice as much, and so on,
-pub const SIZES: usize = 3;
+/// Lanes of a direction: errors, bytes,
+pub const ERRORS: usize = 0;
+pub const BYTES: usize = 1;
+/// requests that ended by size: 512 bytes or less, up to twice as much, and so on,
+pub const SIZES: usize = 2;
 pub const SIZE_BUCKETS: usize = 16;
 /// time since the request was made, and since the driver had it: buckets of [`crate::histogram`], then the sum in ns.
 pub const SINCE_START: usize = SIZES + SIZE_BUCKETS;

@@ -16,6 +16,7 @@ pub mod exposition;
 pub mod haproxy;
 pub mod http;
 pub mod link;
+pub mod memory_limit;
 pub mod netns;
 pub mod nginx;
 pub mod numbers;

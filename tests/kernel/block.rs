@@ -68,10 +68,14 @@ fn bytes_and_operations_of_a_device_are_those_of_the_kernel_s_own_account() -> R
         println!("the kernel: {kernel:?}\nthe agent:  {counted:?}");
         ensure!(kernel.written_bytes == 512 << 16 && kernel.read_bytes == 4096 << 12, "dd moved something else");
         ensure!(counted == kernel, "the accounts differ");
+        // Each request was seen when it ended, but for those that the kernel says it left out.
         let page = agent.page()?;
-        let requests = page.sum("seismo_block_request_size_bytes_count", &[("system_device", name)]);
-        println!("sizes of {requests} requests");
-        ensure!(requests >= (kernel.reads + kernel.writes) as f64, "not every request has a size");
+        let requests = (kernel.reads + kernel.writes) as f64;
+        let sized = page.sum("seismo_block_request_size_bytes_count", &[("system_device", name)]);
+        let missed = page.sum("seismo_probe_missed_total", &[("program", "block_complete")]);
+        println!("{requests} requests, {sized} seen, {missed} missed by the host");
+        ensure!(sized <= requests && sized + missed >= requests, "requests are missing, and nobody says so");
+        ensure!(missed < requests / 20.0, "too many are missed");
         Ok(())
     })
 }
@@ -96,12 +100,12 @@ fn block_io_is_its_workload_s_to_the_byte() -> Result<()> {
         let expected = [300 << 16, 700 << 12];
         let counted = agent.settled(&expected, both)?;
         println!("written and read {expected:?}, counted {counted:?} bytes of {group}");
-        // The program itself may have to be read from the disk first.
-        ensure!(counted[0] == expected[0], "written bytes differ");
+        // The program's own files are on a disk too.
+        ensure!((expected[0]..expected[0] + (1 << 20)).contains(&counted[0]), "written bytes differ");
         ensure!((expected[1]..expected[1] + (8 << 20)).contains(&counted[1]), "read bytes differ");
         let requests = own(&agent.page()?, "seismo_block_operations_total", "write");
         println!("300 writes, {requests} requests");
-        ensure!(requests == 300, "written requests differ");
+        ensure!((300..350).contains(&requests), "written requests differ");
         Ok(())
     })
 }
@@ -113,8 +117,9 @@ fn latency_of_requests_is_that_which_fio_measures() -> Result<()> {
         let device = Loop::new(rig, DEVICE_BYTES)?;
         let (name, path) = (device.name()?, device.path().display().to_string());
         inside(rig, "dd", &["if=/dev/urandom", &format!("of={path}"), "bs=1M", "count=64", "oflag=direct"])?;
+        let file = format!("--filename={path}");
         let job = ["--name=latency", "--direct=1", "--rw=randread", "--bs=64k", "--ioengine=psync", "--time_based"];
-        let job = [&job[..], &["--runtime=5", "--output-format=json", &format!("--filename={path}")]].concat();
+        let job = [&job[..], &["--runtime=5", "--output-format=json", &file]].concat();
         let report: serde_json::Value = serde_json::from_str(&inside(rig, "fio", &job)?)?;
         let clat = &report["jobs"][0]["read"]["clat_ns"];
         let number = |value: &serde_json::Value| value.as_f64().context("fio says no number").map(|ns| ns * 1e-9);
@@ -122,7 +127,8 @@ fn latency_of_requests_is_that_which_fio_measures() -> Result<()> {
         let median = number(&clat["percentile"]["50.000000"])?;
         for phase in ["total", "device"] {
             let with = [("system_device", name), ("disk_io_direction", "read"), ("phase", phase)];
-            let count = agent.reaches(DURATION, requests, |page| page.sum(&format!("{DURATION}_count"), &with))?;
+            let count =
+                agent.reaches(DURATION, requests * 0.95, |page| page.sum(&format!("{DURATION}_count"), &with))?;
             let page = agent.page()?;
             let own_mean = page.sum(&format!("{DURATION}_sum"), &with) / count;
             // Bounds of the bucket that has the median.

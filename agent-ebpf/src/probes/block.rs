@@ -2,17 +2,18 @@
 //!
 //! Hooks: `tp_btf/block_rq_complete` once for each request (or part of one) that a device has done, and
 //! `tp_btf/block_{getrq,bio_backmerge,bio_frontmerge}` where a process hands I/O over (5.15+). No map of requests: the
-//! kernel keeps in each when it was made and when the driver got it. The rules are those of `/proc/diskstats`, so the
-//! sums are its sums. Devices without requests (device mapper, zram) do not come by here; the disks below them do.
-//! A completion may interrupt another one, so its adds are atomic.
+//! kernel keeps in each when it was made and when the driver got it. A request counts where it does in `/proc/diskstats`.
+//! Devices without requests (device mapper, zram) do not come by here; the disks below them do. A completion may come in
+//! an interrupt of another one on the same CPU, which the kernel does not run the program for (`seismo.probe.missed`): a
+//! device's totals are therefore read from the kernel's own account, what is here are distributions.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
 use seismo_common::block::{
-    BYTES, DEVICE_LANES, DEVICE_PROBES, DEVICES, DIRECTION_LANES, DIRECTIONS, DISCARD, ERRORS, OPERATIONS, READ,
-    SINCE_ISSUE, SINCE_START, SIZES, WRITE, device, place, size_bucket,
+    BYTES, DEVICE_LANES, DEVICE_PROBES, DEVICES, DIRECTION_LANES, DIRECTIONS, DISCARD, ERRORS, READ, SINCE_ISSUE,
+    SINCE_START, SIZES, WRITE, device, place, size_bucket,
 };
 use seismo_common::histogram::{BUCKETS, bucket};
 use seismo_common::offsets::ABSENT;
@@ -62,7 +63,6 @@ pub fn block_complete(ctx: BtfTracePointContext) -> i32 {
     if bytes < left || flags & setting!(block_flushing) != 0 {
         return 0;
     }
-    part.add(OPERATIONS, 1);
     part.add(SIZES + size_bucket(bytes), 1);
     let now = emit::now();
     if started != 0 {

@@ -12,6 +12,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 
 use super::iterate::Iterator;
+use super::missed::Missed;
 use super::support::Constants;
 use crate::model::probe::KernelCounts;
 
@@ -29,6 +30,7 @@ pub struct Counts {
     skb_drops: PerCpuArray<MapData, [u64; SKB_REASONS]>,
     interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
     tasks: Option<Iterator>,
+    pub missed: Missed,
     constants: Constants,
 }
 
@@ -45,6 +47,7 @@ impl Counts {
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
             tasks: Iterator::take(ebpf, TASKS)?,
+            missed: Missed::take(ebpf),
             constants,
         })
     }

@@ -53,6 +53,15 @@ pub static PROBE_RUNS: Metric = Metric {
     labels: &["probe", "program"],
 };
 
+pub static PROBE_MISSED: Metric = Metric {
+    name: "seismo.probe.missed",
+    unit: "{run}",
+    kind: Kind::Counter,
+    description: "Runs of kernel programs that the kernel left out, because an interrupt came while the same program ran on \
+                  that CPU: what it would have counted is missing",
+    labels: &["probe", "program"],
+};
+
 pub static PROBE_RUN: Metric = Metric {
     name: "seismo.probe.run",
     unit: "s",

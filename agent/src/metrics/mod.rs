@@ -17,7 +17,7 @@ mod workloads;
 pub use crate::model::spelling::prometheus_name;
 pub use cpu::{CPU_TIME, CpuSource};
 pub use gather::gather;
-pub use health::{BuildInfo, HealthSource};
+pub use health::{BuildInfo, HealthSource, PROBE_MISSED};
 pub use process::ProcessSource;
 pub use registry::{OWN, check_definitions};
 pub use requests::{INCOMPLETE_EXCHANGES, record_exchange};

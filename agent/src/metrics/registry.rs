@@ -14,6 +14,7 @@ pub static OWN: &[&Metric] = &[
     &gather::SERIES,
     &health::BUILD_INFO,
     &health::PIPELINE_RECORDS,
+    &health::PROBE_MISSED,
     &health::PROBE_RUN,
     &health::PROBE_RUNS,
     &health::PROBE_STATE,

@@ -1,13 +1,11 @@
 //! Block I/O: what each device did and how long it took; what each workload asked for.
 //!
 //! Kernel programs: `agent-ebpf/src/probes/block.rs`. No records: a row of lanes per device, and lanes of the workloads'
-//! rows. Requests that are under way are the kernel's own count, from `/proc/diskstats`, which also has the names.
+//! rows. A device's totals are the kernel's own, from `/proc/diskstats`, which also has the names.
 
 use std::borrow::Cow;
 
-use seismo_common::block::{
-    BYTES, DIRECTION_LANES, ERRORS, OPERATIONS, SINCE_ISSUE, SINCE_START, SIZE_BUCKETS, SIZES, numbers,
-};
+use seismo_common::block::{BYTES, DIRECTION_LANES, ERRORS, SINCE_ISSUE, SINCE_START, SIZE_BUCKETS, SIZES, numbers};
 use seismo_common::histogram::BUCKETS;
 use seismo_common::workload::{BLOCK_READ_BYTES, BLOCK_READS};
 
@@ -21,14 +19,14 @@ static DEVICE_IO: Metric = Metric {
     name: "system.disk.io",
     unit: "By",
     kind: Kind::Counter,
-    description: "Bytes that block devices have moved, as in the kernel's own account",
+    description: "Bytes that block devices have moved, by the kernel's own account since they are there",
     labels: &[SYSTEM_DEVICE, DISK_IO_DIRECTION],
 };
 static DEVICE_OPERATIONS: Metric = Metric {
     name: "system.disk.operations",
     unit: "{operation}",
     kind: Kind::Counter,
-    description: "Requests that block devices have ended, as in the kernel's own account",
+    description: "Requests that block devices have ended, by the kernel's own account since they are there",
     labels: &[SYSTEM_DEVICE, DISK_IO_DIRECTION],
 };
 static DURATION: Metric = Metric {
@@ -53,7 +51,7 @@ static FAILED: Metric = Metric {
     description: "Block requests, or parts of one, that ended with an error",
     labels: &[SYSTEM_DEVICE, DISK_IO_DIRECTION],
 };
-static IN_FLIGHT: Metric = Metric {
+static ACTIVE: Metric = Metric {
     name: "seismo.block.requests.active",
     unit: "{request}",
     kind: Kind::Gauge,
@@ -116,16 +114,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
         ),
     ],
     tiers: &[],
-    metrics: &[
-        &DEVICE_IO,
-        &DEVICE_OPERATIONS,
-        &DURATION,
-        &SIZE,
-        &FAILED,
-        &IN_FLIGHT,
-        &WORKLOAD_IO,
-        &WORKLOAD_OPERATIONS,
-    ],
+    metrics: &[&DEVICE_IO, &DEVICE_OPERATIONS, &DURATION, &SIZE, &FAILED, &ACTIVE, &WORKLOAD_IO, &WORKLOAD_OPERATIONS],
     samples,
     workload_samples,
 };
@@ -135,32 +124,32 @@ const DIRECTION_NAMES: [&str; 3] = ["read", "write", "discard"];
 /// Devices that found no place of their own.
 const OTHERS: &str = "other";
 const DISKSTATS: &str = "/proc/diskstats";
+const SECTOR_BYTES: u64 = 512;
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     let Some(devices) = kernel.row("BLOCK_DEVICES", 0) else { return };
     let diskstats = kernel.file(DISKSTATS).unwrap_or_default();
     for (place, entry) in (0..).zip(devices) {
-        let (name, active) = match numbers(entry) {
-            None if place == 0 => (OTHERS.to_owned(), None),
+        let name = match numbers(entry) {
+            None if place == 0 => OTHERS.to_owned(),
             None => continue,
             Some((major, minor)) => match disk(&diskstats, major, minor) {
-                Some((name, active)) => (name.to_owned(), active),
-                None => (format!("{major}:{minor}"), None),
+                Some((name, account)) => {
+                    of_account(name, &account, out);
+                    name.to_owned()
+                }
+                None => format!("{major}:{minor}"),
             },
         };
-        let Some(row) = kernel.row("BLOCK", place).filter(|row| row.iter().any(|lane| *lane > 0)) else { continue };
-        if let Some(active) = active {
-            let labels = vec![Cow::Owned(name.clone())];
-            out.push(Sample { metric: &IN_FLIGHT, labels, value: Value::Count(active) });
-        }
+        let row = kernel.row("BLOCK", place).unwrap_or_default();
         for (direction, lanes) in DIRECTION_NAMES.iter().zip(row.chunks_exact(DIRECTION_LANES)) {
             of_device(&name, direction, lanes, out);
         }
     }
 }
 
-/// Name and requests under way of a device: its line of `/proc/diskstats`.
-fn disk(diskstats: &str, major: u32, minor: u32) -> Option<(&str, Option<u64>)> {
+/// Name and account of a device: its line of `/proc/diskstats` without the numbers.
+fn disk(diskstats: &str, major: u32, minor: u32) -> Option<(&str, Vec<u64>)> {
     diskstats.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let mut number = || words.next()?.parse::<u32>().ok();
@@ -168,8 +157,26 @@ fn disk(diskstats: &str, major: u32, minor: u32) -> Option<(&str, Option<u64>)> 
             return None;
         }
         let name = words.next()?;
-        Some((name, words.nth(8).and_then(|word| word.parse().ok())))
+        Some((name, words.map_while(|word| word.parse().ok()).collect()))
     })
+}
+
+/// `Documentation/admin-guide/iostats.rst`: for each direction operations, merges, sectors and time, and after those of
+/// writes the requests under way.
+fn of_account(device: &str, account: &[u64], out: &mut Vec<Sample>) {
+    for (direction, first) in DIRECTION_NAMES.iter().zip([0, 4, 11]) {
+        let labels = || vec![Cow::Owned(device.to_owned()), Cow::Borrowed(*direction)];
+        if let Some([operations, _, sectors]) = account.get(first..first + 3)
+            && *operations > 0
+        {
+            let bytes = Value::Count(sectors * SECTOR_BYTES);
+            out.push(Sample { metric: &DEVICE_OPERATIONS, labels: labels(), value: Value::Count(*operations) });
+            out.push(Sample { metric: &DEVICE_IO, labels: labels(), value: bytes });
+        }
+    }
+    if let Some(active) = account.get(8) {
+        out.push(Sample { metric: &ACTIVE, labels: vec![Cow::Owned(device.to_owned())], value: Value::Count(*active) });
+    }
 }
 
 fn of_device(device: &str, direction: &'static str, lanes: &[u64], out: &mut Vec<Sample>) {
@@ -178,9 +185,7 @@ fn of_device(device: &str, direction: &'static str, lanes: &[u64], out: &mut Vec
         return;
     }
     let labels = vec![Cow::Owned(device.to_owned()), Cow::Borrowed(direction)];
-    for (metric, at) in [(&DEVICE_IO, BYTES), (&DEVICE_OPERATIONS, OPERATIONS), (&FAILED, ERRORS)] {
-        out.push(Sample { metric, labels: labels.clone(), value: Value::Count(lane(at)) });
-    }
+    out.push(Sample { metric: &FAILED, labels: labels.clone(), value: Value::Count(lane(ERRORS)) });
     for (phase, at) in [("total", SINCE_START), ("device", SINCE_ISSUE)] {
         let histogram = lanes.get(at..=at + BUCKETS).and_then(|lanes| seconds(lanes, 1));
         if let Some(histogram) = histogram.filter(|histogram| histogram.counts.iter().any(|count| *count > 0)) {
@@ -206,14 +211,37 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
 
 #[cfg(test)]
 mod tests {
-    use super::disk;
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-    const DISKSTATS: &str = "   7       0 loop0 1 0 8 1 0 0 0 0 3 1 1 0 0 0 0 0 0\n 254       0 vda 9 0 72 1 0 0\n";
+    const DISKSTATS: &str = "   7       0 loop0 1 0 8 1 0 0 0 0 3 1 1 2 0 16 0 0 0\n 254       0 vda 9 0 72 1\n";
 
     #[test]
-    fn a_device_is_found_by_its_numbers_and_a_short_line_has_no_count_under_way() {
-        assert_eq!(disk(DISKSTATS, 7, 0), Some(("loop0", Some(3))));
-        assert_eq!(disk(DISKSTATS, 254, 0), Some(("vda", None)));
+    fn a_device_is_found_by_its_numbers_and_a_line_that_ends_early_has_a_shorter_account() {
+        assert_eq!(disk(DISKSTATS, 7, 0), Some(("loop0", vec![1, 0, 8, 1, 0, 0, 0, 0, 3, 1, 1, 2, 0, 16, 0, 0, 0])));
+        assert_eq!(disk(DISKSTATS, 254, 0), Some(("vda", vec![9, 0, 72, 1])));
         assert_eq!(disk(DISKSTATS, 7, 1), None);
+    }
+
+    #[test]
+    fn an_account_is_told_as_far_as_it_goes() {
+        let told = |major, minor| {
+            let (name, account) = disk(DISKSTATS, major, minor).unwrap();
+            let mut out = Vec::new();
+            of_account(name, &account, &mut out);
+            out.iter()
+                .map(|sample| (sample.metric.name, sample.labels.join(" "), sample.value.clone()))
+                .collect::<Vec<_>>()
+        };
+        let text = |rows: &[(&'static str, &str, u64)]| {
+            rows.iter()
+                .map(|(name, labels, count)| (*name, (*labels).to_owned(), Value::Count(*count)))
+                .collect::<Vec<_>>()
+        };
+        let (operations, io, active) = (DEVICE_OPERATIONS.name, DEVICE_IO.name, ACTIVE.name);
+        let read = [(operations, "loop0 read", 1), (io, "loop0 read", 4096)];
+        let discard = [(operations, "loop0 discard", 2), (io, "loop0 discard", 8192), (active, "loop0", 3)];
+        assert_eq!(told(7, 0), text(&[&read[..], &discard].concat()));
+        assert_eq!(told(254, 0), text(&[(operations, "vda read", 9), (io, "vda read", 72 * 512)]));
     }
 }

@@ -1,5 +1,6 @@
 //! Kernel counts as a metric source: the active families' samples, and the kernel side of the agent's own account.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use seismo_common::counter::{
@@ -10,7 +11,8 @@ use seismo_common::drops::DROP_NAMES;
 
 use crate::bpf::counts::Counts;
 use crate::health::{Health, Stage};
-use crate::model::metric::{Sample, Source};
+use crate::metrics::PROBE_MISSED;
+use crate::model::metric::{Sample, Source, Value};
 use crate::model::probe::{FamilySpec, KernelCounts};
 
 /// Reads the maps at every scrape: about ten system calls, and one more per system call number in use.
@@ -26,6 +28,11 @@ impl Source for KernelSource {
         self.account();
         for family in &self.families {
             (family.samples)(&self.counts, out);
+        }
+        for (program, count) in self.counts.missed.read() {
+            let family = self.families.iter().find(|family| family.programs.iter().any(|each| each.name == program));
+            let labels = vec![Cow::Borrowed(family.map_or("", |family| family.name)), Cow::Owned(program.to_owned())];
+            out.push(Sample { metric: &PROBE_MISSED, labels, value: Value::Count(count) });
         }
     }
 }
