@@ -161,7 +161,7 @@ fn latency_of_requests_is_that_which_fio_measures() -> Result<()> {
             );
             // fio's mean has also the time until its thread runs again.
             ensure!(own_mean <= mean * 1.02, "requests took longer than fio waited for them");
-            ensure!((own_mean / kernel_mean - 1.0).abs() < 0.05, "the mean is not the kernel's");
+            ensure!((own_mean / kernel_mean - 1.0).abs() < 0.1, "the mean is not the kernel's");
             ensure!((below * 0.9..above * 1.1).contains(&median), "the medians differ");
         }
         Ok(())
