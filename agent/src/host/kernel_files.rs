@@ -464,6 +464,7 @@ fn status(probe: &str, program: &str, hook: String, wanted: bool, fact: Option<&
         reason,
         verified_instructions: 0,
         runs: None,
+        missed: None,
         run_ns: None,
     }
 }
