@@ -46,6 +46,8 @@ wire! {
         pub unix_cast: u32,
         /// The cgroups above a task's own (`bpf_get_current_ancestor_cgroup_id` in tracing programs, after 5.10).
         pub cgroup_ancestor: u32,
+        /// The registers of the running task (`bpf_task_pt_regs`, 5.15).
+        pub task_registers: u32,
         /// Sockets are named by their cookie; 0: by their address, scrambled with `salt`.
         pub cookies: u32,
         /// Sends are noted under the socket's lock, io_uring's requests when they are submitted.
@@ -71,6 +73,7 @@ impl Settings {
         budget_bytes: 0,
         task_btf: 1,
         unix_cast: 1,
+        task_registers: 1,
         cgroup_ancestor: 1,
         cookies: 1,
         iterators: 0,

@@ -13,7 +13,6 @@ pub const WORKLOAD_PROBES: usize = 4;
 pub const WORKLOAD_LANES: usize = 96;
 
 const _: () = assert!(WORKLOADS.is_power_of_two());
-const _: () = assert!(NAMED <= WORKLOAD_LANES);
 
 /// First of the places that a cgroup may have.
 #[inline(always)]
@@ -25,4 +24,26 @@ pub const fn place(cgroup_id: u64) -> u32 {
 lanes! { NAMED:
     /// Cgroups that found no place (row 0 only).
     WORKLOAD_UNPLACED,
+    /// Switches from a thread that had to wait for something, and from one that could have gone on.
+    SWITCHES_VOLUNTARY,
+    SWITCHES_INVOLUNTARY,
+    /// Threads that went to another CPU.
+    MIGRATIONS,
+    /// Time off CPU, ns, by what was waited for, in the order of [`OFF_CPU`].
+    OFF_CPU_OTHER,
+    OFF_CPU_DISK,
+    OFF_CPU_NETWORK,
+    OFF_CPU_FUTEX,
+    OFF_CPU_SLEEP,
+    /// Time in the run queue, ns.
+    RUNQUEUE_NS,
 }
+
+/// What a thread that is off CPU waits for; a reason's lane is [`OFF_CPU_OTHER`] plus its place here.
+pub const OFF_CPU: [&str; 5] = ["other", "disk", "network", "futex", "sleep"];
+/// Waits in the run queue, by octave: the first bucket ends at 2^[`RUNQUEUE_EXPONENT`] s, the last has no end.
+pub const RUNQUEUE_WAITS: usize = NAMED;
+pub const RUNQUEUE_BUCKETS: usize = 26;
+pub const RUNQUEUE_EXPONENT: i32 = -20;
+
+const _: () = assert!(RUNQUEUE_WAITS + RUNQUEUE_BUCKETS <= WORKLOAD_LANES);

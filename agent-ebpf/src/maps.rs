@@ -172,21 +172,26 @@ pub static SYSCALL_STARTS: Array<SyscallStart> = Array::with_max_entries(THREAD_
 #[map]
 pub static SYSCALL_DURATIONS: Array<[u64; BUCKETS + 1]> = Array::with_max_entries(SYSCALLS as u32, 0);
 
-/// What a thread had waited in the run queue when it was last switched out.
+/// A thread as it was when it was last switched out.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct RunDelay {
+pub struct ThreadRun {
+    /// What the kernel had counted for it: waits in the run queue, time on CPU.
     pub run_delay_ns: u64,
+    pub run_ns: u64,
+    /// When it left, on the scheduler's clock; 0: not known.
+    pub left_ns: u64,
+    /// Address of its `css_set`, and the place of its cgroup.
+    pub cgroups: u64,
+    pub place: u32,
     pub tid: u32,
-    pub reserved: u32,
+    pub migrations: u32,
+    /// What it waits for, as a lane of its workload; 0: for a CPU.
+    pub reason: u32,
 }
 
 #[map]
-pub static RUN_DELAYS: Array<RunDelay> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
-
-/// Run-queue waits; the last element is their sum in ns.
-#[map]
-pub static RUNQUEUE: PerCpuArray<[u64; BUCKETS + 1]> = PerCpuArray::with_max_entries(1, 0);
+pub static THREAD_RUNS: Array<ThreadRun> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
 /// Cgroup ids, each in one of its places; 0: free. Places are taken by compare-and-swap and given back by userspace.
 #[map]

@@ -12,7 +12,7 @@ use seismo_common::workload::{WORKLOAD_LANES, WORKLOAD_PROBES, WORKLOADS as PLAC
 
 use crate::access::{Access, Typed};
 use crate::emit;
-use crate::kernel::{Task, offset};
+use crate::kernel::{Task, offset, opaque};
 use crate::maps::{WORKLOAD_COUNTS, WORKLOADS};
 use crate::sock::Sock;
 
@@ -41,9 +41,14 @@ impl Workload {
 
     #[inline(always)]
     pub fn of_id(cgroup_id: u64) -> Option<Self> {
+        Self::at(find(cgroup_id))
+    }
+
+    #[inline(always)]
+    pub fn at(place: u32) -> Option<Self> {
         // SAFETY: no arguments.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        WORKLOAD_COUNTS.get_ptr_mut(cpu * PLACES as u32 + find(cgroup_id)).map(|row| Self(row.cast()))
+        WORKLOAD_COUNTS.get_ptr_mut(cpu * PLACES as u32 + place).map(|row| Self(row.cast()))
     }
 
     /// Adds to a lane that only programs in process context, or only programs in soft interrupts, write.
@@ -53,6 +58,13 @@ impl Workload {
             // SAFETY: the lane is inside the row, which is this CPU's.
             unsafe { *self.0.add(lane) += amount };
         }
+    }
+
+    /// As [`Workload::add`], to a lane that is only known while the program runs.
+    #[inline(always)]
+    pub fn add_at(self, lane: usize, amount: u64) {
+        // Else the bound is checked on a copy of the value.
+        self.add(opaque(lane as u64) as usize, amount);
     }
 
     /// Adds to a lane that programs write which can interrupt each other.
@@ -95,8 +107,9 @@ pub unsafe fn id_of<A: Access>(cgroup: *const c_void) -> u64 {
     }
 }
 
+/// The place of a cgroup; 0 if it has none.
 #[inline(always)]
-fn find(cgroup_id: u64) -> u32 {
+pub fn find(cgroup_id: u64) -> u32 {
     if cgroup_id == 0 {
         return 0;
     }

@@ -64,6 +64,8 @@ section! {
         pub names: crate::host::names::Config,
         /// Workloads: containers, systemd units and other cgroups, as metrics tell them apart.
         pub workloads: crate::host::workloads::Config,
+        /// Pressure, throttling and limits, out of the kernel's files.
+        pub kernel_files: crate::host::kernel_files::Config,
         /// Connections and their reassembly.
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
@@ -74,6 +76,8 @@ section! {
         pub samples: crate::store::MetricsConfig,
         /// Alert rules and where their alerts are sent.
         pub alerts: crate::alerts::Config,
+        /// Active checks. Only these targets are contacted.
+        pub checks: crate::checks::Config,
         /// The agent's own log, on standard error.
         pub log: Log,
     }
@@ -114,6 +118,10 @@ section! {
         pub syscall: bool = true,
         /// Kernel counters by cgroup.
         pub workload: bool = true,
+        /// Pressure (PSI) of the host and of each workload, from the kernel's files.
+        pub pressure: bool = true,
+        /// CPU throttling, memory and limits of each workload, from the kernel's files.
+        pub cgroup: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.
@@ -336,6 +344,9 @@ impl Config {
         );
         let idle = self.flows.idle_check;
         check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
+        for (index, key, problem) in self.checks.problems() {
+            check(&format!("checks.targets[{index}].{key}"), false, problem);
+        }
         for (index, rule) in self.services.iter().enumerate() {
             check(&format!("services[{index}].name"), !rule.name.trim().is_empty(), "the name is empty".to_owned());
         }

@@ -98,6 +98,8 @@ pub struct Health {
     stages: [StageCounts; 4],
     drops: Mutex<BTreeMap<(Stage, &'static str), u64>>,
     probes: RwLock<Vec<ProbeStatus>>,
+    /// What is read of files, told like the programs.
+    files: RwLock<Vec<ProbeStatus>>,
     /// Why the agent is not ready; empty when it is.
     not_ready: RwLock<Option<String>>,
 }
@@ -149,8 +151,15 @@ impl Health {
         *self.probes.write().unwrap_or_else(PoisonError::into_inner) = probes;
     }
 
+    /// States of the accounts that are read from files; they stand beside those of the programs.
+    pub fn set_files(&self, files: Vec<ProbeStatus>) {
+        *self.files.write().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
     pub fn probes(&self) -> Vec<ProbeStatus> {
-        self.probes.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut all = self.probes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        all.extend_from_slice(&self.files.read().unwrap_or_else(PoisonError::into_inner));
+        all
     }
 
     pub fn set_ready(&self, ready: Result<(), String>) {

@@ -7,6 +7,7 @@
 pub mod alerts;
 pub mod api;
 pub mod bpf;
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;

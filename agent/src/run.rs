@@ -10,6 +10,7 @@ mod alerting;
 mod catalogue;
 mod doctor;
 mod kernel;
+mod kernel_files;
 mod pages;
 mod pipeline;
 mod reload;
@@ -50,7 +51,8 @@ pub struct RunOptions {
 
 /// Prints what this kernel and host offer.
 pub fn doctor(config: &Config, json: bool) -> Result<ExitCode> {
-    let report = doctor::examine(wanted(config));
+    let mut report = doctor::examine(wanted(config));
+    report.files = kernel_files::open(config).statuses().to_vec();
     if json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
     } else {

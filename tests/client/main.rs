@@ -1,15 +1,20 @@
 //! What the tests run inside their control group: small programs that do one thing an exact number of times
 //! and print what they did, so that a test can hold it against what the agent saw.
 //!
-//! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH` does so between two sockets of its own ·
+//! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH…` does so between two sockets of its own,
+//! `hostile NAME…` makes calls whose buffers or vectors are wrong · `mark` tells that programs are attached ·
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
 //! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
 
+mod compat;
 mod cover;
+mod hostile;
 mod http;
+mod pairs;
 mod play;
+mod region;
 mod storm;
 mod transfer;
 mod uring;
@@ -34,7 +39,9 @@ fn main() -> ExitCode {
 fn run(words: &[&str]) -> Result<()> {
     match words {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
-        ["cover", path] => cover::run(path),
+        ["cover", paths @ ..] => cover::run(paths),
+        ["hostile", names @ ..] => hostile::run(names),
+        ["mark"] => cover::Marks::new()?.end(0),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),
         ["play"] => play::run(0),
         ["play", port] => play::run(port.parse()?),

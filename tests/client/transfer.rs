@@ -21,23 +21,12 @@ pub const SIZES: [usize; 3] = [5, 300, 6000];
 /// For calls whose bytes are nowhere in user memory.
 pub const LARGE: usize = 100_000;
 
-/// Tells a peer that waits for it to send.
-const GO: &[u8] = b"go";
-
 pub type Operation = fn(RawFd, &mut [u8]) -> libc::ssize_t;
 
 pub fn run(path: &str, port: u16) -> Result<()> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     let socket = stream.as_raw_fd();
-    match path {
-        "sendmmsg" => return sendmmsg(socket),
-        "recvmmsg" => return recvmmsg(socket),
-        "io_uring-late" => return late(&stream),
-        "sendfile" => return sendfile(socket),
-        "splice" => return splice(socket),
-        _ => {}
-    }
     let operation = operation(path)?;
     let receives = ["read", "recv", "peek"].iter().any(|word| path.contains(word));
     if receives {
@@ -183,7 +172,6 @@ pub fn sendmmsg(socket: RawFd) -> Result<()> {
 }
 
 pub fn recvmmsg(socket: RawFd) -> Result<()> {
-    await_bytes(socket, SIZES.iter().sum())?;
     let mut bytes = vec![0; SIZES.iter().sum()];
     let mut pieces = by_sizes(&mut bytes);
     let mut messages = messages(&mut pieces);
@@ -191,14 +179,6 @@ pub fn recvmmsg(socket: RawFd) -> Result<()> {
     // SAFETY: every message's vector describes a part of `bytes`, which outlives the call; no time limit is given.
     let received = unsafe { libc::recvmmsg(socket, messages.as_mut_ptr(), count, 0, ptr::null_mut()) };
     report(received, &messages)
-}
-
-/// All bytes in one operation, asked of the peer only when the operation waits for them.
-fn late(mut stream: &TcpStream) -> Result<()> {
-    let mut bytes = vec![0; SIZES.iter().sum()];
-    moved(uring::receive_late(stream.as_raw_fd(), &mut bytes, || stream.write_all(GO)))?;
-    ensure!(bytes == pattern::bytes(0, bytes.len()), "other bytes than were sent");
-    Ok(())
 }
 
 fn by_sizes(mut bytes: &mut [u8]) -> Vec<libc::iovec> {
@@ -266,15 +246,21 @@ fn unnamed_file(length: usize) -> Result<File> {
     Ok(file)
 }
 
+/// Bytes in the socket's queue.
+pub fn waiting(socket: RawFd) -> Result<usize> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int to the pointer.
+    let result = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut waiting) };
+    ensure!(result == 0, "{}", io::Error::last_os_error());
+    Ok(waiting as usize)
+}
+
 /// Waits until the socket's queue holds `count` bytes.
 pub fn await_bytes(socket: RawFd, count: usize) -> Result<()> {
     let start = Instant::now();
     loop {
-        let mut waiting: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int to the pointer.
-        let result = unsafe { libc::ioctl(socket, libc::FIONREAD, &raw mut waiting) };
-        ensure!(result == 0, "{}", io::Error::last_os_error());
-        if waiting as usize >= count {
+        let waiting = waiting(socket)?;
+        if waiting >= count {
             return Ok(());
         }
         ensure!(start.elapsed() < Duration::from_secs(10), "{waiting} bytes came of {count}");

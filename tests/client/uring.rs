@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
+use anyhow::{Context as _, ensure};
+use seismo_tests::pattern;
+
+use crate::transfer::moved;
+
 const IORING_OP_SENDMSG: u8 = 9;
 const IORING_OP_RECVMSG: u8 = 10;
 const IORING_OP_READ: u8 = 22;
@@ -18,11 +23,17 @@ const IORING_SETUP_SQPOLL: u32 = 2;
 const IORING_ENTER_SQ_WAKEUP: u32 = 2;
 const IORING_OP_SEND: u8 = 26;
 const IORING_OP_RECV: u8 = 27;
+/// In the entry's priority: go on until there is nothing left to receive into.
+const IORING_RECV_MULTISHOT: u16 = 2;
 const IORING_ENTER_GETEVENTS: u32 = 1;
+/// Of a completion's flags: above are the buffer's number.
+const IORING_CQE_BUFFER_SHIFT: u32 = 16;
 const IORING_OFF_SQ_RING: libc::off_t = 0;
 const IORING_OFF_CQ_RING: libc::off_t = 0x0800_0000;
 const IORING_OFF_SQES: libc::off_t = 0x1000_0000;
-/// Covers both rings of one entry each and the submission entry.
+/// Of a ring for one operation after another.
+const ENTRIES: u32 = 4;
+/// Covers both rings and the submission entries.
 const MAP_BYTES: usize = 4096;
 
 /// `struct io_sqring_offsets`.
@@ -177,10 +188,12 @@ pub fn receive_provided(socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
     let Some(ring) = Ring::new(0) else { return -1 };
     let provide =
         Entry { opcode: IORING_OP_PROVIDE_BUFFERS, descriptor: 1, address, length, rest: [GROUP, 0, 0], ..Entry::ZERO };
+    // Before 5.19 no length means nothing.
     let receive = Entry {
         opcode: IORING_OP_RECV,
         flags: IOSQE_BUFFER_SELECT,
         descriptor: socket,
+        length,
         rest: [GROUP, 0, 0],
         ..Entry::ZERO
     };
@@ -218,7 +231,56 @@ fn submit(opcode: u8, socket: RawFd, bytes: &mut [u8]) -> libc::ssize_t {
     ring.result().unwrap_or(-1)
 }
 
-/// A ring of one entry, with one operation at a time.
+/// One request with a buffer for each of `sizes`, which `send_now` lets come one at a time; prints what each took.
+pub fn receive_many(
+    socket: RawFd,
+    sizes: &[usize],
+    mut send_now: impl FnMut(usize) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    const GROUP: u64 = 7;
+    const EACH: usize = 8192;
+    let mut buffers = vec![0u8; sizes.len() * EACH];
+    let ring = Ring::new(0).context("no ring")?;
+    let provide = Entry {
+        opcode: IORING_OP_PROVIDE_BUFFERS,
+        descriptor: sizes.len() as i32,
+        address: buffers.as_mut_ptr() as u64,
+        length: EACH as u32,
+        rest: [GROUP, 0, 0],
+        ..Entry::ZERO
+    };
+    ensure!(ring.submit_entry(provide, 1) && ring.result() == Some(0), "no buffers were taken");
+    let receive = Entry {
+        opcode: IORING_OP_RECV,
+        flags: IOSQE_BUFFER_SELECT,
+        priority: IORING_RECV_MULTISHOT,
+        descriptor: socket,
+        rest: [GROUP, 0, 0],
+        ..Entry::ZERO
+    };
+    ensure!(ring.submit_entry(receive, 0), "the request was not taken");
+    let mut position = 0;
+    for (index, size) in sizes.iter().enumerate() {
+        send_now(*size)?;
+        let start = Instant::now();
+        // The completion of the buffers was the first.
+        let (result, flags) = loop {
+            if let Some(completion) = ring.completion(index as u32 + 1) {
+                break completion;
+            }
+            ensure!(start.elapsed() < Duration::from_secs(10), "no completion");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        moved(result as libc::ssize_t)?;
+        let buffer = (flags >> IORING_CQE_BUFFER_SHIFT) as usize * EACH;
+        let came = buffers.get(buffer..buffer + *size);
+        ensure!(came == Some(&pattern::bytes(position, *size)[..]), "other bytes than were sent");
+        position += size;
+    }
+    Ok(())
+}
+
+/// A ring, with one operation at a time.
 struct Ring {
     used: Cell<u32>,
     descriptor: RawFd,
@@ -234,7 +296,7 @@ impl Ring {
         let mut parameters: Parameters = unsafe { mem::zeroed() };
         parameters.flags = flags;
         // SAFETY: the kernel fills the parameters, which have the layout of its structure.
-        let descriptor = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut parameters) } as RawFd;
+        let descriptor = unsafe { libc::syscall(libc::SYS_io_uring_setup, ENTRIES, &raw mut parameters) } as RawFd;
         if descriptor < 0 {
             return None;
         }
@@ -260,26 +322,36 @@ impl Ring {
 
     /// Puts an entry into the ring. What it points to must outlive the operation.
     fn push(&self, entry: Entry) {
+        let index = self.used.get() & (self.parameters.entries[0] - 1);
         self.used.set(self.used.get() + 1);
-        // SAFETY: the maps are live and hold, at the offsets that the kernel gave, the submission ring and the entry;
-        // the ring has one entry, so index 0 is always the next.
+        // SAFETY: the maps are live and hold, at the offsets that the kernel gave, the submission ring and the entries; the
+        // index is below their number, a power of two.
         unsafe {
-            self.entries.cast::<Entry>().write(entry);
-            self.submissions.byte_add(self.parameters.submission.array as usize).cast::<u32>().write(0);
+            self.entries.cast::<Entry>().add(index as usize).write(entry);
+            let places = self.submissions.byte_add(self.parameters.submission.array as usize).cast::<u32>();
+            places.add(index as usize).write(index);
             let tail = &*self.submissions.byte_add(self.parameters.submission.tail as usize).cast::<AtomicU32>();
             tail.store(self.used.get(), Ordering::Release);
         }
     }
 
-    /// What the completed operation returned; none before it is complete.
+    /// What the last operation returned; none before it is complete.
     fn result(&self) -> Option<libc::ssize_t> {
-        // SAFETY: as in submit; `struct io_uring_cqe` is user data, then the result.
+        self.completion(self.used.get() - 1).map(|(result, _)| result as libc::ssize_t)
+    }
+
+    /// Result and flags of the completion of this number; none before it is there. No more have room than were ever asked
+    /// for: none is taken out of the ring.
+    fn completion(&self, number: u32) -> Option<(i32, u32)> {
+        // SAFETY: as in push; `struct io_uring_cqe` is user data, then result and flags.
         unsafe {
             let tail = &*self.completions.byte_add(self.parameters.completion.tail as usize).cast::<AtomicU32>();
-            // Two completions have room; the last operation's is the one that is asked for.
-            let index = (self.used.get() as usize - 1) & 1;
+            let index = (number & (self.parameters.entries[1] - 1)) as usize;
             let entry = self.completions.byte_add(self.parameters.completion.cqes as usize + 16 * index + 8);
-            (tail.load(Ordering::Acquire) >= self.used.get()).then(|| entry.cast::<i32>().read() as libc::ssize_t)
+            (tail.load(Ordering::Acquire) > number).then(|| {
+                let words = entry.cast::<i32>();
+                (words.read(), words.add(1).read().cast_unsigned())
+            })
         }
     }
 }

@@ -7,9 +7,11 @@
 mod accounting;
 mod adopted;
 mod alerts;
+mod checks;
 mod containers;
 mod conversations;
 mod haproxy;
+mod kernel_files;
 mod large;
 mod link;
 mod nginx_counts;

@@ -38,6 +38,19 @@ pub fn loaded() -> Result<BTreeSet<u32>> {
     }
 }
 
+/// How often the kernel did not run a program of a process because it was running on that CPU already (5.12+).
+pub fn missed_runs(pid: u32) -> Result<u64> {
+    let place = format!("/proc/{pid}/fdinfo");
+    let mut sum = 0;
+    for entry in fs::read_dir(&place).with_context(|| place.clone())? {
+        // A descriptor may be closed between the listing and the reading.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
+        sum += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(sum)
+}
+
 /// Ids of the programs that a process holds by program or link descriptors.
 pub fn held_by(pid: u32) -> Result<BTreeSet<u32>> {
     let mut ids = BTreeSet::new();

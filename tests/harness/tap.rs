@@ -1,5 +1,6 @@
 //! `seismo tap`: the payload records as the kernel programs wrote them, one JSON object a line.
 
+use std::cell::RefCell;
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use serde_json::Value;
 
 use crate::process::Process;
 use crate::rig::Rig;
-use crate::{programs, wait};
+use crate::{pattern, programs, wait};
+
+/// Ended by the test, never by its own clock: on an emulated machine loading alone takes a minute.
+const DURATION: &str = "1h";
 
 /// One record.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Tap {
     process: Process,
+    /// Bytes of its output that were read, and the records in them.
+    read: RefCell<(usize, Vec<Record>)>,
 }
 
 impl Tap {
@@ -42,20 +48,48 @@ impl Tap {
     /// With `SEISMO_…` variables.
     pub fn start_with(rig: &Rig, scopes: &[String], variables: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(programs::seismo()?);
-        command.args(["tap", "--json", "--duration", "120s"]);
+        command.args(["tap", "--json", "--duration", DURATION]);
         let own = vec![format!("cgroup={}", rig.cgroup().path().display())];
         for scope in if scopes.is_empty() { &own } else { scopes } {
             command.args(["--scope", scope]);
         }
         command.envs(variables.iter().copied());
-        Ok(Self { process: rig.outside("tap", command)? })
+        Ok(Self { process: rig.outside("tap", command)?, read: RefCell::default() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Complete records so far.
     pub fn records(&self) -> Result<Vec<Record>> {
         let text = self.process.out();
-        let complete = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or(""));
-        complete.lines().map(|line| parse(line).with_context(|| format!("not a record: {line}"))).collect()
+        let mut read = self.read.borrow_mut();
+        let new = text.get(read.0..).unwrap_or_default();
+        let complete = new.rfind('\n').map_or("", |end| new.get(..=end).unwrap_or(""));
+        for line in complete.lines() {
+            read.1.push(parse(line).with_context(|| format!("not a record: {line}"))?);
+        }
+        read.0 += complete.len();
+        Ok(read.1.clone())
+    }
+
+    /// The records of each of `count` steps that a client played and marked, when the last mark has come; the first
+    /// `before` records are of others. A mark is sent after everything that it marks, and the ring keeps that order: what
+    /// is not there by then was not told.
+    pub fn steps(&self, before: usize, count: usize) -> Result<Vec<Vec<Record>>> {
+        let mark = |record: &Record| pattern::marked(&record.data).filter(|_| record.direction == "send");
+        let last = || Ok(self.records()?.iter().skip(before).any(|record| mark(record) == Some(count)).then_some(()));
+        wait::until(&format!("the mark of step {count}"), Duration::from_secs(10), last)?;
+        let mut steps = vec![Vec::new(); count];
+        let mut step = Some(0);
+        for record in self.records()?.into_iter().skip(before) {
+            match mark(&record) {
+                Some(number) => step = Some(number).filter(|number| *number < count),
+                None => drop(step.and_then(|step| steps.get_mut(step)).map(|step| step.push(record))),
+            }
+        }
+        Ok(steps)
     }
 
     /// Runs `beacon` until a record shows that the programs are attached.
@@ -65,11 +99,6 @@ impl Tap {
             beacon()?;
             Ok((!self.records()?.is_empty()).then_some(()))
         })
-    }
-
-    /// Ends it.
-    pub fn stop(self) {
-        drop(self);
     }
 
     /// Waits until the records of a process cover `bytes`, and returns them.

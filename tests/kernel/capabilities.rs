@@ -26,6 +26,18 @@ fn unit_capabilities() -> Result<Vec<String>> {
     names.iter().map(|name| plain(name).with_context(|| format!("{UNIT}: {name}"))).collect()
 }
 
+/// Locked memory without limit for what this process starts from now on, if the unit gives it: old kernels account maps so.
+fn lock_memory_like_the_unit() -> Result<()> {
+    let text = fs::read_to_string(programs::repository().join(UNIT)).context(UNIT)?;
+    if text.lines().any(|line| line == "LimitMEMLOCK=infinity") {
+        let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the limit outlives the call.
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+        ensure!(set == 0, "locked memory: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Runs the agent as the unit does: not as root, with these capabilities and without a way to get more.
 fn limited(rig: &Rig, capabilities: &[&str]) -> Result<Launch> {
     let set = ["-all".to_owned()].into_iter().chain(capabilities.iter().map(|name| format!("+{name}")));
@@ -63,6 +75,7 @@ fn achievement(rig: &Rig, launch: &Launch) -> Result<BTreeMap<String, String>> {
 #[test]
 fn the_units_capabilities_are_enough_and_none_is_too_many() -> Result<()> {
     Rig::run(|rig| {
+        lock_memory_like_the_unit()?;
         let names = unit_capabilities()?;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         println!("{UNIT}: {names:?}");

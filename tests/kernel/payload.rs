@@ -1,122 +1,106 @@
-//! Every way to move bytes through a socket is seen: as records with exact positions, lengths and bytes, and as
-//! bytes of the workload in the agent's counters.
+//! What moves through sockets is counted for the workload that moved it, whichever way it took, and for the host.
+//!
+//! One agent, one client a path; what is promised is that of the tier which this kernel gets (see `paths`).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::Agent;
-use seismo_tests::pattern;
-use seismo_tests::peer::Peer;
+use seismo_tests::bpf::missed_runs;
+use seismo_tests::exposition::Page;
+use seismo_tests::pattern::{MARK_BYTES, MARKS};
 use seismo_tests::rig::Rig;
-use seismo_tests::tap::{Record, Tap};
 
-use crate::payload_rows::{ROWS, Row};
+use crate::paths::Bytes::Unseen;
+use crate::paths::{PATHS, Path, TIERS, release};
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
+const LIMIT: Duration = Duration::from_secs(30);
+/// Rounds in which what the kernel did not run a program for is played again.
+const ROUNDS: usize = 5;
 
-/// Plays one row; says the client's process id and what each of its operations returned.
-fn transfer(rig: &Rig, row: &Row) -> Result<(u32, Vec<u64>)> {
-    let sends = if row.direction == "receive" { row.total as usize } else { 0 };
-    let peer = if row.asked > 0 { Peer::sending_when_asked(sends)? } else { Peer::sending(sends)? };
-    let mut process = rig.start_client(CLIENT, row.path, &["transfer", row.path, &peer.port.to_string()])?;
-    let pid = process.pid();
-    let out = process.finish(Duration::from_secs(30)).context(row.path)?;
-    let moved: Vec<u64> = out.lines().map(str::parse).collect::<Result<_, _>>()?;
-    ensure!(moved.iter().sum::<u64>() == row.total, "{}: the client moved {moved:?}", row.path);
-    let received = peer.received()?;
-    if row.direction == "send" {
-        ensure!(received == pattern::bytes(0, row.total as usize), "{}: other bytes arrived", row.path);
-    }
-    Ok((pid, moved))
+/// Bytes of the host in both directions.
+fn host(page: &Page) -> [f64; 2] {
+    ["transmit", "receive"]
+        .map(|direction| page.sum("seismo_socket_io_bytes_total", &[("network_io_direction", direction)]))
 }
 
-/// What is wrong with the records of a row; nothing if all is as the client said.
-fn faults(row: &Row, moved: &[u64], records: &[Record]) -> String {
-    let mut faults = String::new();
-    let mut fault = |text: String| write!(faults, "\n  {}: {text}", row.path).is_ok();
-    let lengths: Vec<u64> = records.iter().map(|record| u64::from(record.length)).collect();
-    // The kernel may do one of these in several steps; any other operation is one record.
-    let cut_by_kernel = ["sendfile", "splice", "io_uring-late"].contains(&row.path);
-    if !(lengths == moved || cut_by_kernel && lengths.iter().sum::<u64>() == row.total) {
-        fault(format!("lengths {lengths:?}, the client moved {moved:?}"));
-    }
-    let mut position = 0;
-    for (record, next) in records.iter().zip(records.iter().skip(1).map(Some).chain([None])) {
-        let end = record.sequence.wrapping_add(record.length);
-        if next.is_some_and(|next| next.sequence != end || next.cookie != record.cookie) {
-            fault(format!("the record after {} does not follow it", record.sequence));
-        }
-        if record.data != pattern::bytes(position, record.data.len()) {
-            fault(format!("other bytes than those at {position}"));
-        }
-        if !row.captured.allows(record.length.into(), record.data.len() as u64) {
-            fault(format!("captured {} of {}: {:?}", record.data.len(), record.length, row.captured));
-        }
-        if row.syscall.is_some_and(|expected| record.syscall != expected) {
-            fault(format!("system call {}, expected {:?}", record.syscall, row.syscall));
-        }
-        // Whatever is missing has a reason.
-        if record.cut.is_empty() != (record.data.len() == record.length as usize) {
-            fault(format!("captured {} of {}, cut: {:?}", record.data.len(), record.length, record.cut));
-        }
-        position += record.length as usize;
-    }
-    faults
+/// What the clients moved, by the name of each.
+struct Played<'p> {
+    expected: BTreeMap<String, (&'p Path, u64)>,
+    moved: [f64; 2],
 }
 
-#[test]
-fn every_way_to_move_bytes_is_seen_with_its_exact_position_and_length() -> Result<()> {
-    Rig::run(|rig| {
-        let mut tap = Tap::start(rig, &[])?;
-        tap.await_attached(|| transfer(rig, &ROWS[0]).map(|_| ()))?;
-        println!("{:14} {:8} {:>24} {:>24} {:>24}", "path", "", "client moved", "lengths seen", "captured");
-        let mut wrong = String::new();
-        for row in &ROWS {
-            let (pid, moved) = transfer(rig, row)?;
-            let records = tap.of(pid, row.direction, row.total as usize)?;
-            let lengths: Vec<u32> = records.iter().map(|record| record.length).collect();
-            let captured: Vec<usize> = records.iter().map(|record| record.data.len()).collect();
-            let cells = [format!("{moved:?}"), format!("{lengths:?}"), format!("{captured:?}")];
-            println!("{:14} {:8} {:>24} {:>24} {:>24}", row.path, row.direction, cells[0], cells[1], cells[2]);
-            wrong += &faults(row, &moved, &records);
+impl<'p> Played<'p> {
+    fn play(rig: &Rig, paths: &[&'p Path], tier: usize, round: usize) -> Result<Self> {
+        let (mut expected, mut moved) = (BTreeMap::new(), [0.0; 2]);
+        for (index, path) in paths.iter().enumerate() {
+            let name = format!("path-{round}-{index:02}");
+            let out = rig.start_client(CLIENT, &name, &["cover", path.name])?.finish(LIMIT)?;
+            let lines: Result<Vec<u64>, _> = out.lines().skip(1).map(str::parse).collect();
+            let total: u64 = lines.with_context(|| format!("{}: {out}", path.name))?.iter().sum();
+            let seen = if path.promised[tier] == Unseen { 0 } else { total };
+            // A 32-bit process is another executable, and so another workload; a descriptor is passed with a byte.
+            let own = if path.name.contains("32-bit") { 0 } else { seen };
+            let passed = if path.name.ends_with("/passed") { 2 } else { 0 };
+            expected.insert(name, (*path, own + total + MARKS * MARK_BYTES + passed));
+            let [sent, received] = if path.direction == "send" { [seen, total] } else { [total, seen] };
+            moved = [moved[0] + sent as f64, moved[1] + received as f64];
         }
-        ensure!(wrong.is_empty(), "{wrong}");
-        Ok(())
-    })
+        Ok(Self { expected, moved })
+    }
 }
 
 #[test]
 fn the_agents_counters_say_the_same_bytes_for_every_way_to_move_them() -> Result<()> {
     Rig::run(|rig| {
+        let (_, numbers) = release()?;
         let agent = Agent::start(rig)?;
-        let host = |page: &seismo_tests::exposition::Page, direction: &str| {
-            page.sum(
-                "seismo_socket_io_bytes_total",
-                &[("network_io_direction", direction), ("network_transport", "tcp")],
-            )
-        };
         let before = agent.page()?;
-        let mut wrong = Vec::new();
-        println!("{:14} {:>12} {:>12}", "path", "client moved", "counted");
-        for row in &ROWS {
-            transfer(rig, row)?;
-            let own = (row.total + row.asked) as f64;
-            let counted =
-                agent.settled(&own, |page| page.sum("seismo_workload_bytes_total", &[("service_name", row.path)]))?;
-            println!("{:14} {:>12} {counted:>12}", row.path, own);
-            if counted != own {
-                let all = agent.page()?.by("seismo_workload_bytes_total", "service_name", &[]);
-                wrong.push(format!("{}: {counted} where {own} moved; all: {all:?}", row.path));
+        let used = |tier: &&str| before.sum("seismo_probe_tier", &[("probe", "payload"), ("tier", tier)]) == 1.0;
+        let tier = TIERS.iter().position(used).context("the page names no tier")?;
+        println!("tier {}", TIERS[tier]);
+        let mut left: Vec<&Path> = PATHS.iter().filter(|path| path.is_on(numbers)).collect();
+        let (mut moved, mut missed) = ([0.0; 2], 0);
+        for round in 1..=ROUNDS {
+            let played = Played::play(rig, &left, tier, round)?;
+            moved = [moved[0] + played.moved[0], moved[1] + played.moved[1]];
+            let expected: BTreeMap<String, u64> =
+                played.expected.iter().map(|(name, (_, bytes))| (name.clone(), *bytes)).collect();
+            let counted = agent.settled(&expected, |page| {
+                let all = page.by("seismo_workload_bytes_total", "service_name", &[]);
+                all.into_iter().filter(|(name, _)| expected.contains_key(name)).collect::<BTreeMap<_, _>>()
+            })?;
+            let now = missed_runs(agent.process.pid())?;
+            let mut wrong = String::new();
+            left.clear();
+            for (name, (path, expected)) in played.expected {
+                let counted = counted.get(&name).copied().unwrap_or(0);
+                if counted != expected {
+                    writeln!(wrong, "{}: {counted} counted where {expected} moved", path.name)?;
+                    // What the kernel ran no program for is played again; nothing excuses that more is counted.
+                    ensure!(counted < expected && now > missed && round < ROUNDS, "{wrong}");
+                    left.push(path);
+                }
+            }
+            print!("round {round}: {} runs missed\n{wrong}", now - missed);
+            missed = now;
+            if left.is_empty() {
+                break;
             }
         }
-        for (label, row_direction) in [("transmit", "send"), ("receive", "receive")] {
-            let own: u64 = ROWS.iter().filter(|row| row.direction == row_direction).map(|row| row.total).sum();
-            let counted =
-                agent.reaches("bytes of the host", host(&before, label) + own as f64, |page| host(page, label))?;
-            println!("{label}: the clients moved {own}, the host {}", counted - host(&before, label));
+        let after = host(&agent.page()?);
+        for (index, before) in host(&before).into_iter().enumerate() {
+            let counted = after[index] - before;
+            println!("the clients moved {}, the host {counted}", moved[index]);
+            ensure!(
+                missed > 0 || counted >= moved[index],
+                "{counted} bytes counted for the host where {} moved",
+                moved[index]
+            );
         }
-        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         agent.nothing_lost()
     })
 }

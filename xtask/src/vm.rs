@@ -2,7 +2,7 @@
 //!
 //! Needs no root, no KVM and nothing of this machine's kernel. Kernels are Debian's, fetched once; programs and tests
 //! are this machine's build. Prints what each kernel said and holds it against `docs/kernels.json`; `--save` writes
-//! that and `docs/kernels.md`. Loading takes about 10 s a kernel on a quiet machine.
+//! that, `docs/kernels.md` and docs/coverage. Loading takes about 10 s a kernel on a quiet machine.
 
 mod document;
 pub mod init;
@@ -41,7 +41,7 @@ pub struct Arguments {
     /// What to do there; both by default
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["verify", "tests"])]
     what: Vec<What>,
-    /// Write what was measured to docs/kernels.json and docs/kernels.md
+    /// Write what was measured to docs/kernels.json, docs/kernels.md and docs/coverage
     #[arg(long)]
     save: bool,
     /// Only tests whose name contains one of these
@@ -61,6 +61,8 @@ enum What {
 const AGENT: &str = "/usr/bin/seismo";
 const SAVED: &str = "docs/kernels.json";
 const PAGE: &str = "docs/kernels.md";
+/// A file for each kernel, from which `cargo xtask gen` makes docs/coverage.md.
+const COVERAGE: &str = "docs/coverage";
 /// The kernel on which tests run that this machine's kernel cannot: that of Debian's stable release.
 const STAND_IN: &str = "6.12";
 const VERIFY: &str = "verify";
@@ -93,6 +95,12 @@ pub fn command(arguments: &Arguments) -> Result<()> {
         problems.extend(failures(&kernel.name, &column));
         if verify && !arguments.save {
             problems.extend(verdicts::problems(&kernel.name, &column.programs, saved.get(&kernel.name)));
+        }
+        if let Some(coverage) = column.coverage.take().filter(|_| arguments.save) {
+            let file = format!("{COVERAGE}/{}.json", kernel.name);
+            let text = serde_json::to_string_pretty(&coverage)? + "\n";
+            std::fs::write(workspace::root().join(&file), text).with_context(|| format!("cannot write {file}"))?;
+            println!("{file}: written; `cargo xtask gen` makes the table");
         }
         measured.insert(kernel.name.clone(), column);
     }
@@ -180,6 +188,11 @@ impl Machines {
                 None => steps.push(suite::step(name)),
             }
         }
+        self.archive.clear(init::MODULES);
+        for (number, module) in kernel.modules.iter().enumerate() {
+            let bytes = std::fs::read(module).with_context(|| format!("cannot read {}", module.display()))?;
+            self.archive.file(&format!("{}/{number}.ko", init::MODULES), bytes);
+        }
         self.archive.file(report::PLAN, serde_json::to_vec(&steps)?);
         self.archive.write(&self.file)?;
         let silence = steps.iter().map(|step| step.limit_s).max().unwrap_or(0) + BOOT_S;
@@ -210,6 +223,7 @@ fn verify_step(kernel: &Kernel) -> Step {
         arguments: ["verify", "--json"].map(str::to_owned).to_vec(),
         environment: Vec::new(),
         limit_s: VERIFY_S,
+        result: None,
         watch_verifier: kernels::numbers(&kernel.release) < KEEPS_COUNT.to_vec(),
     }
 }
@@ -248,6 +262,10 @@ impl Reader<'_> {
             (Event::Out(line), Some(step)) => step.out.push(line),
             (Event::Err(line), Some(step)) => step.err.push(line),
             (Event::Walked { program, instructions }, Some(step)) => step.walked.push(Walked { program, instructions }),
+            (Event::Result(text), Some(_)) => match serde_json::from_str(&text) {
+                Ok(coverage) => self.column.coverage = Some(coverage),
+                Err(error) => self.problems.push(format!("a result that is no JSON: {error}")),
+            },
             (Event::End(status), Some(_)) => {
                 if let Some(step) = self.step.take() {
                     self.ended += 1;
@@ -256,7 +274,10 @@ impl Reader<'_> {
             }
             (Event::Trouble(text), _) => self.problems.push(text),
             // Its lines outside of a step have no meaning, and its end is the caller's to see.
-            (Event::Out(_) | Event::Err(_) | Event::Walked { .. } | Event::End(_) | Event::Done, _) => {}
+            (
+                Event::Out(_) | Event::Err(_) | Event::Walked { .. } | Event::Result(_) | Event::End(_) | Event::Done,
+                _,
+            ) => {}
         }
     }
 

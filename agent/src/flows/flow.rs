@@ -138,6 +138,14 @@ impl Flow {
         self.connection.cookie
     }
 
+    /// Is this another connection of the same name? Where sockets are named by their address (`l2`), a UNIX socket has the
+    /// name of one that was there before. What connects a socket stays the same as long as it lives.
+    pub fn is_another(&self, now: &Connection) -> bool {
+        let peers = (self.connection.peer_cookie, now.peer_cookie);
+        self.connection.transport != now.transport
+            || now.transport == Transport::Unix && matches!(peers, (Some(known), Some(peer)) if known != peer)
+    }
+
     /// Latest time of any record of the connection.
     pub fn last_ns(&self) -> u64 {
         self.now_ns
@@ -163,8 +171,10 @@ impl Flow {
             _ => 0,
         };
         let lane = &mut self.lanes[chunk.direction as usize];
+        // Datagrams have no place of their own: each comes behind the one before.
+        let sequence = if chunk.connection.transport.is_datagram() { lane.seen_bytes as u32 } else { chunk.sequence };
         lane.seen_bytes += u64::from(chunk.length);
-        let position = lane.stream.place(chunk.sequence);
+        let position = lane.stream.place(sequence);
         if lane.stream.since_ns().is_none() {
             self.demand.operation(chunk.direction, position, chunk.data.len(), looked_at);
         }

@@ -229,8 +229,14 @@ impl Flows {
 
     /// Makes sure that the connection is tracked.
     fn admit(&mut self, connection: Connection, out: &mut Vec<Exchange>) {
-        if self.table.get(connection.cookie).is_some() {
-            return;
+        if let Some(known) = self.table.get(connection.cookie) {
+            if !known.is_another(&connection) {
+                return;
+            }
+            self.counts.add("name_used_again", 1);
+            if let Some(gone) = self.table.remove(connection.cookie) {
+                self.end(gone, Ending::Evicted, out);
+            }
         }
         if let Some(evicted) = self.table.insert(connection.cookie, Flow::new(connection)) {
             self.counts.add("connection_evicted", 1);

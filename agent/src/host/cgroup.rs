@@ -54,6 +54,18 @@ impl Hierarchy {
         found.ok_or_else(|| "no cgroup v2 hierarchy is mounted (mount -t cgroup2 none /sys/fs/cgroup)".to_owned())
     }
 
+    /// Where the hierarchy of a version 1 controller is mounted.
+    pub fn version_one(proc_root: &Path, controller: &str) -> Option<PathBuf> {
+        let text = fs::read_to_string(proc_root.join("self/mountinfo")).ok()?;
+        text.lines().find_map(|line| {
+            let (mount, filesystem) = line.split_once(" - ")?;
+            let mut words = filesystem.split(' ');
+            let (kind, options) = (words.next()?, words.nth(1)?);
+            let holds = kind == "cgroup" && options.split(',').any(|option| option == controller);
+            holds.then(|| mount.split(' ').nth(4).map(unescape)).flatten()
+        })
+    }
+
     /// Where the hierarchy is mounted.
     pub fn mount(&self) -> &Path {
         &self.mount

@@ -6,6 +6,8 @@ pub mod callers;
 pub mod cgroup;
 pub mod container;
 pub mod glob;
+pub mod kernel_files;
+mod kernel_text;
 pub mod names;
 pub mod netns;
 pub mod place;

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::place::Place;
 use crate::model::display::{self, MAX_NAME};
 
 /// Groups that a walk remembers; about 150 bytes each.
@@ -23,11 +24,11 @@ pub(super) struct Tree {
 }
 
 #[derive(Debug)]
-pub(super) struct Group {
+struct Group {
     /// Below the mount, beginning with a slash.
-    pub path: Box<str>,
+    path: Box<str>,
     /// Has no groups below it.
-    pub leaf: bool,
+    leaf: bool,
 }
 
 impl Tree {
@@ -39,8 +40,22 @@ impl Tree {
         self.groups.get(&id).map(|group| &*group.path)
     }
 
-    pub fn groups(&self) -> impl Iterator<Item = (u64, &Group)> {
-        self.groups.iter().map(|(id, group)| (*id, group))
+    /// Ids of all groups, as they were at the last walk.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.groups.keys().copied()
+    }
+
+    /// Paths of the groups that are workloads, sorted: containers, units, and groups that belong to neither and have none
+    /// below them. A user's service manager that has units is none.
+    pub fn workload_roots(&self) -> Vec<&str> {
+        let is_root = |group: &&Group| {
+            let place = Place::of(&group.path);
+            let named = place.container_id.is_some() || place.service().is_some() || is_scope(&place);
+            place.root(&group.path) == &*group.path && (named || group.leaf)
+        };
+        let mut roots: Vec<&str> = self.groups.values().filter(is_root).map(|group| &*group.path).collect();
+        roots.sort_unstable();
+        roots
     }
 
     /// Walks that ended at [`MAX_GROUPS`].
@@ -89,6 +104,10 @@ impl Tree {
     }
 }
 
+fn is_scope(place: &Place) -> bool {
+    place.unit.as_deref().is_some_and(|unit| unit.ends_with(".scope"))
+}
+
 /// Groups directly below; a name may hold any byte.
 fn children(directory: &Path) -> Vec<(PathBuf, String)> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -132,17 +151,33 @@ mod tests {
         let unit = id("system.slice/my\\x2dapp.service".as_ref());
         assert_eq!(tree.get(unit), Some("/system.slice/my\\x2dapp.service"));
         assert_eq!(tree.get(id(odd)), Some("/a\\x0a\\xff"));
-        assert_eq!(tree.groups().count(), 4);
-        let mut leaves: Vec<&str> =
-            tree.groups().filter(|(_, group)| group.leaf).map(|(_, group)| &*group.path).collect();
-        leaves.sort_unstable();
-        assert_eq!(leaves, ["/a\\x0a\\xff", "/system.slice/my\\x2dapp.service"]);
+        assert_eq!(tree.groups.len(), 4);
+        assert_eq!(tree.workload_roots(), ["/a\\x0a\\xff", "/system.slice/my\\x2dapp.service"]);
         assert!(tree.holds("/system.slice/my\\x2dapp.service", unit));
 
         fs::remove_dir(mount.join("system.slice/my\\x2dapp.service")).unwrap();
         assert!(!tree.holds("/system.slice/my\\x2dapp.service", unit));
         tree.walk();
-        assert_eq!((tree.get(unit), tree.groups().count()), (None, 3));
+        assert_eq!((tree.get(unit), tree.groups.len()), (None, 3));
+        fs::remove_dir_all(&mount).unwrap();
+    }
+
+    #[test]
+    fn workloads_are_containers_units_and_leaves() {
+        let mount = std::env::temp_dir().join(format!("seismo-roots-{}", std::process::id()));
+        let container = "/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let user = "/user.slice/user-1.slice/user@1.service";
+        for path in ["/system.slice/a.service/inner", "/plain/leaf", "/u.slice/session-2.scope/x"] {
+            fs::create_dir_all(mount.join(&path[1..])).unwrap();
+        }
+        for path in [format!("{container}/init"), format!("{user}/app.slice/b.service")] {
+            fs::create_dir_all(mount.join(&path[1..])).unwrap();
+        }
+        let mut tree = Tree::new(mount.clone());
+        tree.walk();
+        let unit = format!("{user}/app.slice/b.service");
+        let expected = [container, "/plain/leaf", "/system.slice/a.service", "/u.slice/session-2.scope", &unit];
+        assert_eq!(tree.workload_roots(), expected);
         fs::remove_dir_all(&mount).unwrap();
     }
 }

@@ -229,32 +229,20 @@ impl Workloads {
         std::mem::take(&mut self.expired)
     }
 
-    /// Every workload that there is on the host now, up to the table's capacity, with the directory of its cgroup: containers,
-    /// units, and groups that belong to neither and have none below them. Walks the tree.
-    pub fn present(&mut self) -> Vec<(WorkloadId, PathBuf)> {
-        self.walk();
-        let Some(tree) = &self.tree else { return Vec::new() };
-        let mut roots: Vec<(u64, Box<str>)> = tree
-            .groups()
-            .filter(|(_, group)| {
-                let place = Place::of(&group.path);
-                let named = place.container_id.is_some() || place.unit.is_some();
-                place.root(&group.path) == &*group.path && (named || group.leaf)
-            })
-            .map(|(id, group)| (id, group.path.clone()))
-            .collect();
-        // The same ones each time when they are too many.
-        roots.sort_unstable();
-        let found = roots.into_iter().map(|(id, path)| (self.resolve(id), path));
-        let found: Vec<_> = found.filter(|(id, _)| *id != WorkloadId::OVERFLOW && *id != WorkloadId::UNKNOWN).collect();
-        let Some(tree) = &self.tree else { return Vec::new() };
-        found.into_iter().map(|(id, path)| (id, tree.directory(&path))).collect()
+    /// The workload at a path of any hierarchy; `directory` is the group's there. Nothing is remembered.
+    pub fn at_path(&self, path: &str, directory: &Path) -> Arc<Workload> {
+        let place = Place::of(path);
+        let root = place.root(path);
+        match self.by_root.get(root) {
+            Some(id) => self.get(*id),
+            None => Arc::new(self.describe(&place, root, directory)),
+        }
     }
 
     /// Ids of all groups that there are now. Walks the tree.
     pub fn groups(&mut self) -> Vec<u64> {
         self.walk();
-        self.tree.as_ref().map_or_else(Vec::new, |tree| tree.groups().map(|(id, _)| id).collect())
+        self.tree.as_ref().map_or_else(Vec::new, |tree| tree.ids().collect())
     }
 
     fn path(&mut self, cgroup_id: u64) -> Option<Box<str>> {
@@ -306,7 +294,8 @@ impl Workloads {
         let id = match self.by_root.get(root) {
             Some(id) => *id,
             None => {
-                let workload = Arc::new(self.describe(&place, root));
+                let directory = self.tree.as_ref().map(|tree| tree.directory(root)).unwrap_or_default();
+                let workload = Arc::new(self.describe(&place, root, &directory));
                 let id = WorkloadId(self.next_id);
                 self.next_id = self.next_id.checked_add(1).unwrap_or(WorkloadId::UNKNOWN.0 + 1);
                 self.by_root.insert(root.into(), id);
@@ -322,10 +311,10 @@ impl Workloads {
         id
     }
 
-    fn describe(&self, place: &Place, root: &str) -> Workload {
+    fn describe(&self, place: &Place, root: &str, directory: &Path) -> Workload {
         let engine = place.container_id.as_deref().map(|id| container::describe(&self.proc.host_root(), id));
         let container::Description { name, pod_name, pod_namespace } = engine.unwrap_or_default();
-        let pids = self.processes(root);
+        let pids = processes(directory);
         let service_name = pids
             .iter()
             .find_map(|pid| configured(&self.proc, &self.services, *pid, self.proc.exe(*pid).as_deref()))
@@ -347,13 +336,6 @@ impl Workloads {
             slice: place.slice.clone(),
             cgroup: root.to_owned(),
         }
-    }
-
-    /// Processes in the group itself, as long as they are few.
-    fn processes(&self, root: &str) -> Vec<u32> {
-        let Some(tree) = &self.tree else { return Vec::new() };
-        let text = fs::read_to_string(tree.directory(root).join("cgroup.procs")).unwrap_or_default();
-        text.lines().take(MAX_PROCESSES).filter_map(|line| line.parse().ok()).collect()
     }
 
     /// What all processes of a group are called alike. No command line is read unless that is allowed.
@@ -396,6 +378,12 @@ impl Workloads {
             self.entries.remove(&known.workload);
         }
     }
+}
+
+/// Processes in the group itself, the first few.
+fn processes(directory: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().take(MAX_PROCESSES).filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Name of a group that neither a container, a unit nor its processes name: the last part of its path.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::adoption::Adoption;
 use super::alerting::Alerting;
 use super::kernel::KernelSource;
+use super::kernel_files::{self, FileSource};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
@@ -33,6 +34,7 @@ use crate::bpf::plan;
 use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
+use crate::checks::Checks;
 use crate::cli::logger;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -40,6 +42,7 @@ use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
+use crate::host::workloads::Workloads;
 use crate::metrics::{BuildInfo, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
@@ -213,7 +216,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         counts,
         scope,
         control,
-        workloads,
+        workloads: rows,
         adoption,
         sender,
         ring_is_small,
@@ -227,7 +230,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
-    let workloads = Arc::new(WorkloadSource::new(&config, workloads, families, PROC));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
@@ -245,6 +247,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
+    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
+    let workloads = Arc::new(Mutex::new(workloads));
+    let files = kernel_files::open(&config);
+    for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
+        log::warn!("{} is not supported: {}", status.program, status.reason);
+    }
+    health.set_files(files.statuses().to_vec());
     let deadline_ns = Arc::new(AtomicU64::new(0));
     let analysis = std::thread::Builder::new()
         .name("seismo-pipeline".to_owned())
@@ -261,9 +270,12 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(ProcessSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
-        workloads,
+        Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
+        Arc::new(FileSource::new(&config, files, workloads)),
     ];
     sources.extend(alerting.sources());
+    let checks = Checks::new(&config.checks);
+    sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
 
     let (stopping, stopped) = watch::channel(false);
@@ -279,6 +291,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let mut programs = Some(programs);
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
+        let checking = tokio::spawn(checks.run(stopped.clone()));
         let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
@@ -329,6 +342,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel.account();
         let told = stopping.send(true);
         debug_assert!(told.is_ok(), "the API holds a receiver");
+        checking.await.map_err(|error| anyhow!("checks: {error}"))?;
         evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
         serving.await.map_err(|error| anyhow!("API: {error}"))?;
         log::info!("stopped after {} ms", began.elapsed().as_millis());

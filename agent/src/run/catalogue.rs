@@ -9,11 +9,12 @@ use serde::Serialize;
 
 use super::pipeline;
 use crate::exporters::webhook;
+use crate::host::kernel_files;
 use crate::model::metric::{Kind, Metric};
 use crate::model::probe::FamilySpec;
 use crate::model::spelling::{label_name, prometheus_name};
 use crate::probes::FAMILIES;
-use crate::{alerts, metrics, protocols, store};
+use crate::{alerts, checks, metrics, protocols, store};
 
 /// Metrics that come from one place.
 #[derive(Debug, Serialize)]
@@ -57,6 +58,12 @@ pub struct Row {
 pub fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> =
         FAMILIES.iter().map(|family| of_family(family)).filter(|group| !group.metrics.is_empty()).collect();
+    groups.push(counted(
+        "kernel files",
+        "pressure (PSI), CPU throttling, memory and limits, read from the kernel's files",
+        kernel_files::METRICS,
+    ));
+    groups.push(counted("checks", "active checks of configured targets, HTTP, TCP and DNS", checks::METRICS));
     let requests: Vec<_> = protocols::METRICS.iter().copied().chain([&metrics::INCOMPLETE_EXCHANGES]).collect();
     groups.push(counted("requests", "requests and responses of connections in scope", &requests));
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
@@ -163,6 +170,7 @@ mod tests {
     fn all_definitions_are_sound_together() {
         let families = super::FAMILIES.iter().flat_map(|family| family.metrics);
         let others = [metrics::OWN, super::protocols::METRICS, super::pipeline::METRICS];
+        let others = others.into_iter().chain([super::kernel_files::METRICS, super::checks::METRICS]);
         let all = families.chain(others.into_iter().flatten()).copied();
         let all = all.chain(super::alerts::METRICS.iter().copied()).chain(super::store::METRICS.iter().copied());
         assert_eq!(metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS])), Vec::<String>::new());

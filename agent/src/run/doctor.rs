@@ -42,6 +42,8 @@ pub struct Report {
     pub capabilities_needed: Vec<&'static str>,
     pub capabilities_kept: Vec<&'static str>,
     pub families: Vec<FamilyReport>,
+    /// What is read of the kernel's files.
+    pub files: Vec<ProbeStatus>,
 }
 
 /// Reads the facts and, where permitted, loads each program that is wanted.
@@ -82,6 +84,7 @@ pub fn examine(mut wanted: Wanted<'_>) -> Report {
         capabilities_needed: names(capabilities::NEEDED),
         capabilities_kept: names(&capabilities::kept(&facts.kernel_release)),
         families,
+        files: Vec::new(),
         facts,
     }
 }
@@ -194,6 +197,14 @@ impl Report {
             for reason in &family.reasons {
                 line(format!("  ! {reason}"));
             }
+        }
+        if !self.files.is_empty() {
+            line(String::new());
+            line("kernel files".to_owned());
+        }
+        for file in &self.files {
+            let state = format!("{} {}", file.state.name(), file.reason);
+            line(format!("  {:<20} {:<30} {}", file.program, file.hook, state.trim_end()));
         }
         line(String::new());
         for problem in &self.problems {

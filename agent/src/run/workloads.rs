@@ -13,30 +13,38 @@ use crate::host::workloads::Workloads;
 use crate::metrics::by_workload;
 use crate::model::metric::{Sample, Source};
 use crate::model::probe::FamilySpec;
-use crate::model::workload::{WorkloadLabel, WorkloadSample};
+use crate::model::workload::{WorkloadId, WorkloadLabel, WorkloadSample};
 
 /// Reads the rows at every scrape.
 pub struct WorkloadSource {
     counts: WorkloadCounts,
     families: Vec<&'static FamilySpec>,
-    names: Mutex<Workloads>,
+    names: Arc<Mutex<Workloads>>,
     labels: Vec<WorkloadLabel>,
     series_limit: usize,
 }
 
 impl WorkloadSource {
     /// Gives every cgroup that there is a row.
-    pub fn new(config: &Config, counts: WorkloadCounts, families: Vec<&'static FamilySpec>, proc_root: &str) -> Self {
-        let mut names = Workloads::new(config.workloads.clone(), config.services.clone(), proc_root);
-        names.advance(clock::monotonic_ns());
-        let unplaced = names.groups().into_iter().filter(|id| !counts.claim(*id)).count();
+    pub fn new(
+        config: &Config,
+        counts: WorkloadCounts,
+        families: Vec<&'static FamilySpec>,
+        names: &Arc<Mutex<Workloads>>,
+    ) -> Self {
+        let groups = {
+            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.advance(clock::monotonic_ns());
+            names.groups()
+        };
+        let unplaced = groups.into_iter().filter(|id| !counts.claim(*id)).count();
         if unplaced > 0 {
             log::warn!("{unplaced} cgroups have no row of counters: what they do is counted under no name");
         }
         Self {
             counts,
             families,
-            names: Mutex::new(names),
+            names: Arc::clone(names),
             labels: config.metrics.workload_labels.clone(),
             series_limit: config.metrics.series_limit,
         }
@@ -57,12 +65,10 @@ impl Source for WorkloadSource {
             }
             let row = self.counts.row(place);
             let workload = match cgroup_id {
-                0 => None,
-                id => {
-                    let id = names.resolve(id);
-                    Some(names.get(id))
-                }
+                0 => WorkloadId::UNKNOWN,
+                id => names.resolve(id),
             };
+            let workload = (workload != WorkloadId::OVERFLOW).then(|| names.get(workload));
             for family in &self.families {
                 (family.workload_samples)(&row, &mut own);
             }

@@ -92,9 +92,10 @@ impl Agent {
         }
     }
 
-    /// Its kernel programs, with their run statistics when these are on.
+    /// Its kernel programs, with their run statistics when these are on. What it reads of files is no program.
     pub fn programs(&self) -> Result<Vec<Program>> {
-        serde_json::from_str(&self.get("/api/seismo/probes")?).context("/api/seismo/probes")
+        let all = serde_json::from_str(&self.get("/api/seismo/probes")?).context("/api/seismo/probes");
+        all.map(|all: Vec<Program>| all.into_iter().filter(|each| !each.hook.starts_with("file/")).collect())
     }
 
     /// The page at `path`.

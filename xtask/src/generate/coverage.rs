@@ -20,28 +20,42 @@ const TIERS: [&str; 4] = ["l0a", "l0", "l1", "l2"];
 #[derive(Debug, Deserialize)]
 struct Measured {
     kernel: String,
+    /// Runs of programs that the kernel missed meanwhile, by tier; what was missing was played again.
+    #[serde(default)]
+    missed: BTreeMap<String, u64>,
     /// By path, then by tier.
     paths: BTreeMap<String, BTreeMap<String, Seen>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Seen {
-    /// `whole`, `length` or `unseen`.
+    /// `whole`, `part`, `length`, `unseen`, or `absent` where the kernel does not have the path.
     bytes: String,
     /// A record for each operation.
     each: bool,
+    /// More records than operations.
+    #[serde(default)]
+    parts: bool,
     /// Both ends agree; none for datagrams.
     positions: Option<bool>,
+    /// Why they do not, or why nothing is seen.
+    reason: Option<String>,
 }
 
 impl Seen {
     fn mark(&self) -> String {
         let bytes = match self.bytes.as_str() {
             "whole" => "bytes",
+            "part" => "bytes of 8 vectors",
             "length" => "length",
+            "absent" => return "the kernel has it not".to_owned(),
             _ => return "**not seen**".to_owned(),
         };
-        let calls = if self.each { "" } else { ", one record for several" };
+        let calls = match (self.each, self.parts) {
+            (true, _) => "",
+            (false, true) => ", in parts",
+            (false, false) => ", one record for several",
+        };
         let place = if self.positions == Some(false) { ", **place wrong**" } else { "" };
         format!("{bytes}{calls}{place}")
     }
@@ -91,6 +105,22 @@ fn table(mut all: Vec<Measured>) -> Result<String> {
         }
         out.push('\n');
     }
+    for measured in all.iter().filter(|measured| measured.missed.values().any(|missed| *missed > 0)) {
+        let missed = measured.missed.iter().map(|(tier, missed)| format!("{missed} with {tier}"));
+        let _ = write!(
+            out,
+            "\n{} can interrupt a program and does not run the same program on that CPU meanwhile: it missed {} runs, and\n\
+             what was missing was moved again until it was seen.\n",
+            short(&measured.kernel),
+            missed.collect::<Vec<_>>().join(", "),
+        );
+    }
+    let seen = all.iter().flat_map(|measured| measured.paths.values().flat_map(BTreeMap::values));
+    let reasons: BTreeSet<&str> = seen.filter_map(|seen| seen.reason.as_deref()).collect();
+    if !reasons.is_empty() {
+        out.push_str("\nWhat is not seen, or not in its place:\n\n");
+        reasons.iter().for_each(|reason| out.push_str(&format!("- {reason}.\n")));
+    }
     Ok(out)
 }
 
@@ -114,12 +144,14 @@ mod tests {
         let measured = |text| serde_json::from_str::<Measured>(text);
         let new = measured(
             r#"{"kernel": "6.18.1-x", "paths": {"tcp4/write": {"l0": {"bytes": "whole", "each": true, "positions": true},
-                "l0a": {"bytes": "whole", "each": false, "positions": false}}}}"#,
+                "l0a": {"bytes": "whole", "each": false, "positions": false,
+                "reason": "because"}}}}"#,
         )?;
         let old = measured(
             r#"{"kernel": "5.10.0", "paths": {"tcp4/uring": {"l2": {"bytes": "unseen", "each": false, "positions": null}}}}"#,
         )?;
         let text = table(vec![new, old])?;
+        assert!(text.ends_with("\nWhat is not seen, or not in its place:\n\n- because.\n"), "{text}");
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(
             rows,

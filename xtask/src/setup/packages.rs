@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("nftables", Program("nft")),
+    ("dnsmasq-base", Program("dnsmasq")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
     ("podman", Program("podman")),
@@ -49,6 +50,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("socat", Program("socat")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
+    ("xz-utils", Program("xz")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";

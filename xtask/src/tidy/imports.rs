@@ -36,6 +36,7 @@ const UNITS: &[Unit] = &[
     Unit { name: "alerts", imports: Only(&["promql", "store"]) },
     Unit { name: "api", imports: Only(&["promql", "store"]) },
     Unit { name: "bpf", imports: Only(&["config"]) },
+    Unit { name: "checks", imports: Only(&[]) },
     Unit { name: "cli", imports: Everything },
     Unit { name: "clock", imports: Only(&[]) },
     // Composes every unit's own section.

@@ -159,11 +159,13 @@ mod tests {
             release: "5.10.0".to_owned(),
             programs: vec![line(Verdict::Unsupported, None, "no such tracepoint")],
             tests: BTreeMap::from([("tcp::a".to_owned(), Outcome::NotHere("no such tracepoint".to_owned()))]),
+            ..Column::default()
         };
         let new = Column {
             release: "7.3.4".to_owned(),
             programs: vec![line(Verdict::Loads, Some(15228), "")],
             tests: BTreeMap::from([("tcp::a".to_owned(), Outcome::Passed)]),
+            ..Column::default()
         };
         Matrix::from([("5.10".to_owned(), old), ("7".to_owned(), new)])
     }

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -24,6 +25,8 @@ pub struct Arguments {}
 
 /// On the kernel's command line of our machines and of no other.
 pub const MARK: &str = "seismo.vm=1";
+/// Modules of the kernel, all of which are loaded.
+pub const MODULES: &str = "/modules";
 /// The serial line of the report; the first one is the kernel's console.
 const LINE: &str = "/dev/ttyS1";
 
@@ -75,7 +78,20 @@ fn prepare() -> Result<(Report, Vec<String>)> {
     if let Err(error) = loopback_up() {
         trouble.push(format!("loopback: {error}"));
     }
+    for file in fs::read_dir(MODULES).into_iter().flatten().flatten() {
+        if let Err(error) = load_module(&file.path()) {
+            trouble.push(format!("{error:#}"));
+        }
+    }
     Ok((Report::open()?, trouble))
+}
+
+fn load_module(file: &Path) -> Result<()> {
+    let name = || file.display().to_string();
+    let module = File::open(file).with_context(name)?;
+    // SAFETY: the descriptor is open, the parameters are an empty string; there are no flags.
+    let failed = unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), c"".as_ptr(), 0) } != 0;
+    if failed { Err(io::Error::last_os_error()).with_context(name) } else { Ok(()) }
 }
 
 fn mount(kind: &str, place: &str) -> Result<()> {
@@ -169,6 +185,9 @@ fn run(step: &Step, report: &Report) -> Result<Status> {
     let err = child.stderr.take().map(|pipe| forward(pipe, report.clone(), Event::Err));
     let status = wait(libc::pid_t::try_from(child.id())?, Duration::from_secs(step.limit_s), report)?;
     end_everything();
+    if let Some(text) = step.result.as_ref().and_then(|file| fs::read_to_string(file).ok()) {
+        report.send(&Event::Result(text));
+    }
     for reader in [out, err].into_iter().flatten() {
         // The only thing to fail in there is a panic, which is on the console.
         drop(reader.join());

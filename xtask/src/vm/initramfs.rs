@@ -52,6 +52,11 @@ impl Initramfs {
         self.add(Path::new(at), Entry::File { bytes, executable: false });
     }
 
+    /// Takes out what is in a folder.
+    pub fn clear(&mut self, folder: &str) {
+        self.entries.retain(|path, _| !path.starts_with(folder));
+    }
+
     /// A copy of a folder of this machine.
     pub fn tree(&mut self, from: &Path, at: &Path) -> Result<()> {
         let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;

@@ -1,16 +1,17 @@
 //! The kernels of the matrix: where each comes from, and its image in `target/vm/`.
 //!
 //! A name of the matrix becomes the newest cloud kernel of a Debian suite, fetched once; a path is taken as it is.
-//! Cloud kernels have what a virtual machine needs built in: no module and no disk is used. Deleting the folder
-//! fetches again.
+//! Cloud kernels have what a virtual machine needs built in; the few modules that tests need ([`MODULES`]) come along
+//! unpacked. Deleting the folder fetches again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::setup::debian::Suite;
-use crate::workspace;
+use crate::{shell, workspace};
 
 /// A row of the matrix.
 struct Row {
@@ -30,12 +31,17 @@ const MATRIX: &[Row] = &[
 /// Every package of a cloud kernel's image; from 7.0 on (6.19 in part) the image is in the package `linux-binary`.
 const PACKAGES: &str = "^linux-(image|binary)-[0-9][^-]*(-[0-9]+)?-cloud-amd64$";
 
+/// Modules that the tests need: a link between two network namespaces.
+const MODULES: &[&str] = &["veth"];
+
 /// A kernel that can be started.
 #[derive(Debug)]
 pub struct Kernel {
     /// Name of the matrix, or the release of a file.
     pub name: String,
     pub image: PathBuf,
+    /// In the order in which they are loaded; none of a kernel that is a file.
+    pub modules: Vec<PathBuf>,
     /// `6.12.107+deb13-cloud-amd64`
     pub release: String,
 }
@@ -64,17 +70,18 @@ pub fn kernel(name: &str) -> Result<Kernel> {
             bail!("'{name}' is neither a kernel of the matrix ({names}, all) nor a file");
         }
         let release = release(&image)?;
-        return Ok(Kernel { name: release.clone(), image, release });
+        return Ok(Kernel { name: release.clone(), image, modules: Vec::new(), release });
     };
     let folder = workspace::target().join("vm").join(format!("kernel-{name}"));
     let image = folder.join("vmlinuz");
-    if !image.is_file() {
+    let modules: Vec<PathBuf> = MODULES.iter().map(|name| folder.join(format!("{name}.ko"))).collect();
+    if ![&image].into_iter().chain(&modules).all(|file| file.is_file()) {
         fetch(row, &folder).with_context(|| format!("kernel {name} cannot be had from Debian's {}", row.suite))?;
     }
-    Ok(Kernel { name: name.to_owned(), release: release(&image)?, image })
+    Ok(Kernel { name: name.to_owned(), release: release(&image)?, image, modules })
 }
 
-/// Leaves the image in `folder`.
+/// Leaves the image and the modules in `folder`.
 fn fetch(row: &Row, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let temporary = folder.join(format!(".fetch-{}", std::process::id()));
@@ -83,7 +90,18 @@ fn fetch(row: &Row, folder: &Path) -> Result<()> {
         let package = newest(&found, row.name).context("it has no such cloud kernel")?;
         let unpacked = suite.unpack(package)?;
         let image = image(&unpacked).with_context(|| format!("{package} has no kernel in it"))?;
-        fs::rename(image, folder.join("vmlinuz")).context("cannot keep the kernel")
+        let release = release(&image)?;
+        fs::rename(image, folder.join("vmlinuz")).context("cannot keep the kernel")?;
+        // Where the image has a package of its own, so have they.
+        let modules = match module(&unpacked, MODULES[0]) {
+            Some(_) => unpacked,
+            None => suite.unpack(&format!("linux-modules-{release}"))?,
+        };
+        for name in MODULES {
+            let file = module(&modules, name).with_context(|| format!("it has no module {name}"))?;
+            keep_module(&file, &folder.join(format!("{name}.ko")))?;
+        }
+        Ok(())
     });
     fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
     result
@@ -95,6 +113,33 @@ fn image(unpacked: &Path) -> Option<PathBuf> {
     let folders = folders.map(|entry| entry.path()).chain([unpacked.join("boot")]);
     let mut files = folders.flat_map(fs::read_dir).flatten().flatten().map(|entry| entry.path());
     files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+}
+
+/// A module's file anywhere in a package.
+fn module(unpacked: &Path, name: &str) -> Option<PathBuf> {
+    let mut folders = vec![unpacked.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let (path, file) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if file.strip_prefix(name).is_some_and(|rest| rest == ".ko" || rest == ".ko.xz") {
+                return Some(path);
+            }
+        }
+    }
+    None
+}
+
+/// Not every kernel can unpack a module itself.
+fn keep_module(file: &Path, to: &Path) -> Result<()> {
+    let compressed = file.extension().is_some_and(|extension| extension == "xz");
+    let copy = if compressed { to.with_extension("ko.xz") } else { to.to_owned() };
+    fs::copy(file, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    if compressed {
+        shell::run(Command::new("xz").args(["--decompress", "--force"]).arg(&copy))?;
+    }
+    Ok(())
 }
 
 /// The package that holds the image of the newest release which starts with `wanted`, from `apt-cache search`.

@@ -17,6 +17,8 @@ pub struct Step {
     pub environment: Vec<(String, String)>,
     /// It is ended after so many seconds.
     pub limit_s: u64,
+    /// A file that it may leave behind, whose text comes back.
+    pub result: Option<String>,
     /// Read what the verifier says about each program that is loaded (kernels before 5.16 tell it nowhere else).
     pub watch_verifier: bool,
 }
@@ -32,6 +34,8 @@ pub enum Event {
     Err(String),
     /// Instructions that the verifier walked for a program that it accepted; of the name, the first 15 bytes.
     Walked { program: String, instructions: u64 },
+    /// What the step left in its file, lines joined by spaces.
+    Result(String),
     /// The step ended.
     End(Status),
     /// The first process itself could not do something.
@@ -72,6 +76,7 @@ impl Event {
             Self::Out(text) => format!("O {text}"),
             Self::Err(text) => format!("E {text}"),
             Self::Walked { program, instructions } => format!("V {instructions} {program}"),
+            Self::Result(text) => format!("R {}", text.replace('\n', " ")),
             Self::End(outcome) => format!("X {outcome}"),
             Self::Trouble(text) => format!("T {}", text.replace('\n', " | ")),
             Self::Done => "Z ".to_owned(),
@@ -89,6 +94,7 @@ impl Event {
                 let (instructions, program) = rest.split_once(' ')?;
                 Self::Walked { program: program.to_owned(), instructions: instructions.parse().ok()? }
             }
+            "R" => Self::Result(rest.to_owned()),
             "X" => Self::End(match rest.split_once(' ') {
                 Some(("exit", status)) => Status::Exit(status.parse().ok()?),
                 Some(("signal", signal)) => Status::Signal(signal.parse().ok()?),
@@ -115,6 +121,7 @@ mod tests {
             Event::Out(String::new()),
             Event::Err(text()),
             Event::Walked { program: text(), instructions: 7 },
+            Event::Result(text()),
             Event::End(Status::Exit(-3)),
             Event::End(Status::Signal(9)),
             Event::End(Status::Late),

@@ -22,14 +22,20 @@ const LIMIT_S: u64 = 300;
 const PATIENCE: &str = "6";
 
 /// Programs of this machine that the tests start.
-const PROGRAMS: &[&str] = &["setpriv", "true"];
+const PROGRAMS: &[&str] = &["ip", "setpriv", "true"];
 /// Parts of the source tree that the tests read.
 const FOLDERS: &[&str] = &["deploy"];
 const REPOSITORY: &str = "/repository";
 const TESTS: &str = "/usr/bin/kernel-tests";
+/// Where the coverage test leaves what it measured.
+const COVERAGE: &str = "/tmp/coverage.json";
 
 /// Tests that need more than the oldest kernel has, by the beginning of their names.
-const NEEDS: &[Need] = &[];
+const NEEDS: &[Need] = &[Need {
+    test: "adopt::",
+    since: [5, 12],
+    fact: "this kernel has no bpf_sock_from_file: what is older than the agent is not taken up",
+}];
 
 struct Need {
     test: &'static str,
@@ -121,6 +127,7 @@ pub fn step(name: &str) -> Step {
         ("SEISMOTEST_BIN", super::AGENT),
         ("SEISMOTEST_REPO", REPOSITORY),
         ("SEISMOTEST_PATIENCE", PATIENCE),
+        ("SEISMOTEST_COVERAGE", COVERAGE),
     ];
     Step {
         name: name.to_owned(),
@@ -128,6 +135,7 @@ pub fn step(name: &str) -> Step {
         arguments: [name, "--exact"].map(str::to_owned).to_vec(),
         environment: environment.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec(),
         limit_s: LIMIT_S,
+        result: name.starts_with("coverage::").then(|| COVERAGE.to_owned()),
         watch_verifier: false,
     }
 }

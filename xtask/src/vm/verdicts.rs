@@ -47,6 +47,9 @@ pub struct Column {
     pub programs: Vec<Line>,
     #[serde(default)]
     pub tests: BTreeMap<String, Outcome>,
+    /// What the coverage test measured, kept in a file of its own.
+    #[serde(skip)]
+    pub coverage: Option<serde_json::Value>,
 }
 
 /// By kernel, as the matrix calls it.

@@ -224,21 +224,15 @@ fn a_hundred_thousand_groups_stay_within_the_bound_and_are_counted() {
 }
 
 #[test]
-fn present_workloads_are_containers_units_and_leaves() {
-    let host = Host::new("present");
-    for path in ["/system.slice/a.service/inner", "/plain/leaf", "/docker"] {
-        host.group(path, &[]);
-    }
-    host.group(&format!("/docker/{ID}/init"), &[]);
-    let mut workloads = host.workloads(Config::default());
-    let mut present: Vec<String> = Vec::new();
-    for (id, directory) in workloads.present() {
-        let workload = workloads.get(id);
-        assert_eq!(directory, host.0.join("v2").join(&workload.cgroup[1..]));
-        present.push(workload.cgroup.clone());
-    }
-    present.sort_unstable();
-    assert_eq!(present, [format!("/docker/{ID}"), "/plain/leaf".to_owned(), "/system.slice/a.service".to_owned()]);
+fn a_group_of_another_hierarchy_is_named_alike_and_not_remembered() {
+    let host = Host::new("path");
+    host.process(10, "/usr/sbin/nginx", "nginx");
+    host.group("/shop", &[10]);
+    let workloads = host.workloads(Config::default());
+    let directory = host.0.join("v2/shop");
+    assert_eq!(workloads.at_path("/shop", &directory).service_name, "nginx");
+    assert_eq!(workloads.at_path("/a.service/inner", &directory).cgroup, "/a.service");
+    assert!(workloads.is_empty());
 }
 
 #[test]
@@ -250,5 +244,4 @@ fn without_the_second_version_every_group_is_unknown() {
     workloads.advance(SECOND);
     assert!(!workloads.is_supported());
     assert_eq!(workloads.resolve(1), WorkloadId::UNKNOWN);
-    assert!(workloads.present().is_empty());
 }
