@@ -16,8 +16,10 @@ pub const THREAD_SLOTS: usize = 16_384;
 pub const REQUESTS: usize = 4096;
 /// UNIX stream sockets whose position is remembered at once; the one that was used longest ago goes first.
 pub const UNIX_STREAMS: usize = 8192;
-/// Connections that userspace may ask something special of at once ([`crate::payload::FlowControl`]).
-pub const FLOW_CONTROLS: usize = 4096;
+/// Places for what userspace asks of connections ([`crate::payload::FlowControl`]): a connection's is at its identity,
+/// modulo this. Cookies are given out in sequence, so two share a place only when they are so many apart.
+pub const FLOW_CONTROLS: usize = 16_384;
+const _: () = assert!(FLOW_CONTROLS.is_power_of_two());
 /// Windows of the budget of captured bytes: 67 ms.
 pub const BUDGET_WINDOW_SHIFT: u32 = 26;
 /// Entries of each kind in one [`ScopeRules`].
@@ -44,6 +46,8 @@ wire! {
         pub unix_cast: u32,
         /// The cgroups above a task's own (`bpf_get_current_ancestor_cgroup_id` in tracing programs, after 5.10).
         pub cgroup_ancestor: u32,
+        /// The registers of the running task (`bpf_task_pt_regs`, 5.15).
+        pub task_registers: u32,
         /// Sockets are named by their cookie; 0: by their address, scrambled with `salt`.
         pub cookies: u32,
         /// Sends are noted under the socket's lock, io_uring's requests when they are submitted.
@@ -69,6 +73,7 @@ impl Settings {
         budget_bytes: 0,
         task_btf: 1,
         unix_cast: 1,
+        task_registers: 1,
         cgroup_ancestor: 1,
         cookies: 1,
         iterators: 0,

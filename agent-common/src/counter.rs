@@ -4,18 +4,20 @@
 
 use crate::drops::DROP_REASONS;
 
-macro_rules! counters {
-    ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
+/// Numbers the lanes of a table from 0, and says how many there are.
+macro_rules! lanes {
+    ($number:ident: $($(#[$meta:meta])* $name:ident),+ $(,)?) => {
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
         #[repr(usize)]
         enum Index { $($name),+, END }
         $($(#[$meta])* pub const $name: usize = Index::$name as usize;)+
-        /// Counters with a name of their own; the drop lanes follow.
-        const NAMED: usize = Index::END as usize;
+        const $number: usize = Index::END as usize;
     };
 }
+pub(crate) use lanes;
 
-counters! {
+// Counters with a name of their own; the drop lanes follow.
+lanes! { NAMED:
     /// Thread groups created.
     PROCESS_STARTS,
     /// Programs executed.

@@ -16,6 +16,7 @@ pub mod process;
 pub mod record;
 pub mod syscall;
 pub mod tcp;
+pub mod workload;
 
 /// Marks a wire struct: every byte pattern is a valid value and the struct has no padding.
 ///

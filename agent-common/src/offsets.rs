@@ -6,7 +6,8 @@
 
 use crate::wire;
 
-/// One kernel field: the struct, and its names in the order they are tried (`a.b` for a member of a member).
+/// One kernel field: the struct, and its names in the order they are tried (`a.b` for a member of a member; `a#` for a
+/// bit field of one bit, whose offset is counted in bits).
 pub struct Field {
     pub of: &'static str,
     pub names: &'static [&'static str],
@@ -43,6 +44,12 @@ offsets! {
     task_thread_status = false "task_struct": "thread_info.status",
     task_run_delay = false "task_struct": "sched_info.run_delay",
     task_run_count = false "task_struct": "sched_info.pcount",
+    task_arrived = false "task_struct": "sched_info.last_arrival",
+    task_run_ns = false "task_struct": "se.sum_exec_runtime",
+    task_migrations = false "task_struct": "se.nr_migrations",
+    task_state = false "task_struct": "__state"|"state",
+    /// In bits.
+    task_iowait = false "task_struct": "in_iowait#",
     signal_live = true "signal_struct": "live.counter",
     /// x86-64: `-ENOSYS` from the entry of a system call until its result is stored.
     regs_ax = true "pt_regs": "ax",
@@ -56,6 +63,14 @@ offsets! {
     task_cgroups = false "task_struct": "cgroups",
     cgroups_default = false "css_set": "dfl_cgrp",
     cgroup_level = false "cgroup": "level",
+    cgroup_node = false "cgroup": "kn",
+    cgroup_root = false "cgroup": "root",
+    /// 0 for the version 2 hierarchy.
+    root_hierarchy = false "cgroup_root": "hierarchy_id",
+    /// The cgroup's id.
+    node_id = false "kernfs_node": "id",
+    /// The cgroup that a socket was made in (5.16+).
+    sock_cgroup = false "sock": "sk_cgrp_data.cgroup",
     cgroup_ancestors = false "cgroup": "ancestor_ids",
     task_files = true "task_struct": "files",
     files_table = true "files_struct": "fdt",

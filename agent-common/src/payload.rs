@@ -93,6 +93,8 @@ wire! {
     /// What userspace wants of one connection; absent: everything up to [`crate::config::Settings::capture_bytes`].
     /// Indexed by [`SEND`] and [`RECEIVE`].
     pub struct FlowControl {
+        /// Whose it is, as in [`PayloadRecord::cookie`]; 0: nobody's.
+        pub identity: u64,
         /// Most bytes captured of one operation; `u32::MAX`: as of any other connection.
         pub capture_bytes: [u32; 2],
         /// Bytes before this sequence number need not be captured, where `skips` has the direction's bit (`1 << direction`).

@@ -188,6 +188,51 @@ impl Registers {
     }
 }
 
+/// Kinds of file (`stat.h`).
+pub const S_IFSOCK: u16 = 0xc000;
+const S_IFMT: u16 = 0xf000;
+
+/// A `struct file`.
+#[derive(Clone, Copy)]
+pub struct File(*const c_void);
+
+impl File {
+    /// The file behind a descriptor of the running thread. Behind the first pointer everything is read by probe: five
+    /// reads. A descriptor that another thread closed and opened again meanwhile gives that file.
+    #[inline(always)]
+    pub fn of(task: Task, descriptor: u64) -> Option<Self> {
+        let descriptor = descriptor & 0xffff_ffff;
+        // SAFETY: the table of the running thread.
+        unsafe {
+            let files: *const c_void = Task::load(task.0, offset!(task_files));
+            let table: *const c_void = Probed::load(files, offset!(files_table));
+            if descriptor >= u64::from(Probed::load::<u32>(table, offset!(table_size))) {
+                return None;
+            }
+            let array: *const c_void = Probed::load(table, offset!(table_files));
+            let file: *const c_void = Probed::load(array.wrapping_byte_add(descriptor as usize * 8), 0);
+            if file.is_null() { None } else { Some(Self(file)) }
+        }
+    }
+
+    /// As in [`S_IFSOCK`].
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        // SAFETY: read by probe.
+        unsafe {
+            let inode: *const c_void = Probed::load(self.0, offset!(file_inode));
+            Probed::load::<u16>(inode, offset!(inode_mode)) & S_IFMT
+        }
+    }
+
+    /// What its kind keeps behind it.
+    #[inline(always)]
+    pub fn private(self) -> *const c_void {
+        // SAFETY: read by probe.
+        unsafe { Probed::load(self.0, offset!(file_private)) }
+    }
+}
+
 /// Hides a value from the compiler, so that a bound written after it survives to the verifier. The instruction is a
 /// real one (`rN = rN`): a comment-only `asm!` breaks the object's line information.
 #[inline(always)]

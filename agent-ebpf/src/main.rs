@@ -12,6 +12,7 @@ mod operation;
 mod probes;
 mod sock;
 mod user;
+mod workload;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

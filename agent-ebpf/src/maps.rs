@@ -1,10 +1,10 @@
 //! Every map of the object, and the read-only globals that the loader fills.
 //!
-//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS`, `ADOPT_TGIDS`
-//! and `FLOW_CONTROL`, which programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
+//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and `ADOPT_TGIDS`, which
+//! programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::config::{
@@ -15,7 +15,9 @@ use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+use seismo_common::workload::{WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
+use crate::operation::Asked;
 use crate::user::{Place, Want};
 
 /// Field offsets of the running kernel. Frozen before load: constants to the verifier.
@@ -46,9 +48,10 @@ pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCE
 #[map]
 pub static ADOPT_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCESSES as u32, BPF_F_NO_PREALLOC);
 
-/// What userspace wants of single connections, by cookie. Written by userspace alone.
+/// What userspace wants of single connections, each in the place of its identity: a hash costs 120 ns where this costs
+/// 10. Written by userspace alone.
 #[map]
-pub static FLOW_CONTROL: HashMap<u64, FlowControl> = HashMap::with_max_entries(FLOW_CONTROLS as u32, 0);
+pub static FLOW_CONTROL: Array<FlowControl> = Array::with_max_entries(FLOW_CONTROLS as u32, 0);
 
 /// Bytes captured in the running window of the budget, and those that an operation has to do without while the ring is
 /// full to the half.
@@ -78,6 +81,8 @@ pub struct Steps {
     pub transport: u64,
     pub wake: u64,
     pub limit: u64,
+    pub noted: u64,
+    pub asked: Asked,
     pub place: Place,
     pub want: Want,
 }
@@ -167,18 +172,32 @@ pub static SYSCALL_STARTS: Array<SyscallStart> = Array::with_max_entries(THREAD_
 #[map]
 pub static SYSCALL_DURATIONS: Array<[u64; BUCKETS + 1]> = Array::with_max_entries(SYSCALLS as u32, 0);
 
-/// What a thread had waited in the run queue when it was last switched out.
+/// A thread as it was when it was last switched out.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct RunDelay {
+pub struct ThreadRun {
+    /// What the kernel had counted for it: waits in the run queue, time on CPU.
     pub run_delay_ns: u64,
+    pub run_ns: u64,
+    /// When it left, on the scheduler's clock; 0: not known.
+    pub left_ns: u64,
+    /// Address of its `css_set`, and the place of its cgroup.
+    pub cgroups: u64,
+    pub place: u32,
     pub tid: u32,
-    pub reserved: u32,
+    pub migrations: u32,
+    /// What it waits for, as a lane of its workload; 0: for a CPU.
+    pub reason: u32,
 }
 
 #[map]
-pub static RUN_DELAYS: Array<RunDelay> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
+pub static THREAD_RUNS: Array<ThreadRun> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
-/// Run-queue waits; the last element is their sum in ns.
+/// Cgroup ids, each in one of its places; 0: free. Places are taken by compare-and-swap and given back by userspace.
 #[map]
-pub static RUNQUEUE: PerCpuArray<[u64; BUCKETS + 1]> = PerCpuArray::with_max_entries(1, 0);
+pub static WORKLOADS: Array<u64> = Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);
+
+/// A row for each place on each CPU, the rows of a CPU together. The loader makes it as large as there are CPUs.
+#[map]
+pub static WORKLOAD_COUNTS: Array<[u64; WORKLOAD_LANES]> =
+    Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);

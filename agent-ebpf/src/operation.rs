@@ -5,7 +5,7 @@
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 
-use seismo_common::config::{BUDGET_WINDOW_SHIFT, MAX_CAPTURE};
+use seismo_common::config::{BUDGET_WINDOW_SHIFT, FLOW_CONTROLS, MAX_CAPTURE};
 use seismo_common::counter::{
     OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES,
     PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
@@ -64,13 +64,13 @@ pub trait Tier {
 
     /// Sequence number of the first byte, where it is known better than from what the socket says afterwards.
     #[inline(always)]
-    fn sequence(&self, _: Task, _: &Operation<Self::Access>) -> Option<u32> {
+    fn sequence(&self, _: &Operation<Self::Access>) -> Option<u32> {
         None
     }
 
     /// Bytes of the operation that were told before it was over.
     #[inline(always)]
-    fn told(&self, _: Task, _: &Operation<Self::Access>) -> u32 {
+    fn told(&self) -> u32 {
         0
     }
 }
@@ -108,7 +108,7 @@ where
         count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
         return;
     }
-    let rest = Operation { length: operation.length.saturating_sub(tier.told(task, operation)), ..*operation };
+    let rest = Operation { length: operation.length.saturating_sub(tier.told()), ..*operation };
     if rest.length > 0 {
         tell(tier, &rest, task, transport);
     }
@@ -140,7 +140,6 @@ struct Streams {
 fn streams<T: Tier>(
     tier: &T,
     operation: &Operation<T::Access>,
-    task: Task,
     transport: u8,
     (identity, ktime_ns): (u64, u64),
 ) -> Result<Streams, usize>
@@ -159,7 +158,7 @@ where
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
     let (written, read) = (tcp.write_sequence(), tcp.copied_sequence());
     let (end, other_sequence) = if direction == SEND { (written, read) } else { (read, written) };
-    let sequence = match tier.sequence(task, operation) {
+    let sequence = match tier.sequence(operation) {
         Some(sequence) => sequence,
         None => end.wrapping_sub(length),
     };
@@ -222,13 +221,15 @@ where
     // Named also where the record is lost, so that its end is told. And a stream's count goes on.
     let identity = sock.identity();
     let ktime_ns = emit::now();
-    let streams = streams(tier, operation, task, transport, (identity, ktime_ns))?;
+    let streams = streams(tier, operation, transport, (identity, ktime_ns))?;
     // SAFETY: no arguments.
     if one_in != 0 && unsafe { bpf_get_prandom_u32() }.is_multiple_of(one_in) {
         return Err(INJECTED);
     }
     let registers = tier.registers(task);
-    let want = wanted(identity, streams.sequence, length, direction, most as u32);
+    // SAFETY: as above.
+    let asked = forgotten(unsafe { &raw mut (*steps).asked }, asked(identity, direction));
+    let want = wanted(asked, streams.sequence, length, most as u32);
     // SAFETY: as above.
     let want = forgotten(unsafe { &raw mut (*steps).want }, want);
     // SAFETY: the scratch is this CPU's and this program's.
@@ -304,7 +305,7 @@ fn first_bit(bits: u16) -> usize {
 /// Takes a value by way of the scratch, so that the verifier no longer knows which of the ways before led here and walks
 /// what follows once for all of them.
 #[inline(always)]
-fn forgotten<V: Copy>(place: *mut V, value: V) -> V {
+pub fn forgotten<V: Copy>(place: *mut V, value: V) -> V {
     // SAFETY: the place is in a map value that only this program writes.
     unsafe {
         place.write_volatile(value);
@@ -333,25 +334,45 @@ fn most_captured(length: u32) -> u64 {
     if held_back != 0 && length > SMALL { MAX_CAPTURE as u64 - HELD_BACK } else { MAX_CAPTURE as u64 }
 }
 
-/// What userspace asked of the connection, else everything up to the limit.
+/// What userspace asked of one direction of a connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Asked {
+    /// Most bytes of an operation; `u32::MAX`: as of any other.
+    capture_bytes: u32,
+    /// Nothing before this sequence number,
+    skip_until: u32,
+    /// where this is not 0.
+    skips: u64,
+}
+
 #[inline(always)]
-fn wanted(identity: u64, sequence: u32, length: u32, direction: u8, most: u32) -> Want {
+fn asked(identity: u64, direction: u8) -> Asked {
+    let nothing = Asked { capture_bytes: u32::MAX, skip_until: 0, skips: 0 };
+    let Some(control) = FLOW_CONTROL.get(identity as u32 & (FLOW_CONTROLS as u32 - 1)) else { return nothing };
+    // Userspace replaces a value as a whole; one that is half old only captures more or less.
+    if control.identity != identity {
+        return nothing;
+    }
+    let skips = u64::from(control.skips & (1 << direction));
+    if direction == SEND {
+        Asked { capture_bytes: control.capture_bytes[0], skip_until: control.skip_until[0], skips }
+    } else {
+        Asked { capture_bytes: control.capture_bytes[1], skip_until: control.skip_until[1], skips }
+    }
+}
+
+/// What was asked of the connection, else everything up to the limit.
+#[inline(always)]
+fn wanted(asked: Asked, sequence: u32, length: u32, most: u32) -> Want {
     let mut limit = setting!(capture_bytes).min(MAX_CAPTURE as u32);
     let mut skip = 0;
-    // SAFETY: userspace replaces a value as a whole; one that is half old only captures more or less.
-    if let Some(control) = unsafe { FLOW_CONTROL.get(identity) } {
-        let (capture_bytes, until) = if direction == SEND {
-            (control.capture_bytes[0], control.skip_until[0])
-        } else {
-            (control.capture_bytes[1], control.skip_until[1])
-        };
-        if capture_bytes != u32::MAX {
-            limit = capture_bytes.min(MAX_CAPTURE as u32);
-        }
-        let ahead = until.wrapping_sub(sequence);
-        if control.skips & (1 << direction) != 0 && ahead.cast_signed() > 0 {
-            skip = ahead.min(length);
-        }
+    if asked.capture_bytes != u32::MAX {
+        limit = asked.capture_bytes.min(MAX_CAPTURE as u32);
+    }
+    let ahead = asked.skip_until.wrapping_sub(sequence);
+    if asked.skips != 0 && ahead.cast_signed() > 0 {
+        skip = ahead.min(length);
     }
     let rest = length - skip;
     let wanted = rest.min(limit).min(most);

@@ -120,6 +120,8 @@ section! {
         pub pressure: bool = true,
         /// CPU throttling, memory and limits of each workload, from the kernel's files.
         pub cgroup: bool = true,
+        /// Kernel counters by cgroup.
+        pub workload: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.

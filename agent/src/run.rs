@@ -18,6 +18,7 @@ mod scope;
 mod scope_control;
 mod screen;
 mod tap;
+mod workloads;
 
 pub use agent::run;
 
@@ -112,6 +113,7 @@ pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
 fn wanted(config: &Config) -> Wanted<'static> {
     let probes = &config.probes;
     let families = [
+        ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
         ("payload", probes.payload),

@@ -11,6 +11,7 @@ mod checks;
 mod conversations;
 mod kernel_files;
 mod large;
+mod link;
 mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;

@@ -12,6 +12,8 @@ pub mod cgroup;
 pub mod conversation;
 pub mod exposition;
 pub mod http;
+pub mod link;
+pub mod netns;
 pub mod nginx;
 pub mod numbers;
 pub mod pattern;

@@ -3,12 +3,14 @@
 //! Its access log is the other side's number: one tab-separated line a request.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::netns::Netns;
 use crate::process::Process;
 use crate::rig::{Rig, free_port};
 use crate::{http, programs, wait};
@@ -37,14 +39,31 @@ impl Nginx {
     /// Starts in the test's control group; `/up/` is passed to the server at port `upstream`.
     pub fn start(rig: &Rig, upstream: Option<u16>) -> Result<Self> {
         let port = free_port()?;
+        let (program, address) = (Command::new(programs::find("nginx")?), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Self::start_by(rig, program, (address, port), upstream, || http::listens(port))
+    }
+
+    /// Starts in the test's control group and in a network namespace.
+    pub fn start_in(rig: &Rig, namespace: &Netns, place: (IpAddr, u16)) -> Result<Self> {
+        let mut program = Command::new(programs::find("nginx")?);
+        namespace.enter(&mut program)?;
+        Self::start_by(rig, program, place, None, || namespace.listens(place.0, place.1))
+    }
+
+    fn start_by(
+        rig: &Rig,
+        mut command: Command,
+        (address, port): (IpAddr, u16),
+        upstream: Option<u16>,
+        listens: impl Fn() -> bool,
+    ) -> Result<Self> {
         let dir = rig.dir().join(format!("nginx-{port}"));
         fs::create_dir_all(dir.join("static"))?;
         fs::write(dir.join("static/file"), "x".repeat(FILE_BYTES))?;
-        fs::write(dir.join("nginx.conf"), configuration(&dir.display().to_string(), port, upstream))?;
-        let mut command = Command::new(programs::find("nginx")?);
+        fs::write(dir.join("nginx.conf"), configuration(&dir.display().to_string(), address, port, upstream))?;
         command.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
         let mut process = rig.inside(&format!("nginx-{port}"), command)?;
-        process.await_ready(Duration::from_secs(10), || http::listens(port))?;
+        process.await_ready(Duration::from_secs(10), listens)?;
         Ok(Self { process, port, dir })
     }
 
@@ -94,7 +113,7 @@ fn parse(line: &str) -> Result<Request> {
     })
 }
 
-fn configuration(dir: &str, port: u16, upstream: Option<u16>) -> String {
+fn configuration(dir: &str, address: IpAddr, port: u16, upstream: Option<u16>) -> String {
     let (group, pass) = upstream.map_or_else(Default::default, |port| {
         let group = format!("upstream up {{ server 127.0.0.1:{port}; keepalive 8; }}");
         let pass = "location /up/ { proxy_pass http://up/; proxy_http_version 1.1; proxy_set_header Connection ''; }";
@@ -120,7 +139,7 @@ http {{
   default_type text/plain;
   {group}
   server {{
-    listen 127.0.0.1:{port};
+    listen {address}:{port};
     location / {{ return 200 "ok\n"; }}
     location /missing {{ return 404 "missing\n"; }}
     location /fail {{ if (-f {dir}/failing) {{ return 500 "failing\n"; }} return 200 "well\n"; }}

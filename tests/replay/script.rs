@@ -105,6 +105,7 @@ impl Script {
             other_sequence,
             length,
             skipped: 0,
+            retransmits: 0,
             data: Bytes::copy_from_slice(bytes),
         };
         *sequence = sequence.wrapping_add(length);

@@ -12,3 +12,4 @@ mod process;
 mod scheduler;
 mod syscall;
 mod tcp;
+mod workload;

@@ -11,7 +11,8 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
-use seismo_common::counter::PAYLOAD_PEEKS;
+use seismo_common::counter::{PAYLOAD_OBSERVED, PAYLOAD_PEEKS};
+use seismo_common::drops::NO_SCRATCH;
 use seismo_common::payload::{RECEIVE, SEND};
 
 use super::{payload_locked as locked, payload_requests as requests};
@@ -27,12 +28,22 @@ use crate::user::{NOWHERE, Place};
 pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const c_void>(0));
     let moved = ctx.arg::<i32>(1);
+    let mut note = None;
+    if setting!(iterators) != 0 {
+        note = locked::Note::of(sock);
+        // The places of both maps are always there; what the verifier is not told it would walk twice.
+        if note.is_none() {
+            emit::add_in_process(PAYLOAD_OBSERVED, 1);
+            emit::dropped(NO_SCRATCH);
+            return 0;
+        }
+    }
     if moved > 0 {
         emit::log!(&ctx, "sent {} bytes", moved);
-        observe(&Lengths, &Operation { sock, length: moved as u32, direction: SEND, flags: 0 });
+        observe(&Lengths(note), &Operation { sock, length: moved as u32, direction: SEND, flags: 0 });
     }
-    if setting!(iterators) != 0 {
-        locked::forget(sock);
+    if let Some(note) = note {
+        note.forget();
     }
     0
 }
@@ -47,12 +58,13 @@ pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
         emit::add_in_process(PAYLOAD_PEEKS, 1);
     } else if moved > 0 {
         emit::log!(&ctx, "received {} bytes", moved);
-        observe(&Lengths, &Operation { sock, length: moved as u32, direction: RECEIVE, flags });
+        observe(&Lengths(None), &Operation { sock, length: moved as u32, direction: RECEIVE, flags });
     }
     0
 }
 
-struct Lengths;
+/// With what `payload_locked` noted of the send.
+struct Lengths(Option<locked::Note>);
 
 impl Tier for Lengths {
     type Access = Typed;
@@ -64,10 +76,7 @@ impl Tier for Lengths {
 
     #[inline(always)]
     fn place(&self, task: Task, registers: Registers, operation: &Operation<Typed>) -> Place {
-        if setting!(iterators) != 0
-            && operation.direction == SEND
-            && let Some(place) = locked::place(task, operation)
-        {
+        if let Some(place) = self.0.and_then(|note| note.place(operation.length)) {
             return place;
         }
         // An io worker's registers are not those of the operation, nor are those of a call that is over.
@@ -83,12 +92,12 @@ impl Tier for Lengths {
     }
 
     #[inline(always)]
-    fn sequence(&self, task: Task, operation: &Operation<Typed>) -> Option<u32> {
-        if setting!(iterators) != 0 && operation.direction == SEND { locked::sequence(task, operation) } else { None }
+    fn sequence(&self, operation: &Operation<Typed>) -> Option<u32> {
+        self.0.and_then(|note| note.sequence(operation.length))
     }
 
     #[inline(always)]
-    fn told(&self, task: Task, operation: &Operation<Typed>) -> u32 {
-        if setting!(iterators) != 0 && operation.direction == SEND { locked::told(task, operation) } else { 0 }
+    fn told(&self) -> u32 {
+        self.0.map_or(0, locked::Note::told)
     }
 }

@@ -14,7 +14,7 @@ use seismo_common::payload::{RECEIVE, SEND};
 
 use crate::access::{Access as _, Probed};
 use crate::emit;
-use crate::kernel::{Registers, Task, offset};
+use crate::kernel::{File, Registers, S_IFSOCK, Task, offset};
 use crate::operation::{ASIDE, Operation, Tier, observe};
 use crate::sock::Sock;
 use crate::user::{MESSAGES, Place, message_lengths};
@@ -121,30 +121,13 @@ fn call(number: u64, registers: Registers, result: u32) {
 /// The socket behind a descriptor of the running thread, if it is one.
 #[inline(always)]
 fn socket(task: Task, descriptor: u64) -> Option<Sock<Probed>> {
-    const S_IFMT: u16 = 0xf000;
-    const S_IFSOCK: u16 = 0xc000;
-    let descriptor = descriptor & 0xffff_ffff;
-    // SAFETY: the table of the running thread; behind the first pointer everything is read by probe. A descriptor that
-    // another thread closed and opened again meanwhile gives that file's socket.
-    unsafe {
-        let files: *const c_void = Task::load(task.0, offset!(task_files));
-        let table: *const c_void = Probed::load(files, offset!(files_table));
-        if descriptor >= u64::from(Probed::load::<u32>(table, offset!(table_size))) {
-            return None;
-        }
-        let array: *const c_void = Probed::load(table, offset!(table_files));
-        let file: *const c_void = Probed::load(array.wrapping_byte_add(descriptor as usize * 8), 0);
-        if file.is_null() {
-            return None;
-        }
-        let inode: *const c_void = Probed::load(file, offset!(file_inode));
-        if Probed::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
-            return None;
-        }
-        let socket: *const c_void = Probed::load(file, offset!(file_private));
-        let sock: *const c_void = Probed::load(socket, offset!(socket_sock));
-        if sock.is_null() { None } else { Some(Sock::new(sock)) }
+    let file = File::of(task, descriptor)?;
+    if file.kind() != S_IFSOCK {
+        return None;
     }
+    // SAFETY: everything is read by probe.
+    let sock: *const c_void = unsafe { Probed::load(file.private(), offset!(socket_sock)) };
+    if sock.is_null() { None } else { Some(Sock::new(sock)) }
 }
 
 struct Call(Registers, u64);

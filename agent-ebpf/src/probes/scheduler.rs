@@ -1,9 +1,13 @@
-//! Run-queue latency: how long threads that could run waited for a CPU.
+//! Scheduling by workload: how long threads that could run waited for a CPU, how long they were off CPU and for what,
+//! switches and migrations.
 //!
-//! Hook: `tp_btf/sched_switch`. No clock: the kernel itself adds each wait to `task->sched_info.run_delay`
-//! (`kernel/sched/stats.h`, CONFIG_SCHED_INFO), which is read when the thread is switched out and compared with its
-//! value at the time before. The wait before the current run is thus recorded at the end of that run. Runs with
-//! interrupts off: plain adds are exact. Waits after idle (about 1 µs) are the kernel's to leave out.
+//! Hook: `tp_btf/sched_switch`. No clock: the kernel itself adds each wait to `task->sched_info.run_delay` and notes when
+//! the thread got its CPU (`kernel/sched/stats.h`, CONFIG_SCHED_INFO), and how long it ran (`se.sum_exec_runtime`). All are
+//! read when the thread is switched out and compared with what they were the time before. So a wait is recorded at the end
+//! of the run that followed it. When a thread left is its arrival plus its run: time in interrupts, or that a hypervisor
+//! took, counts as off CPU with the wait that follows. Runs with interrupts off: plain adds are exact. Waits after idle
+//! (about 1 µs) are the kernel's to leave out.
+//! What is waited for is told by the kernel's `in_iowait` and by the system call that the thread is in (5.15+).
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -11,52 +15,122 @@ use core::ffi::c_void;
 
 use seismo_common::config::THREAD_SLOTS;
 use seismo_common::counter::RUNQUEUE_UNKNOWN;
-use seismo_common::histogram::{BUCKETS, bucket};
+use seismo_common::histogram::{MIN_EXPONENT, PER_OCTAVE, bucket};
 use seismo_common::offsets::ABSENT;
+use seismo_common::workload::{
+    MIGRATIONS, OFF_CPU_DISK, OFF_CPU_FUTEX, OFF_CPU_NETWORK, OFF_CPU_OTHER, OFF_CPU_SLEEP, RUNQUEUE_BUCKETS,
+    RUNQUEUE_EXPONENT, RUNQUEUE_NS, RUNQUEUE_WAITS, SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
+};
 
 use crate::emit;
-use crate::kernel::{Task, offset};
-use crate::maps::{RUN_DELAYS, RUNQUEUE, RunDelay};
+use crate::kernel::{File, S_IFSOCK, Task, offset, setting};
+use crate::maps::{THREAD_RUNS, ThreadRun};
+use crate::workload::{Workload, cgroup_of_task, find};
 
 /// `sched_switch(preempt, prev, next, prev_state)`.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
-    if offset!(task_run_delay) == ABSENT || offset!(task_run_count) == ABSENT {
+    let known = offset!(task_run_delay) != ABSENT
+        && offset!(task_run_count) != ABSENT
+        && offset!(task_arrived) != ABSENT
+        && offset!(task_run_ns) != ABSENT
+        && offset!(task_migrations) != ABSENT
+        && offset!(task_state) != ABSENT
+        && offset!(task_cgroups) != ABSENT;
+    if !known {
         return 0;
     }
+    let preempted = ctx.arg::<u64>(0) & 1 != 0;
     let task = Task(ctx.arg::<*const c_void>(1));
     let tid = task.tid();
     if tid == 0 {
         return 0;
     }
-    // SAFETY: task_struct to the verifier; the offsets are those of `sched_info`'s members.
-    let (run_delay_ns, runs): (u64, u64) =
-        unsafe { (Task::load(task.0, offset!(task_run_delay)), Task::load(task.0, offset!(task_run_count))) };
-    let Some(slot) = RUN_DELAYS.get_ptr_mut(tid & (THREAD_SLOTS as u32 - 1)) else { return 0 };
-    // SAFETY: threads that share a slot may run on two CPUs; a slot that is not ours is not used.
-    let before = unsafe {
-        let before = *slot;
-        *slot = RunDelay { run_delay_ns, tid, reserved: 0 };
-        before
+    // SAFETY: task_struct to the verifier; the offsets are those of its members.
+    let (run_delay_ns, runs, arrived_ns, run_ns, migrations): (u64, u64, u64, u64, u32) = unsafe {
+        (
+            Task::load(task.0, offset!(task_run_delay)),
+            Task::load(task.0, offset!(task_run_count)),
+            Task::load(task.0, offset!(task_arrived)),
+            Task::load(task.0, offset!(task_run_ns)),
+            // The lower half of it is enough.
+            Task::load(task.0, offset!(task_migrations)),
+        )
     };
-    let wait = if before.tid == tid && run_delay_ns >= before.run_delay_ns {
-        run_delay_ns - before.run_delay_ns
-    } else if runs <= 1 {
-        // A new thread: all its waiting was before this, its first run.
-        run_delay_ns
-    } else {
+    // SAFETY: as above; a state that is not 0 is one of waiting, also where somebody wakes the thread at this moment.
+    let waits = !preempted && unsafe { Task::load::<u32>(task.0, offset!(task_state)) } != 0;
+    // SAFETY: as above; only compared.
+    let cgroups = unsafe { Task::load::<*const c_void>(task.0, offset!(task_cgroups)) } as u64;
+    let Some(slot) = THREAD_RUNS.get_ptr_mut(tid & (THREAD_SLOTS as u32 - 1)) else { return 0 };
+    // SAFETY: threads that share a slot may run on two CPUs; a slot that is not ours is not used.
+    let before = unsafe { *slot };
+    let own = before.tid == tid && run_delay_ns >= before.run_delay_ns && run_ns >= before.run_ns;
+    // A css_set that was freed and made again for another cgroup between two switches of one thread is not noticed.
+    let cached = own && before.cgroups == cgroups && before.place != 0;
+    let place = if cached { before.place } else { find(cgroup_of_task(task)) };
+    let reason = if waits { reason(task) } else { 0 };
+    // A new thread has all it ever did behind it.
+    let (ran_ns, waited_ns) =
+        if own { (run_ns - before.run_ns, run_delay_ns - before.run_delay_ns) } else { (run_ns, run_delay_ns) };
+    let whole = own || runs <= 1;
+    let left_ns = if whole { arrived_ns + ran_ns } else { 0 };
+    // SAFETY: as above.
+    unsafe {
+        *slot = ThreadRun { run_delay_ns, run_ns, left_ns, cgroups, place, tid, migrations, reason: reason as u32 };
+    }
+    let Some(workload) = Workload::at(place) else { return 0 };
+    workload.add(if waits { SWITCHES_VOLUNTARY } else { SWITCHES_INVOLUNTARY }, 1);
+    if !whole {
         emit::add(RUNQUEUE_UNKNOWN, 1);
         return 0;
-    };
-    let Some(histogram) = RUNQUEUE.get_ptr_mut(0) else { return 0 };
-    let index = bucket(wait);
-    if index < BUCKETS {
-        // SAFETY: index < BUCKETS and the sum's place is BUCKETS: both inside the value.
-        unsafe {
-            let lanes = histogram.cast::<u64>();
-            *lanes.add(index) += 1;
-            *lanes.add(BUCKETS) += wait;
+    }
+    workload.add(RUNQUEUE_NS, waited_ns);
+    workload.add_at(RUNQUEUE_WAITS + octave(waited_ns), 1);
+    if own {
+        workload.add(MIGRATIONS, u64::from(migrations.wrapping_sub(before.migrations)));
+        if before.reason != 0 && before.left_ns != 0 {
+            let away_ns = arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns);
+            workload.add_at(before.reason as usize, away_ns);
         }
     }
     0
+}
+
+/// Bucket of a wait: the first ends at 2^[`RUNQUEUE_EXPONENT`] s.
+#[inline(always)]
+fn octave(wait_ns: u64) -> usize {
+    const BELOW: usize = (RUNQUEUE_EXPONENT - MIN_EXPONENT) as usize;
+    let octave = (bucket(wait_ns) + PER_OCTAVE as usize - 1) / PER_OCTAVE as usize;
+    octave.saturating_sub(BELOW).min(RUNQUEUE_BUCKETS - 1)
+}
+
+/// What a thread is about to wait for, as a lane of its workload.
+#[inline(always)]
+fn reason(task: Task) -> usize {
+    if offset!(task_iowait) != ABSENT {
+        // SAFETY: the byte of task_struct that holds the bit.
+        let byte: u8 = unsafe { Task::load(task.0, offset!(task_iowait) / 8) };
+        if byte >> (offset!(task_iowait) % 8) & 1 != 0 {
+            return OFF_CPU_DISK;
+        }
+    }
+    if setting!(task_registers) == 0 || task.is_kernel_thread() || task.is_compat() {
+        return OFF_CPU_OTHER;
+    }
+    let registers = task.registers();
+    match registers.syscall() {
+        // futex, futex_waitv, futex_wait
+        202 | 449 | 455 => OFF_CPU_FUTEX,
+        // nanosleep, clock_nanosleep
+        35 | 230 => OFF_CPU_SLEEP,
+        // poll, select, connect, accept, sendto, recvfrom, sendmsg, recvmsg, epoll_wait, pselect6, ppoll, epoll_pwait,
+        // accept4, recvmmsg, sendmmsg, io_uring_enter, epoll_pwait2
+        7 | 23 | 42..=47 | 232 | 270 | 271 | 281 | 288 | 299 | 307 | 426 | 441 => OFF_CPU_NETWORK,
+        // read, write, readv, writev, sendfile, splice: of a socket?
+        0 | 1 | 19 | 20 | 40 | 275 => match File::of(task, registers.argument_0()) {
+            Some(file) if file.kind() == S_IFSOCK => OFF_CPU_NETWORK,
+            _ => OFF_CPU_OTHER,
+        },
+        _ => OFF_CPU_OTHER,
+    }
 }

@@ -103,12 +103,13 @@ impl Btf {
         (0..(info & 0xffff) as usize).map(name).collect::<Result<_>>().map(Some)
     }
 
-    /// Byte offset of `a.b.c` inside the struct; `None` if there is no such member.
+    /// Byte offset of `a.b.c` inside the struct, bit offset of the bit field `a.b#`; `None` if there is no such member.
     pub(super) fn offset(&self, of: &str, path: &str) -> Result<Option<u32>> {
+        let (path, one_bit) = path.strip_suffix('#').map_or((path, false), |path| (path, true));
         let Some(mut id) = self.structs.get(of).copied() else { return Ok(None) };
         let mut bits = 0;
         for name in path.split('.') {
-            match self.member(id, name, 0).with_context(|| format!("{of}.{path}"))? {
+            match self.member(id, name, one_bit, 0).with_context(|| format!("{of}.{path}"))? {
                 Some((member_bits, member)) => {
                     bits += member_bits;
                     id = member;
@@ -116,12 +117,12 @@ impl Btf {
                 None => return Ok(None),
             }
         }
-        ensure!(bits % 8 == 0, "{of}.{path} is a bit field");
-        Ok(Some(bits / 8))
+        ensure!(one_bit || bits % 8 == 0, "{of}.{path} is a bit field");
+        Ok(Some(if one_bit { bits } else { bits / 8 }))
     }
 
     /// Bit offset and type of a member, also inside anonymous members.
-    fn member(&self, id: u32, wanted: &str, depth: u32) -> Result<Option<(u32, u32)>> {
+    fn member(&self, id: u32, wanted: &str, one_bit: bool, depth: u32) -> Result<Option<(u32, u32)>> {
         if depth > MAX_DEPTH {
             bail!("anonymous members nest deeper than {MAX_DEPTH}");
         }
@@ -137,11 +138,12 @@ impl Btf {
             let bits = if has_bitfields { raw & 0x00ff_ffff } else { raw };
             let name = self.string(name)?;
             if name == wanted {
-                ensure!(!has_bitfields || raw >> 24 == 0, "{wanted} is a bit field");
+                let size = if has_bitfields { raw >> 24 } else { 0 };
+                ensure!(size == 0 || (one_bit && size == 1), "{wanted} is a bit field");
                 return Ok(Some((bits, ty)));
             }
             if name.is_empty()
-                && let Some((inner, ty)) = self.member(ty, wanted, depth + 1)?
+                && let Some((inner, ty)) = self.member(ty, wanted, one_bit, depth + 1)?
             {
                 return Ok(Some((bits + inner, ty)));
             }

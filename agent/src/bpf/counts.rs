@@ -14,7 +14,6 @@ pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     syscalls: PerCpuArray<MapData, [u64; SYSCALLS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
-    runqueue: PerCpuArray<MapData, [u64; BUCKETS + 1]>,
 }
 
 impl Counts {
@@ -24,7 +23,6 @@ impl Counts {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
-            runqueue: PerCpuArray::try_from(map("RUNQUEUE")?)?,
         })
     }
 }
@@ -34,7 +32,6 @@ impl KernelCounts for Counts {
         match map {
             "COUNTERS" => sum(&self.counters),
             "SYSCALL_COUNTS" => sum(&self.syscalls),
-            "RUNQUEUE" => sum(&self.runqueue),
             _ => None,
         }
     }

@@ -21,6 +21,7 @@ use super::iterate::SocketIterator;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::scope::ScopeMaps;
 use super::support::Facts;
+use super::workloads::{self, WorkloadCounts};
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook};
 
@@ -37,6 +38,7 @@ pub struct Loaded {
     /// Where its program was loaded.
     pub sockets: Option<SocketIterator>,
     pub control: FlowControlMap,
+    pub workloads: WorkloadCounts,
 }
 
 /// Attached programs. Detached when dropped.
@@ -94,12 +96,14 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let settings = Settings { salt: salt()?, ..plan::settings(facts, plan, settings) };
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", bytes_of::<Offsets>(offsets), true)
         .override_global("SETTINGS", bytes_of::<Settings>(&settings), true)
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("SCRATCH", plan::scratches(plan))
+        .map_max_entries("WORKLOAD_COUNTS", workloads::rows(cpus))
         .load(OBJECT)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
@@ -141,6 +145,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
+    let workloads = WorkloadCounts::take(&mut ebpf, cpus)?;
     trim();
     Ok(Loaded {
         programs: Programs {
@@ -154,6 +159,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         scope,
         sockets,
         control,
+        workloads,
     })
 }
 

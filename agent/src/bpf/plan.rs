@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seismo_common::config::Settings;
 use seismo_common::offsets::FIELDS;
 
-use super::support::{COOKIE, Facts, TASK_BTF, UNIX_CAST};
+use super::support::{COOKIE, Facts, TASK_BTF, TASK_REGISTERS, UNIX_CAST};
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
 
@@ -114,6 +114,7 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
     let mut settings = Settings {
         task_btf: has(TASK_BTF),
         unix_cast: has(UNIX_CAST),
+        task_registers: has(TASK_REGISTERS),
         // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
         cgroup_ancestor: has(COOKIE),
         cookies: has(COOKIE),
@@ -246,6 +247,7 @@ mod tests {
         tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
         metrics: &[],
         samples: |_, _| {},
+        workload_samples: |_, _| {},
     };
 
     fn facts() -> Facts {

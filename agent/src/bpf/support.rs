@@ -128,8 +128,9 @@ impl Facts {
 }
 
 /// Helpers that not every kernel has and that programs do without, by the kernel's function behind each.
-const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, COOKIE];
+const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, TASK_REGISTERS, COOKIE];
 pub(super) const TASK_BTF: &str = "bpf_get_current_task_btf";
+pub(super) const TASK_REGISTERS: &str = "bpf_task_pt_regs";
 pub(super) const UNIX_CAST: &str = "bpf_skc_to_unix_sock";
 /// `bpf_get_socket_cookie` for tracing programs.
 pub(super) const COOKIE: &str = "bpf_get_socket_ptr_cookie";

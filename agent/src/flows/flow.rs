@@ -66,6 +66,8 @@ pub struct Flow {
     lanes: [Lane; 2],
     /// Latest time of any record of the connection.
     now_ns: u64,
+    /// Segments that this end has sent again so far.
+    retransmits: u32,
     attempts: u8,
     /// Both streams are read from their first byte on.
     fresh: bool,
@@ -118,6 +120,7 @@ impl Flow {
             phase: Phase::Undecided,
             lanes: [Lane::default(), Lane::default()],
             now_ns: 0,
+            retransmits: 0,
             attempts: 0,
             fresh: false,
             joined: false,
@@ -150,6 +153,7 @@ impl Flow {
             chunk.data.truncate(captured);
         }
         self.meet(&chunk);
+        self.retransmits = self.retransmits.max(chunk.retransmits);
         let other = self.lane(chunk.direction.other()).stream.reached(chunk.other_sequence, chunk.ktime_ns);
         let looked_at = match &self.phase {
             Phase::Session(session) => session.looked_at(chunk.direction),
@@ -243,11 +247,13 @@ impl Flow {
                 self.lane(Direction::Send).begin(send);
                 self.lane(Direction::Receive).begin(receive);
             }
-            ConnEventKind::Closed { error, .. } => {
+            ConnEventKind::Closed { error, retransmits } => {
+                self.retransmits = self.retransmits.max(retransmits);
                 self.closed = Some((error, ktime_ns));
                 self.advance(ktime_ns, false, config, cx);
             }
-            ConnEventKind::Destroyed { error, send_sequence, receive_sequence, .. } => {
+            ConnEventKind::Destroyed { error, send_sequence, receive_sequence, retransmits } => {
+                self.retransmits = self.retransmits.max(retransmits);
                 // A FIN takes a sequence number: without one, a single lost byte goes unnoticed.
                 self.lane(Direction::Send).stream.reached(send_sequence.wrapping_sub(1), ktime_ns);
                 self.lane(Direction::Receive).stream.reached(receive_sequence.wrapping_sub(1), ktime_ns);
@@ -262,7 +268,7 @@ impl Flow {
     /// Reads as far as the streams go. `force`: nothing is waited for any more.
     pub fn advance(&mut self, now_ns: u64, force: bool, config: &Config, cx: &mut Context<'_>) {
         self.now_ns = self.now_ns.max(now_ns);
-        (cx.now_ns, cx.origins) = (self.now_ns, self.origins());
+        (cx.now_ns, cx.origins, cx.retransmits) = (self.now_ns, self.origins(), self.retransmits);
         loop {
             // Requests first: answers wait for them.
             let first = self.first();
@@ -322,7 +328,7 @@ impl Flow {
 
     /// Ends what is in flight for too long.
     pub fn expire(&mut self, now_ns: u64, config: &Config, cx: &mut Context<'_>) {
-        (cx.now_ns, cx.origins) = (now_ns, self.origins());
+        (cx.now_ns, cx.origins, cx.retransmits) = (now_ns, self.origins(), self.retransmits);
         if let Phase::Session(session) = &mut self.phase {
             session.expire(config.request_timeout.as_ns(), cx);
         }

@@ -274,6 +274,7 @@ fn context<'a>(
         pending_limit: config.pending_per_connection,
         limits: Limits { head_bytes: config.head_bytes, fresh: false },
         now_ns: 0,
+        retransmits: 0,
         origins: [None; 2],
     }
 }

@@ -8,6 +8,9 @@ use crate::protocols::{Dialect, Facts};
 
 use super::pair::Pending;
 
+/// Attribute of a span whose connection was disturbed: segments that its own end sent again while it lasted.
+const RETRANSMITS: &str = "seismo.tcp.retransmits";
+
 /// Where an exchange took place.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
@@ -16,6 +19,8 @@ pub struct Place {
     pub protocol: &'static str,
     /// Of the request's and the response's stream.
     pub origins: [Option<Origin>; 2],
+    /// Segments that this end sent again while the exchange lasted.
+    pub retransmits: u32,
 }
 
 /// Where a stream begins.
@@ -78,7 +83,10 @@ pub fn conclude(
         response_body_bytes: answered.filter(|_| answer_ended && whole).map(|facts| facts.body_bytes),
         failure,
     };
-    let conclusion = dialect.conclude(request, response, &facts);
+    let mut conclusion = dialect.conclude(request, response, &facts);
+    if place.retransmits > 0 {
+        conclusion.attributes.set(RETRANSMITS, i64::from(place.retransmits));
+    }
     Exchange {
         connection: place.connection,
         wire: wire_id(&place),

@@ -31,6 +31,8 @@ pub struct Context<'a> {
     pub pending_limit: usize,
     pub limits: Limits,
     pub now_ns: u64,
+    /// Segments that this end has sent again on the connection so far.
+    pub retransmits: u32,
     /// Where the streams begin that this end sends and receives.
     pub origins: [Option<Origin>; 2],
 }
@@ -252,7 +254,8 @@ impl Session {
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
         if self.state(side).is_between() {
             let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
-            let facts = MessageFacts { position: piece.position, first_ns, last_ns, tid, ..MessageFacts::default() };
+            let (position, retransmits) = (piece.position, cx.retransmits);
+            let facts = MessageFacts { position, first_ns, last_ns, tid, retransmits, ..MessageFacts::default() };
             let exact = side == Side::Request && self.resumed;
             self.state(side).opening = Some(Opening { facts, pid: piece.tgid, floor: piece.other, exact });
             if side == Side::Request {
@@ -465,6 +468,7 @@ impl Session {
             role: self.role(),
             protocol: self.protocol.name,
             origins: [cx.origins[asking as usize], cx.origins[answering as usize]],
+            retransmits: cx.retransmits.saturating_sub(pending.facts.retransmits),
         };
         cx.out.push(conclude(pending, place, failure, end_ns, dialect.as_mut()));
     }

@@ -40,6 +40,10 @@ impl Tree {
         self.groups.get(&id).map(|group| &*group.path)
     }
 
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.groups.keys().copied()
+    }
+
     /// Paths of the groups that are workloads, sorted: containers, units, and groups that belong to neither and have none
     /// below them. A user's service manager that has units is none.
     pub fn workload_roots(&self) -> Vec<&str> {

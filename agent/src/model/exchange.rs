@@ -57,6 +57,8 @@ pub struct MessageFacts {
     pub last_ns: u64,
     /// Thread that moved the first byte.
     pub tid: u32,
+    /// Segments that this end had sent again on the connection when the message began.
+    pub retransmits: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -26,6 +26,8 @@ pub struct PayloadChunk {
     pub length: u32,
     /// Bytes before `data` that were not captured because nobody needs them.
     pub skipped: u32,
+    /// Segments that this end has sent again on the connection so far.
+    pub retransmits: u32,
     pub data: Bytes,
 }
 

@@ -101,8 +101,11 @@ pub struct FamilySpec {
     pub programs: &'static [ProgramSpec],
     /// From the best to the worst; empty: there is only one way.
     pub tiers: &'static [TierSpec],
-    /// Every metric that [`FamilySpec::samples`] can produce.
+    /// Every metric that [`FamilySpec::samples`] and [`FamilySpec::workload_samples`] can produce.
     pub metrics: &'static [&'static Metric],
     /// Kernel counts to samples; called at every scrape while the family is active.
     pub samples: fn(&dyn KernelCounts, &mut Vec<Sample>),
+    /// The lanes of one workload to samples, which have the metrics' own labels only: those of the workload are put in
+    /// front. Called for every workload at every scrape.
+    pub workload_samples: fn(&[u64], &mut Vec<Sample>),
 }

@@ -51,6 +51,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&ADOPTED, &ADOPT_FAILED, &ADOPT_TIME],
     samples: |_, _| {},
+    workload_samples: |_, _| {},
 };
 
 /// First port that the kernel gives to who asks for any (`ip_local_port_range` as it comes).

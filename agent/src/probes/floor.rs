@@ -29,4 +29,5 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[],
     samples: |_, _| {},
+    workload_samples: |_, _| {},
 };

@@ -13,10 +13,12 @@ pub mod process;
 pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
+pub mod workload;
 
 /// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
 /// looks at open sockets after that (`floor` is for measuring).
 pub const FAMILIES: &[&FamilySpec] = &[
+    &workload::FAMILY,
     &process::FAMILY,
     &scheduler::FAMILY,
     &syscall::FAMILY,

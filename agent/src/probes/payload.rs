@@ -119,6 +119,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     ],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
+    workload_samples: |_, _| {},
 };
 
 /// A record with its bytes as a chunk.
@@ -146,6 +147,7 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
         other_sequence: record.other_sequence,
         length: record.length,
         skipped: record.skipped,
+        retransmits: record.retransmits,
         data,
     }
 }

@@ -65,6 +65,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&STARTS, &EXECS, &EXITS],
     samples,
+    workload_samples: |_, _| {},
 };
 
 /// A record as an event; `None` for a kind that is not this family's.

@@ -53,6 +53,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&CALLS, &DURATION],
     samples,
+    workload_samples: |_, _| {},
 };
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {

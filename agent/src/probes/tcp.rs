@@ -98,6 +98,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     tiers: &[],
     metrics: &[&RETRANSMITS, &RESETS, &FAILED, &OPENED, &CLOSED],
     samples,
+    workload_samples: |_, _| {},
 };
 
 /// A state change as an event of the connection's life; `None` for one that begins or ends nothing.

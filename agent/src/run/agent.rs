@@ -22,6 +22,7 @@ use super::pipeline::{Parts, Pipeline, View};
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
+use super::workloads::WorkloadSource;
 use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
 use crate::bpf::counts::Counts;
@@ -31,6 +32,7 @@ use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
+use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::checks::Checks;
 use crate::cli::logger;
@@ -73,6 +75,7 @@ pub struct RunningKernel {
     sender: Weak<SyncSender<Batch>>,
     ring_is_small: bool,
     pub control: FlowControlMap,
+    pub workloads: WorkloadCounts,
     pub health: Arc<Health>,
     pub families: Vec<&'static FamilySpec>,
     /// Keeps run statistics on.
@@ -139,6 +142,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         counts: loaded.counts,
         scope,
         control: loaded.control,
+        workloads: loaded.workloads,
         adoption: Adoption { sockets: loaded.sockets },
         sender: weak,
         ring_is_small: ring_bytes < configured,
@@ -212,6 +216,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         counts,
         scope,
         control,
+        workloads,
         adoption,
         sender,
         ring_is_small,
@@ -224,7 +229,10 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let table = Arc::new(Table::new(config.metrics.clone()));
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
-    let kernel = Arc::new(KernelSource { counts, families, health: Arc::clone(&health) });
+    let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let names = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
+    let names = Arc::new(Mutex::new(names));
+    let workloads = Arc::new(WorkloadSource::new(&config, workloads, families, Arc::clone(&names)));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
@@ -242,8 +250,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
-    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
-    let workloads = Arc::new(Mutex::new(workloads));
     let files = kernel_files::open(&config);
     for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
         log::warn!("{} is not supported: {}", status.program, status.reason);
@@ -265,7 +271,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(ProcessSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
-        Arc::new(FileSource::new(&config, files, workloads)),
+        workloads,
+        Arc::new(FileSource::new(&config, files, names)),
     ];
     sources.extend(alerting.sources());
     let checks = Checks::new(&config.checks);

@@ -55,6 +55,7 @@ fuzz_target!(|actions: Vec<Action>| {
                         other_sequence,
                         length,
                         skipped: 0,
+                        retransmits: 0,
                         data: data.into(),
                     },
                     &mut out,

@@ -25,10 +25,15 @@ use Evidence::{PostgresqlServer, Program, PythonModule};
 
 /// The one list of what tests need from Debian.
 const PACKAGES: &[(&str, Evidence)] = &[
+    ("crun", Program("crun")),
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
+    ("haproxy", Program("haproxy")),
+    ("iproute2", Program("ip")),
+    ("nftables", Program("nft")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
+    ("podman", Program("podman")),
     ("postgresql", PostgresqlServer),
     ("postgresql-client", Program("psql")),
     ("prometheus", Program("prometheus")),
@@ -40,6 +45,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("qemu-system-x86", Program("qemu-system-x86_64")),
     ("redis-server", Program("redis-server")),
     ("redis-tools", Program("redis-cli")),
+    ("socat", Program("socat")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
 ];

@@ -1,0 +1,49 @@
+//! Counters that the kernel programs keep per workload (cgroup) and CPU: one row of `u64` lanes for each.
+//!
+//! Both tables are mapped into the agent: reading them is no system call. Rows of a CPU lie together; row 0 is that of
+//! every cgroup that has no place of its own.
+
+use crate::counter::lanes;
+
+/// Places for cgroups, a power of two; place 0 belongs to whoever found none.
+pub const WORKLOADS: usize = 1024;
+/// Places that are looked at for a cgroup, from the one that its id names.
+pub const WORKLOAD_PROBES: usize = 4;
+/// Lanes of a row.
+pub const WORKLOAD_LANES: usize = 96;
+
+const _: () = assert!(WORKLOADS.is_power_of_two());
+
+/// First of the places that a cgroup may have.
+#[inline(always)]
+pub const fn place(cgroup_id: u64) -> u32 {
+    // Ids are given out in sequence.
+    (cgroup_id ^ cgroup_id >> 32) as u32 & (WORKLOADS as u32 - 1)
+}
+
+lanes! { NAMED:
+    /// Cgroups that found no place (row 0 only).
+    WORKLOAD_UNPLACED,
+    /// Switches from a thread that had to wait for something, and from one that could have gone on.
+    SWITCHES_VOLUNTARY,
+    SWITCHES_INVOLUNTARY,
+    /// Threads that went to another CPU.
+    MIGRATIONS,
+    /// Time off CPU, ns, by what was waited for, in the order of [`OFF_CPU`].
+    OFF_CPU_OTHER,
+    OFF_CPU_DISK,
+    OFF_CPU_NETWORK,
+    OFF_CPU_FUTEX,
+    OFF_CPU_SLEEP,
+    /// Time in the run queue, ns.
+    RUNQUEUE_NS,
+}
+
+/// What a thread that is off CPU waits for; a reason's lane is [`OFF_CPU_OTHER`] plus its place here.
+pub const OFF_CPU: [&str; 5] = ["other", "disk", "network", "futex", "sleep"];
+/// Waits in the run queue, by octave: the first bucket ends at 2^[`RUNQUEUE_EXPONENT`] s, the last has no end.
+pub const RUNQUEUE_WAITS: usize = NAMED;
+pub const RUNQUEUE_BUCKETS: usize = 26;
+pub const RUNQUEUE_EXPONENT: i32 = -20;
+
+const _: () = assert!(RUNQUEUE_WAITS + RUNQUEUE_BUCKETS <= WORKLOAD_LANES);

@@ -1,0 +1,81 @@
+//! Kernel counters by workload as a metric source: rows of cgroups → names → series with the labels that were chosen.
+//!
+//! Cgroups that are older than the agent get their rows when it starts; those that the kernel could not give one, when a
+//! page is made. The row of a cgroup is let go when its workload has expired. No system call for a host whose cgroups are
+//! all known.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::bpf::workloads::WorkloadCounts;
+use crate::clock;
+use crate::config::Config;
+use crate::host::workloads::Workloads;
+use crate::metrics::by_workload;
+use crate::model::metric::{Sample, Source};
+use crate::model::probe::FamilySpec;
+use crate::model::workload::{WorkloadId, WorkloadLabel, WorkloadSample};
+
+/// Reads the rows at every scrape.
+pub struct WorkloadSource {
+    counts: WorkloadCounts,
+    families: Vec<&'static FamilySpec>,
+    names: Arc<Mutex<Workloads>>,
+    labels: Vec<WorkloadLabel>,
+    series_limit: usize,
+}
+
+impl WorkloadSource {
+    /// Gives every cgroup that there is a row.
+    pub fn new(
+        config: &Config,
+        counts: WorkloadCounts,
+        families: Vec<&'static FamilySpec>,
+        names: Arc<Mutex<Workloads>>,
+    ) -> Self {
+        let groups = {
+            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.advance(clock::monotonic_ns());
+            names.groups()
+        };
+        let unplaced = groups.into_iter().filter(|id| !counts.claim(*id)).count();
+        if unplaced > 0 {
+            log::warn!("{unplaced} cgroups have no row of counters: what they do is counted under no name");
+        }
+        Self {
+            counts,
+            families,
+            names,
+            labels: config.metrics.workload_labels.clone(),
+            series_limit: config.metrics.series_limit,
+        }
+    }
+}
+
+impl Source for WorkloadSource {
+    fn collect(&self, out: &mut Vec<Sample>) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.advance(clock::monotonic_ns());
+        let expired = names.drain_expired();
+        let mut samples = Vec::new();
+        let mut own = Vec::new();
+        for (place, cgroup_id) in self.counts.taken() {
+            if expired.contains(&cgroup_id) {
+                self.counts.release(place, cgroup_id);
+                continue;
+            }
+            let row = self.counts.row(place);
+            let workload = match cgroup_id {
+                0 => WorkloadId::UNKNOWN,
+                id => names.resolve(id),
+            };
+            let workload = (workload != WorkloadId::OVERFLOW).then(|| names.get(workload));
+            for family in &self.families {
+                (family.workload_samples)(&row, &mut own);
+            }
+            samples.extend(
+                own.drain(..).map(|sample| WorkloadSample { workload: workload.as_ref().map(Arc::clone), sample }),
+            );
+        }
+        by_workload(samples, &self.labels, self.series_limit, out);
+    }
+}
