@@ -250,6 +250,7 @@ mod tests {
         tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
         metrics: &[],
         samples: |_, _| {},
+        workload_samples: |_, _| {},
     };
 
     fn facts() -> Facts {

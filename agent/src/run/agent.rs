@@ -249,8 +249,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
-    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
-    let workloads = Arc::new(Mutex::new(workloads));
     let files = kernel_files::open(&config);
     for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
         log::warn!("{} is not supported: {}", status.program, status.reason);
