@@ -9,6 +9,7 @@ mod bounds;
 mod capabilities;
 mod configuration;
 mod coverage;
+mod crowd;
 mod hostile;
 mod leaks;
 mod leftovers;

@@ -117,6 +117,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             reason: String::new(),
             verified_instructions: 0,
             runs: None,
+            missed: None,
             run_ns: None,
         };
         match &planned.decision {
@@ -233,22 +234,27 @@ impl Programs {
         self.log.flush();
     }
 
-    /// State of every program with its runs; right only while the kernel keeps them ([`enable_run_stats`]).
-    pub fn statuses_with_runs(&self) -> Vec<ProbeStatus> {
+    /// State of every program with the runs that it missed, and with those that it had where `runs` says that the kernel
+    /// counts them ([`enable_run_stats`]). About 10 µs a program.
+    pub fn statuses_with_runs(&self, runs: bool) -> Vec<ProbeStatus> {
         let mut statuses = self.statuses.clone();
         for status in statuses.iter_mut().filter(|status| status.state == ProbeState::Active) {
-            (status.runs, status.run_ns) = self.run_stats(&status.program).unzip();
+            let Some([run, ns, missed]) = self.run_stats(&status.program) else { continue };
+            status.missed = Some(missed);
+            if runs {
+                (status.runs, status.run_ns) = (Some(run), Some(ns));
+            }
         }
         statuses
     }
 
-    /// `run_cnt` and `run_time_ns` from the program's fdinfo.
-    fn run_stats(&self, name: &str) -> Option<(u64, u64)> {
+    /// `run_cnt`, `run_time_ns` and `recursion_misses` (5.12+, else 0) from the program's fdinfo.
+    fn run_stats(&self, name: &str) -> Option<[u64; 3]> {
         use std::os::fd::{AsFd as _, AsRawFd as _};
         let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-        Some((field("run_cnt:")?, field("run_time_ns:")?))
+        Some([field("run_cnt:")?, field("run_time_ns:")?, field("recursion_misses:").unwrap_or(0)])
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seismo_common::config::Settings;
 use seismo_common::offsets::FIELDS;
 
+use super::capabilities::version;
 use super::support::{COOKIE, Facts, TASK_BTF, TASK_REGISTERS, UNIX_CAST};
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
@@ -115,6 +116,8 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
         task_btf: has(TASK_BTF),
         unix_cast: has(UNIX_CAST),
         task_registers: has(TASK_REGISTERS),
+        // `include/linux/tracepoint.h` no longer turns preemption off around programs, nor does `__bpf_trace_run`.
+        preemptible: u32::from(version(&facts.kernel_release) >= (7, 0)),
         // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
         cgroup_ancestor: has(COOKIE),
         cookies: has(COOKIE),
@@ -247,6 +250,7 @@ mod tests {
         tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
         metrics: &[],
         samples: |_, _| {},
+        workload_samples: |_, _| {},
     };
 
     fn facts() -> Facts {

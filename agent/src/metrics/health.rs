@@ -45,6 +45,13 @@ pub static PROBE_TIER: Metric = Metric {
     labels: &["probe", "tier"],
 };
 
+pub static PROBE_MISSED: Metric = Metric {
+    name: "seismo.probe.missed_runs",
+    unit: "{run}",
+    kind: Kind::Counter,
+    description: "Events that the kernel did not show a program because it was interrupted in an earlier one on that CPU",
+    labels: &["probe", "program"],
+};
 pub static PROBE_RUNS: Metric = Metric {
     name: "seismo.probe.runs",
     unit: "{run}",
@@ -113,9 +120,10 @@ fn probes(health: &Health, out: &mut Vec<Sample>) {
     for program in health.probes() {
         let rank = STATES.iter().position(|state| *state == program.state).unwrap_or(0);
         // Absent, not zero, while the kernel keeps no run statistics.
+        let missed = program.missed.map(|missed| (&PROBE_MISSED, Value::Count(missed)));
         let runs = program.runs.map(|runs| (&PROBE_RUNS, Value::Count(runs)));
         let time = program.run_ns.map(|ns| (&PROBE_RUN, Value::Float(ns as f64 / 1e9)));
-        out.extend(runs.into_iter().chain(time).map(|(metric, value)| Sample {
+        out.extend(runs.into_iter().chain(time).chain(missed).map(|(metric, value)| Sample {
             metric,
             labels: vec![program.probe.clone().into(), program.program.clone().into()],
             value,
@@ -192,6 +200,7 @@ mod tests {
             tier: String::new(),
             verified_instructions: 1,
             runs: Some(3),
+            missed: None,
             run_ns: Some(1_500_000_000),
         };
         let health = Health::new();

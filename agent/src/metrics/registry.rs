@@ -15,6 +15,7 @@ pub static OWN: &[&Metric] = &[
     &health::BUILD_INFO,
     &health::PIPELINE_RECORDS,
     &health::PROBE_RUN,
+    &health::PROBE_MISSED,
     &health::PROBE_RUNS,
     &health::PROBE_STATE,
     &health::PROBE_TIER,

@@ -60,6 +60,8 @@ const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often programs are asked for the runs that they missed.
+const MISSES_TICKS: u64 = 10;
 
 /// Programs in the kernel with the thread that drains their records.
 pub struct RunningKernel {
@@ -230,6 +232,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
+    let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
@@ -247,8 +251,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
-    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
-    let workloads = Arc::new(Mutex::new(workloads));
     let files = kernel_files::open(&config);
     for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
         log::warn!("{} is not supported: {}", status.program, status.reason);
@@ -303,13 +305,15 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             }
             let mut every = tokio::time::interval(HOUSEKEEPING);
             let mut picture = picture;
+            let mut ticks = 0u64;
             loop {
                 every.tick().await;
                 if let Some(programs) = &mut programs {
                     programs.flush_log();
-                    if config.probes.stats {
-                        health.set_probes(programs.statuses_with_runs());
+                    if config.probes.stats || ticks.is_multiple_of(MISSES_TICKS) {
+                        health.set_probes(programs.statuses_with_runs(config.probes.stats));
                     }
+                    ticks += 1;
                 }
                 if analysis.is_finished() {
                     return;

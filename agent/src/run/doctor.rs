@@ -121,6 +121,7 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
         reason,
         verified_instructions: 0,
         runs: None,
+        missed: None,
         run_ns: None,
     }
 }
