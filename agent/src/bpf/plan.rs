@@ -370,6 +370,7 @@ mod tests {
             verified_instructions: 0,
             runs: None,
             run_ns: None,
+            missed: None,
         };
         let others = ["extra", "end", "slow"].map(|name| status(name, ProbeState::Disabled));
         let with_first = |state| [vec![status("fast", state)], others.to_vec()].concat();
