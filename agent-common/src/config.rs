@@ -10,6 +10,12 @@ pub const DEFAULT_CAPTURE: usize = 4096;
 pub const MAX_IOVECS: usize = 8;
 /// System call numbers that have a lane of their own; larger ones share the last lane.
 pub const SYSCALLS: usize = 512;
+/// Slots for threads that reclaim memory (a power of two).
+pub const RECLAIM_SLOTS: usize = 1024;
+/// Threads whose page faults are remembered at once.
+pub const FAULT_THREADS: usize = 65_536;
+/// Reasons to drop a packet that have a lane of their own; larger numbers share the last one.
+pub const SKB_REASONS: usize = 256;
 /// Slots of the flat tables keyed by thread id (a power of two). Two threads that share a slot lose a sample.
 pub const THREAD_SLOTS: usize = 16_384;
 /// io_uring requests on sockets that are remembered at once; the one that was used longest ago goes first.
@@ -59,6 +65,11 @@ wire! {
         pub tcp_receive_flags: u32,
         pub udp_receive_parameters: u32,
         pub udp_receive_flags: u32,
+        /// Bits of a block request's `rq_flags`: it is in the kernel's account; it is a step of a flush.
+        pub block_counted: u32,
+        pub block_flushing: u32,
+        /// When the programs were loaded, seconds of the monotonic clock.
+        pub began_s: u32,
         /// Secret of this run of the agent.
         pub salt: [u32; 4],
     }
@@ -84,6 +95,10 @@ impl Settings {
         tcp_receive_flags: 3,
         udp_receive_parameters: 4,
         udp_receive_flags: 3,
+        // As they were before 6.12, which has them in its type information.
+        block_counted: 1 << 13,
+        block_flushing: 1 << 4,
+        began_s: 0,
         salt: [0; 4],
     };
 }

@@ -18,12 +18,6 @@ pub(crate) use lanes;
 
 // Counters with a name of their own; the drop lanes follow.
 lanes! { NAMED:
-    /// Thread groups created.
-    PROCESS_STARTS,
-    /// Programs executed.
-    PROCESS_EXECS,
-    /// Thread groups ended.
-    PROCESS_EXITS,
     /// Segments retransmitted.
     TCP_RETRANSMITS,
     /// Resets sent.
@@ -84,6 +78,10 @@ lanes! { NAMED:
     RUNQUEUE_UNKNOWN,
     /// Sampled system calls whose slot another thread took.
     SYSCALL_SAMPLE_LOST,
+    /// Threads whose page faults are counted only when they end: the table was full.
+    FAULTS_UNTRACKED,
+    /// Reclaims whose beginning was not seen, or whose slot another thread took.
+    RECLAIM_UNKNOWN,
 }
 
 /// First of the lanes that count drops; add a [`crate::drops`] reason.

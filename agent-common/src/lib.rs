@@ -6,10 +6,12 @@
 #![no_std]
 
 pub mod adopt;
+pub mod block;
 pub mod config;
 pub mod counter;
 pub mod drops;
 pub mod histogram;
+pub mod interrupt;
 pub mod offsets;
 pub mod payload;
 pub mod process;

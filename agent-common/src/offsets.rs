@@ -44,6 +44,10 @@ offsets! {
     task_thread_status = false "task_struct": "thread_info.status",
     task_run_delay = false "task_struct": "sched_info.run_delay",
     task_run_count = false "task_struct": "sched_info.pcount",
+    task_minor_faults = false "task_struct": "min_flt",
+    task_major_faults = false "task_struct": "maj_flt",
+    /// ns of the monotonic clock.
+    task_start_time = false "task_struct": "start_time",
     task_arrived = false "task_struct": "sched_info.last_arrival",
     task_run_ns = false "task_struct": "se.sum_exec_runtime",
     task_migrations = false "task_struct": "se.nr_migrations",
@@ -122,6 +126,27 @@ offsets! {
     /// A request's own structure begins where the `io_kiocb` begins.
     request_done = true "io_sr_msg": "done_io",
     rw_iterator = true "io_async_rw": "iter",
+    block_queue = false "request": "q",
+    block_operation = false "request": "cmd_flags",
+    block_flags = false "request": "rq_flags",
+    /// Bytes that are not done yet.
+    block_left = false "request": "__data_len",
+    /// When it was made, and when the driver got it (0 where nobody wants to know: neither write-back throttling nor
+    /// another user of the queue's statistics), ns of the monotonic clock.
+    block_start_time = false "request": "start_time_ns",
+    block_issue_time = false "request": "io_start_time_ns",
+    /// 5.15+.
+    queue_disk = false "request_queue": "disk",
+    disk_major = false "gendisk": "major",
+    disk_minor = false "gendisk": "first_minor",
+    /// 5.12+, from when on the tracepoints of a bio have no other parameter.
+    bio_device = false "bio": "bi_bdev",
+    bio_operation = false "bio": "bi_opf",
+    bio_bytes = false "bio": "bi_iter.bi_size",
+    /// Whose I/O it is, in the hierarchy that has the `io` controller.
+    bio_group = false "bio": "bi_blkg",
+    group_account = false "blkcg_gq": "blkcg",
+    account_cgroup = false "blkcg": "css.cgroup",
 }
 
 const _: () = assert!(core::mem::size_of::<Offsets>() == FIELDS.len() * 4);

@@ -24,6 +24,40 @@ pub const fn place(cgroup_id: u64) -> u32 {
 lanes! { NAMED:
     /// Cgroups that found no place (row 0 only).
     WORKLOAD_UNPLACED,
+    /// Block I/O that was asked for, by direction, in the order of [`crate::block`]: bytes, then requests.
+    BLOCK_READ_BYTES,
+    BLOCK_WRITE_BYTES,
+    BLOCK_DISCARD_BYTES,
+    BLOCK_READS,
+    BLOCK_WRITES,
+    BLOCK_DISCARDS,
+    /// Thread groups created, programs executed, thread groups ended by how ([`crate::process::ENDS`], in its order).
+    PROCESS_STARTS,
+    PROCESS_EXECS,
+    PROCESS_ENDS,
+    PROCESS_ENDS_2,
+    PROCESS_ENDS_3,
+    PROCESS_ENDS_4,
+    PROCESS_ENDS_5,
+    PROCESS_ENDS_6,
+    PROCESS_ENDS_7,
+    PROCESS_ENDS_8,
+    PROCESS_ENDS_9,
+    PROCESS_ENDS_10,
+    PROCESS_ENDS_11,
+    PROCESS_ENDS_12,
+    PROCESS_ENDS_13,
+    PROCESS_ENDS_14,
+    /// Page faults that needed no reading, and those that did.
+    MINOR_FAULTS,
+    MAJOR_FAULTS,
+    /// Time that threads spent on reclaiming memory, ns.
+    RECLAIM_NS,
+    /// Processes that the kernel chose to kill for lack of memory.
+    OOM_KILLS,
+    /// Datagrams that found their socket's buffer full, or the protocol out of memory.
+    UDP_FULL_BUFFERS,
+    UDP_NO_MEMORY,
     /// Switches from a thread that had to wait for something, and from one that could have gone on.
     SWITCHES_VOLUNTARY,
     SWITCHES_INVOLUNTARY,
@@ -47,3 +81,4 @@ pub const RUNQUEUE_BUCKETS: usize = 26;
 pub const RUNQUEUE_EXPONENT: i32 = -20;
 
 const _: () = assert!(RUNQUEUE_WAITS + RUNQUEUE_BUCKETS <= WORKLOAD_LANES);
+const _: () = assert!(PROCESS_ENDS_14 + 1 - PROCESS_ENDS == crate::process::ENDS.len());

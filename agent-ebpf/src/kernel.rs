@@ -15,6 +15,8 @@ use crate::access::{Access, Probed, Typed};
 /// Kernel thread, or an io worker acting for a process (`PF_KTHREAD`, `PF_IO_WORKER` in `sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
 const PF_IO_WORKER: u32 = 0x0000_0010;
+/// Is ending (`PF_EXITING`).
+const PF_EXITING: u32 = 0x0000_0004;
 /// 32-bit system call under way (`TS_COMPAT` in `asm/thread_info.h`, x86).
 const TS_COMPAT: u32 = 2;
 
@@ -94,6 +96,11 @@ impl Task {
     #[inline(always)]
     pub fn is_io_worker(self) -> bool {
         self.flags() & PF_IO_WORKER != 0
+    }
+
+    #[inline(always)]
+    pub fn is_exiting(self) -> bool {
+        self.flags() & PF_EXITING != 0
     }
 
     /// In a 32-bit system call. False where the kernel has no such field.

@@ -7,12 +7,14 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use seismo_common::block::{DEVICE_LANES, DEVICES};
 use seismo_common::config::{
-    FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES, SYSCALLS, Scope, Settings,
-    THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+    FAULT_THREADS, FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, RECLAIM_SLOTS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES,
+    SKB_REASONS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
+use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
 use seismo_common::workload::{WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
@@ -201,3 +203,40 @@ pub static WORKLOADS: Array<u64> = Array::with_max_entries(WORKLOAD_PLACES as u3
 #[map]
 pub static WORKLOAD_COUNTS: Array<[u64; WORKLOAD_LANES]> =
     Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);
+
+/// Block devices, each in one of its places; 0: free. Places are taken by compare-and-swap and never given back.
+#[map]
+pub static BLOCK_DEVICES: Array<[u64; DEVICES]> = Array::with_max_entries(1, 0);
+
+/// [`seismo_common::block`] lanes of each place.
+#[map]
+pub static BLOCK: PerCpuArray<[u64; DEVICE_LANES]> = PerCpuArray::with_max_entries(DEVICES as u32, 0);
+
+/// Page faults, minor and major, that are counted already, by the address of the thread. Not on the way of a fault: the
+/// end of a thread and each iteration over all threads look here.
+#[map]
+pub static FAULTS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(FAULT_THREADS as u32, BPF_F_NO_PREALLOC);
+
+/// A reclaim under way, in the slot of its thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ReclaimStart {
+    pub ktime_ns: u64,
+    pub tid: u32,
+    pub reserved: u32,
+}
+
+#[map]
+pub static RECLAIM_STARTS: Array<ReclaimStart> = Array::with_max_entries(RECLAIM_SLOTS as u32, 0);
+
+/// Time that threads spent on reclaiming memory, for the host and for a cgroup's limit; the last element is their sum in ns.
+#[map]
+pub static RECLAIM: PerCpuArray<[u64; BUCKETS + 1]> = PerCpuArray::with_max_entries(2, 0);
+
+/// Packets dropped, by the kernel's number of the reason.
+#[map]
+pub static SKB_DROPS: PerCpuArray<[u64; SKB_REASONS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// [`seismo_common::interrupt`] lanes.
+#[map]
+pub static INTERRUPTS: PerCpuArray<[u64; INTERRUPT_LANES]> = PerCpuArray::with_max_entries(1, 0);

@@ -151,7 +151,7 @@ pub fn claim(cgroup_id: u64) -> bool {
 /// # Safety
 /// `word` is an aligned word of a map value.
 #[inline(always)]
-unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
+pub unsafe fn compare_exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     let mut before = old;
     // SAFETY: by contract.
     unsafe {

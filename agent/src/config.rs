@@ -116,6 +116,15 @@ section! {
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,
+        /// Block I/O: bytes, requests, errors and latency by device; what each workload asked for.
+        pub block: bool = true,
+        /// Memory: page faults, reclaim, kills for lack of memory.
+        pub memory: bool = true,
+        /// Packets that the kernel dropped, by reason.
+        pub drop: bool = true,
+        /// Time in interrupts, by kind: two clocks for each. The kernel's own account (`system_cpu_time_seconds_total`) is
+        /// always there.
+        pub interrupt: bool = false,
         /// Kernel counters by cgroup.
         pub workload: bool = true,
         /// Pressure (PSI) of the host and of each workload, from the kernel's files.

@@ -88,8 +88,6 @@ pub struct ProbeStatus {
     pub verified_instructions: u32,
     /// Runs since it was attached, where the kernel keeps run statistics (`probes.stats`).
     pub runs: Option<u64>,
-    /// Times that the kernel left it out, because it was running on that CPU already (`recursion_misses`).
-    pub missed: Option<u64>,
     /// Time in those runs, ns.
     pub run_ns: Option<u64>,
 }

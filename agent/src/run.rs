@@ -120,6 +120,10 @@ fn wanted(config: &Config) -> Wanted<'static> {
         ("adopt", probes.adopt),
         ("scheduler", probes.scheduler),
         ("syscall", probes.syscall),
+        ("block", probes.block),
+        ("memory", probes.memory),
+        ("drop", probes.drop),
+        ("interrupt", probes.interrupt),
         ("floor", probes.floor),
     ]
     .into_iter()

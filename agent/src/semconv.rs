@@ -2,6 +2,8 @@
 
 pub const SERVICE_NAME: &str = "service.name";
 pub const HOST_NAME: &str = "host.name";
+pub const PROCESS_EXIT_CODE: &str = "process.exit.code";
+pub const PROCESS_PAGING_FAULT_TYPE: &str = "process.paging.fault_type";
 pub const PROCESS_PID: &str = "process.pid";
 pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";
 pub const THREAD_ID: &str = "thread.id";
@@ -9,6 +11,8 @@ pub const CONTAINER_ID: &str = "container.id";
 pub const K8S_NAMESPACE_NAME: &str = "k8s.namespace.name";
 pub const K8S_POD_NAME: &str = "k8s.pod.name";
 pub const CPU_MODE: &str = "cpu.mode";
+pub const SYSTEM_DEVICE: &str = "system.device";
+pub const DISK_IO_DIRECTION: &str = "disk.io.direction";
 
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";

@@ -195,7 +195,6 @@ impl Agent {
             verified_instructions: 10,
             runs: Some(2),
             run_ns: Some(300),
-            missed: None,
         }]);
         let api = Api::new(Arc::new(NoPages), health, Arc::clone(&spans), stopping);
         let (address, begun) = std::sync::mpsc::channel();

@@ -6,11 +6,13 @@
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
-//! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS`.
+//! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS` ·
+//! `touch PAGES FILE` · `flood N` · `hog`.
 
 mod compat;
 mod cover;
 mod crowd;
+mod host;
 mod hostile;
 mod http;
 mod pairs;
@@ -58,6 +60,9 @@ fn run(words: &[&str]) -> Result<()> {
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),
         ["spin", threads, millis] => work::spin(threads.parse()?, millis.parse()?),
+        ["touch", pages, file] => host::touch(pages.parse()?, file),
+        ["flood", count] => host::flood(count.parse()?),
+        ["hog"] => host::hog(),
         _ => bail!("unknown arguments: {words:?}"),
     }
 }

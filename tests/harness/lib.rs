@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod agent;
+pub mod blockdevice;
 pub mod bpf;
 pub mod cgroup;
 pub mod container;
@@ -15,6 +16,7 @@ pub mod exposition;
 pub mod haproxy;
 pub mod http;
 pub mod link;
+pub mod memory_limit;
 pub mod netns;
 pub mod nginx;
 pub mod numbers;

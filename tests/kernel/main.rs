@@ -5,14 +5,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod adopt;
+mod block;
 mod bounds;
 mod capabilities;
 mod configuration;
 mod coverage;
 mod crowd;
+mod drop;
 mod hostile;
+mod interrupt;
 mod leaks;
 mod leftovers;
+mod memory;
 mod paths;
 mod payload;
 mod process;

@@ -2,7 +2,11 @@
 //! another.
 
 mod adopt;
+mod block;
+mod drop;
 mod floor;
+mod interrupt;
+mod memory;
 mod payload;
 mod payload_exit;
 mod payload_locked;

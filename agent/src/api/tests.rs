@@ -195,7 +195,6 @@ async fn probes_are_listed_as_the_agent_knows_them() {
         tier: String::new(),
         verified_instructions: 5,
         runs: Some(1),
-        missed: None,
         run_ns: Some(2),
     };
     agent.health.set_probes(vec![probe.clone()]);

@@ -1,5 +1,5 @@
-//! A reader for the kernel's BTF that answers three questions: at which byte of a struct is a field, is a type there, and what does a
-//! function take.
+//! A reader for the kernel's BTF that answers four questions: at which byte of a struct is a field, is a type there, what does a
+//! function or a tracepoint take, and which numbers does an enumeration have.
 //!
 //! Input: `/sys/kernel/btf/vmlinux` (format: `Documentation/bpf/btf.rst`). One pass, about 10 ms and one copy of the
 //! file (6 MB) until dropped. Bit fields are refused; members of anonymous structs and unions are found; typedefs and
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
@@ -37,6 +38,7 @@ pub(super) struct Btf {
     structs: HashMap<String, u32>,
     typedefs: HashMap<String, u32>,
     functions: HashMap<String, u32>,
+    enums: HashMap<String, u32>,
 }
 
 impl Btf {
@@ -49,6 +51,7 @@ impl Btf {
             structs: HashMap::new(),
             typedefs: HashMap::new(),
             functions: HashMap::new(),
+            enums: HashMap::new(),
         };
         ensure!(btf.u32(0)? as u16 == MAGIC, "not BTF (or of the other byte order)");
         let header = btf.u32(4)? as usize;
@@ -60,13 +63,14 @@ impl Btf {
             btf.types.push(at as u32);
             let info = btf.u32(at + 4)?;
             let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-            if matches!(kind, KIND_STRUCT | KIND_UNION | KIND_TYPEDEF | KIND_FUNC) {
+            if matches!(kind, KIND_STRUCT | KIND_UNION | KIND_TYPEDEF | KIND_FUNC | KIND_ENUM) {
                 let name = btf.string(btf.u32(at)?)?;
                 if !name.is_empty() {
                     let name = name.to_owned();
                     match kind {
                         KIND_TYPEDEF => btf.typedefs.insert(name, id),
                         KIND_FUNC => btf.functions.insert(name, id),
+                        KIND_ENUM => btf.enums.insert(name, id),
                         _ => Some(*btf.structs.entry(name).or_insert(id)),
                     };
                 }
@@ -83,9 +87,26 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Is there a typedef of this name? Tracepoints show as `btf_trace_<name>`.
-    pub(super) fn has_typedef(&self, name: &str) -> bool {
-        self.typedefs.contains_key(name)
+    /// Arguments that a tracepoint gives; `None` if there is no such tracepoint. It shows as a typedef of a function that
+    /// takes one more.
+    pub(super) fn arguments(&self, tracepoint: &str) -> Result<Option<usize>> {
+        let Some(id) = self.typedefs.get(&format!("btf_trace_{tracepoint}")) else { return Ok(None) };
+        let pointer = self.resolve(*id)?;
+        ensure!(self.u32(pointer + 4)? >> 24 & 0x1f == KIND_POINTER, "{tracepoint} is no pointer");
+        let info = self.u32(self.resolve(self.u32(pointer + 8)?)? + 4)?;
+        ensure!(info >> 24 & 0x1f == KIND_FUNC_PROTO, "{tracepoint} is no pointer to a function");
+        Ok(Some((info & 0xffff).saturating_sub(1) as usize))
+    }
+
+    /// Names and numbers of an enumeration; none if it is not there.
+    pub(super) fn enumerators(&self, name: &str) -> Result<Vec<(String, u32)>> {
+        let Some(id) = self.enums.get(name) else { return Ok(Vec::new()) };
+        let at = *self.types.get(*id as usize).context("type id out of range")? as usize;
+        let member = |index: usize| {
+            let member = at + 12 + 8 * index;
+            Ok((self.string(self.u32(member)?)?.to_owned(), self.u32(member + 4)?))
+        };
+        (0..(self.u32(at + 4)? & 0xffff) as usize).map(member).collect()
     }
 
     pub(super) fn has_struct(&self, name: &str) -> bool {
@@ -183,7 +204,7 @@ mod tests {
 
     /// struct outer { int a; union { int x; struct { short p; short q; }; }; const inner_t in; } with typedef inner_t.
     fn blob() -> Vec<u8> {
-        let strings = b"\0int\0outer\0a\0x\0p\0q\0in\0inner\0y\0inner_t\0short\0go\0";
+        let strings = b"\0int\0outer\0a\0x\0p\0q\0in\0inner\0y\0inner_t\0short\0go\0btf_trace_gone\0";
         let name = |text: &str| {
             let needle: Vec<u8> = [b"\0", text.as_bytes(), b"\0"].concat();
             strings.windows(needle.len()).position(|window| window == needle).unwrap() as u32 + 1
@@ -199,6 +220,9 @@ mod tests {
         types.extend([name("outer"), 4 << 24 | 3, 16, name("a"), 1, 0, 0, 4, 32, name("in"), 7, 64]); // 8 outer
         types.extend([0, 13 << 24 | 2, 1, name("x"), 1, name("y"), 2]); // 9 fn(int x, short y) -> int
         types.extend([name("go"), 12 << 24, 9]); // 10 go
+        types.extend([0, 2 << 24, 9]); // 11 pointer to 9
+        types.extend([name("btf_trace_gone"), 8 << 24, 11]); // 12 typedef
+        types.extend([name("inner"), 6 << 24 | 2, 4, name("x"), 3, name("y"), 7]); // 13 enum
         let mut blob = Vec::new();
         for word in [0x0001_eb9f, 24, 0, 4 * types.len() as u32, 4 * types.len() as u32, strings.len() as u32] {
             blob.extend(u32::to_ne_bytes(word));
@@ -219,7 +243,10 @@ mod tests {
         assert_eq!(btf.offset("outer", "in.y").unwrap(), Some(12));
         assert_eq!(btf.offset("outer", "none").unwrap(), None);
         assert_eq!(btf.offset("nothing", "a").unwrap(), None);
-        assert!(btf.has_typedef("inner_t") && !btf.has_typedef("inner"));
+        assert_eq!(btf.arguments("gone").unwrap(), Some(1));
+        assert_eq!(btf.arguments("inner_t").unwrap(), None);
+        assert_eq!(btf.enumerators("inner").unwrap(), [("x".to_owned(), 3), ("y".to_owned(), 7)]);
+        assert_eq!(btf.enumerators("outer").unwrap(), []);
         assert_eq!(btf.parameters("go").unwrap(), Some(vec!["x".to_owned(), "y".to_owned()]));
         assert_eq!(btf.parameters("outer").unwrap(), None);
     }
@@ -231,6 +258,8 @@ mod tests {
             if let Ok(btf) = Btf::parse(whole[..end].to_vec()) {
                 let _ = btf.offset("outer", "in.y");
                 let _ = btf.parameters("go");
+                let _ = btf.arguments("gone");
+                let _ = btf.enumerators("inner");
             }
         }
     }

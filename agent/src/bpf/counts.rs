@@ -1,28 +1,54 @@
-//! Reads the counts that kernel programs keep: one system call per table.
+//! Reads the counts that kernel programs keep: one system call per table, or per row of a table with many.
+
+use std::fs;
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
-use seismo_common::config::SYSCALLS;
+use seismo_common::block::{DEVICE_LANES, DEVICES};
+use seismo_common::config::{SKB_REASONS, SYSCALLS};
 use seismo_common::counter::COUNTERS;
 use seismo_common::histogram::BUCKETS;
+use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 
+use super::iterate::Iterator;
+use super::missed::Missed;
+use super::support::Constants;
 use crate::model::probe::KernelCounts;
+
+/// The program that goes over all threads.
+const TASKS: &str = "memory_tasks";
 
 /// Handles to the maps that hold counts.
 pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     syscalls: PerCpuArray<MapData, [u64; SYSCALLS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
+    block_devices: Array<MapData, [u64; DEVICES]>,
+    block: PerCpuArray<MapData, [u64; DEVICE_LANES]>,
+    reclaim: PerCpuArray<MapData, [u64; BUCKETS + 1]>,
+    skb_drops: PerCpuArray<MapData, [u64; SKB_REASONS]>,
+    interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
+    tasks: Option<Iterator>,
+    pub missed: Missed,
+    constants: Constants,
 }
 
 impl Counts {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
+    pub(super) fn take(ebpf: &mut Ebpf, constants: Constants) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         Ok(Self {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
+            block_devices: Array::try_from(map("BLOCK_DEVICES")?)?,
+            block: PerCpuArray::try_from(map("BLOCK")?)?,
+            reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
+            skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
+            interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
+            tasks: Iterator::take(ebpf, TASKS)?,
+            missed: Missed::take(ebpf),
+            constants,
         })
     }
 }
@@ -30,8 +56,10 @@ impl Counts {
 impl KernelCounts for Counts {
     fn lanes(&self, map: &str) -> Option<Vec<u64>> {
         match map {
-            "COUNTERS" => sum(&self.counters),
-            "SYSCALL_COUNTS" => sum(&self.syscalls),
+            "COUNTERS" => sum(&self.counters, 0),
+            "SYSCALL_COUNTS" => sum(&self.syscalls, 0),
+            "SKB_DROPS" => sum(&self.skb_drops, 0),
+            "INTERRUPTS" => sum(&self.interrupts, 0),
             _ => None,
         }
     }
@@ -39,13 +67,33 @@ impl KernelCounts for Counts {
     fn row(&self, map: &str, index: u32) -> Option<Vec<u64>> {
         match map {
             "SYSCALL_DURATIONS" => self.syscall_durations.get(&index, 0).ok().map(|row| row.to_vec()),
+            "BLOCK_DEVICES" => self.block_devices.get(&index, 0).ok().map(|row| row.to_vec()),
+            "BLOCK" => sum(&self.block, index),
+            "RECLAIM" => sum(&self.reclaim, index),
             _ => None,
+        }
+    }
+
+    fn constants(&self, enumeration: &str) -> &[(String, u32)] {
+        self.constants.get(enumeration).map_or(&[], Vec::as_slice)
+    }
+
+    fn file(&self, path: &str) -> Option<String> {
+        fs::read_to_string(path).ok()
+    }
+
+    fn iterate(&self, program: &str) {
+        if program == TASKS
+            && let Some(tasks) = &self.tasks
+            && let Err(error) = tasks.run()
+        {
+            log::warn!("{program}: {error:#}");
         }
     }
 }
 
-fn sum<const N: usize>(map: &PerCpuArray<MapData, [u64; N]>) -> Option<Vec<u64>> {
-    let per_cpu = map.get(&0, 0).ok()?;
+fn sum<const N: usize>(map: &PerCpuArray<MapData, [u64; N]>, index: u32) -> Option<Vec<u64>> {
+    let per_cpu = map.get(&index, 0).ok()?;
     let mut total = vec![0u64; N];
     for lanes in per_cpu.iter() {
         for (sum, lane) in total.iter_mut().zip(lanes) {

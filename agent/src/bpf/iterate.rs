@@ -1,4 +1,5 @@
-//! Reads the iterator over all open files: one record per TCP socket that is a listener or in scope.
+//! Runs iterators by reading them: that over all open files gives a record per TCP socket that is a listener or in scope;
+//! that over all threads only counts.
 //!
 //! Reading runs the kernel program once for each open file of the host (about 50 ns each) in the reader's own thread.
 //! At most [`MAX_RECORDS`] records are kept, the rest is counted. Linking takes the capabilities of loading; reading
@@ -34,6 +35,28 @@ const BPF_TRACE_ITER: u32 = 28;
 pub struct SocketIterator {
     link: OwnedFd,
     groups: HashMap<MapData, u32, u8>,
+}
+
+/// A linked program that writes nothing to its reader.
+pub struct Iterator(OwnedFd);
+
+impl Iterator {
+    /// Links the program; `None` where it was not loaded.
+    pub(super) fn take(ebpf: &Ebpf, name: &str) -> Result<Option<Self>> {
+        let program: Option<&Iter> = ebpf.program(name).and_then(|program| program.try_into().ok());
+        let Some(program) = program.and_then(|program| program.fd().ok()) else { return Ok(None) };
+        let words = [program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0, 0, 0, 0, 0];
+        Ok(Some(Self(bpf(BPF_LINK_CREATE, words).with_context(|| format!("linking {name}"))?)))
+    }
+
+    /// Goes over everything once, in the calling thread.
+    pub fn run(&self) -> Result<()> {
+        let words = [self.0.as_raw_fd().cast_unsigned(), 0, 0, 0, 0, 0, 0, 0];
+        let mut file = File::from(bpf(BPF_ITER_CREATE, words).context("opening the iterator")?);
+        let mut byte = [0; 16];
+        while file.read(&mut byte).context("reading the iterator")? > 0 {}
+        Ok(())
+    }
 }
 
 /// What one pass gave.

@@ -117,7 +117,6 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             reason: String::new(),
             verified_instructions: 0,
             runs: None,
-            missed: None,
             run_ns: None,
         };
         match &planned.decision {
@@ -141,7 +140,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         statuses.push(status);
     }
     drop(btf);
-    let counts = Counts::take(&mut ebpf)?;
+    let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
@@ -170,7 +169,7 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
     let failed = |reason| (ProbeState::Failed, reason);
     let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
     let info = match planned.program.hook {
-        Hook::TpBtf(tracepoint) => {
+        Hook::TpBtf(tracepoint) | Hook::TpBtfOf { name: tracepoint, .. } => {
             let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
             if mode == Attach::Yes {
@@ -234,27 +233,22 @@ impl Programs {
         self.log.flush();
     }
 
-    /// State of every program with the runs that it missed, and with those that it had where `runs` says that the kernel
-    /// counts them ([`enable_run_stats`]). About 10 µs a program.
-    pub fn statuses_with_runs(&self, runs: bool) -> Vec<ProbeStatus> {
+    /// State of every program with its runs; right only while the kernel keeps them ([`enable_run_stats`]).
+    pub fn statuses_with_runs(&self) -> Vec<ProbeStatus> {
         let mut statuses = self.statuses.clone();
         for status in statuses.iter_mut().filter(|status| status.state == ProbeState::Active) {
-            let Some([run, ns, missed]) = self.run_stats(&status.program) else { continue };
-            status.missed = Some(missed);
-            if runs {
-                (status.runs, status.run_ns) = (Some(run), Some(ns));
-            }
+            (status.runs, status.run_ns) = self.run_stats(&status.program).unzip();
         }
         statuses
     }
 
-    /// `run_cnt`, `run_time_ns` and `recursion_misses` (5.12+, else 0) from the program's fdinfo.
-    fn run_stats(&self, name: &str) -> Option<[u64; 3]> {
+    /// `run_cnt` and `run_time_ns` from the program's fdinfo.
+    fn run_stats(&self, name: &str) -> Option<(u64, u64)> {
         use std::os::fd::{AsFd as _, AsRawFd as _};
         let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-        Some([field("run_cnt:")?, field("run_time_ns:")?, field("recursion_misses:").unwrap_or(0)])
+        Some((field("run_cnt:")?, field("run_time_ns:")?))
     }
 }
 

@@ -7,7 +7,7 @@ use seismo_common::config::Settings;
 use seismo_common::offsets::FIELDS;
 
 use super::capabilities::version;
-use super::support::{COOKIE, Facts, TASK_BTF, TASK_REGISTERS, UNIX_CAST};
+use super::support::{COOKIE, Facts, REQUEST_FLAGS, TASK_BTF, TASK_REGISTERS, UNIX_CAST};
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
 
@@ -141,6 +141,13 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
     if let Some(both) = signature("udp_recvmsg") {
         (settings.udp_receive_parameters, settings.udp_receive_flags) = both;
     }
+    let flag = |name: &str| {
+        let bits = facts.constants.get(REQUEST_FLAGS)?;
+        bits.iter().find(|(each, _)| each == name).and_then(|(_, bit)| 1u32.checked_shl(*bit))
+    };
+    if let Some((counted, flushing)) = flag("__RQF_IO_STAT").zip(flag("__RQF_FLUSH_SEQ")) {
+        (settings.block_counted, settings.block_flushing) = (counted, flushing);
+    }
     settings
 }
 
@@ -184,12 +191,19 @@ fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision
     }
     let place = program.hook.place();
     let (there, kind) = match program.hook {
-        Hook::TpBtf(_) => (facts.tracepoints.contains(place), "tracepoint"),
+        Hook::TpBtf(_) | Hook::TpBtfOf { .. } => (facts.tracepoints.contains_key(place), "tracepoint"),
         Hook::FExit(_) => (facts.functions.contains_key(place), "function"),
         Hook::Iter { .. } => (facts.iterators.contains(place), "iterator over"),
     };
     if !there {
         return Decision::Unsupported(format!("this kernel has no {kind} {place}"));
+    }
+    if let Hook::TpBtfOf { name, arguments } = program.hook
+        && let Some(given) = facts.tracepoints.get(name).filter(|given| **given < arguments)
+    {
+        return Decision::Unsupported(format!(
+            "this kernel's tracepoint {name} gives {given} arguments, not {arguments}"
+        ));
     }
     let tiers = family.tiers.iter().filter(|tier| program.tiers.contains(&tier.name));
     let mut helpers = tiers.flat_map(|tier| tier.helpers).chain(program.hook.helpers());
@@ -264,14 +278,14 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             btf_error: None,
-            tracepoints: BTreeSet::from(["sched_switch".to_owned()]),
+            tracepoints: BTreeMap::from([("sched_switch".to_owned(), 4)]),
             missing_fields: Vec::new(),
             ..Facts::read(&[])
         }
     }
 
     fn with(tracepoints: &[&str], functions: &[&str]) -> Facts {
-        let tracepoints = tracepoints.iter().map(|name| (*name).to_owned()).collect();
+        let tracepoints = tracepoints.iter().map(|name| ((*name).to_owned(), 1)).collect();
         let functions = functions.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
         Facts { tracepoints, functions, ..facts() }
     }
@@ -321,6 +335,28 @@ mod tests {
         assert_eq!(decide(&without, &TIERED, &PROGRAM), unsupported("this kernel has no tracepoint sched_switch"));
         without.btf_error = Some("gone".to_owned());
         assert_eq!(decide(&without, &TIERED, &PROGRAM), unsupported("no kernel type information: gone"));
+    }
+
+    #[test]
+    fn a_tracepoint_that_gives_too_little_is_named_with_what_it_gives() {
+        let of = |arguments| ProgramSpec { hook: Hook::TpBtfOf { name: "sched_switch", arguments }, ..PROGRAM };
+        assert_eq!(decide(&facts(), &TIERED, &of(4)), Decision::Attach);
+        let refused = "this kernel's tracepoint sched_switch gives 4 arguments, not 5";
+        assert_eq!(decide(&facts(), &TIERED, &of(5)), Decision::Unsupported(refused.to_owned()));
+    }
+
+    #[test]
+    fn flags_of_block_requests_are_those_of_the_kernel_s_own_list() {
+        let mut facts = facts();
+        let plan = Plan::default();
+        let flags = |facts: &Facts| {
+            let settings = settings(facts, &plan, Settings::DEFAULT);
+            (settings.block_counted, settings.block_flushing)
+        };
+        assert_eq!(flags(&facts), (1 << 13, 1 << 4));
+        let bits = [("__RQF_FLUSH_SEQ", 1), ("__RQF_IO_STAT", 8)].map(|(name, bit)| (name.to_owned(), bit));
+        facts.constants.insert("rqf_flags", bits.to_vec());
+        assert_eq!(flags(&facts), (1 << 8, 1 << 1));
     }
 
     #[test]
@@ -383,7 +419,6 @@ mod tests {
             verified_instructions: 0,
             runs: None,
             run_ns: None,
-            missed: None,
         };
         let others = ["extra", "end", "slow"].map(|name| status(name, ProbeState::Disabled));
         let with_first = |state| [vec![status("fast", state)], others.to_vec()].concat();

@@ -15,6 +15,9 @@ use crate::model::probe::{FamilySpec, Hook};
 
 const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 
+/// Names and numbers by enumeration.
+pub type Constants = BTreeMap<&'static str, Vec<(String, u32)>>;
+
 /// What the kernel and the host offer.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
@@ -24,8 +27,8 @@ pub struct Facts {
     pub lockdown: String,
     /// Why there is no usable BTF; `None` when there is.
     pub btf_error: Option<String>,
-    /// Tracepoints of all families that the kernel has.
-    pub tracepoints: BTreeSet<String>,
+    /// Tracepoints of all families that the kernel has, with the number of their arguments.
+    pub tracepoints: BTreeMap<String, usize>,
     /// Kinds of objects that programs of the families want to iterate over and that the kernel has.
     pub iterators: BTreeSet<String>,
     /// Functions that programs are attached to or call, which the kernel has, with the names of their parameters.
@@ -35,6 +38,9 @@ pub struct Facts {
     #[serde(skip)]
     pub offsets: Option<Resolved>,
     pub missing_fields: Vec<String>,
+    /// Enumerations whose numbers differ by kernel; empty where this one does not have it.
+    #[serde(skip)]
+    pub constants: Constants,
     /// Capabilities in effect, of those that matter here.
     pub capabilities: Vec<String>,
     pub missing_capabilities: Vec<String>,
@@ -51,12 +57,13 @@ impl Facts {
             architecture: std::env::consts::ARCH,
             lockdown: lockdown(),
             btf_error: None,
-            tracepoints: BTreeSet::new(),
+            tracepoints: BTreeMap::new(),
             iterators: BTreeSet::new(),
             functions: BTreeMap::new(),
             structs: BTreeSet::new(),
             offsets: None,
             missing_fields: Vec::new(),
+            constants: Constants::new(),
             capabilities: Vec::new(),
             missing_capabilities: Vec::new(),
             bpf_jit: read("/proc/sys/net/core/bpf_jit_enable"),
@@ -88,9 +95,9 @@ impl Facts {
         let btf = Btf::parse(bytes).context(BTF_FILE)?;
         for program in families.iter().flat_map(|family| family.programs) {
             match program.hook {
-                Hook::TpBtf(tracepoint) => {
-                    if btf.has_typedef(&format!("btf_trace_{tracepoint}")) {
-                        self.tracepoints.insert(tracepoint.to_owned());
+                Hook::TpBtf(tracepoint) | Hook::TpBtfOf { name: tracepoint, .. } => {
+                    if let Some(arguments) = btf.arguments(tracepoint)? {
+                        self.tracepoints.insert(tracepoint.to_owned(), arguments);
                     }
                 }
                 Hook::FExit(function) => self.read_function(&btf, function)?,
@@ -113,6 +120,9 @@ impl Facts {
         for helper in HELPERS.iter().chain(of_tiers) {
             self.read_function(&btf, helper)?;
         }
+        for name in ENUMERATIONS {
+            self.constants.insert(name, btf.enumerators(name)?);
+        }
         let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
         self.missing_fields = resolved.missing.clone();
         self.offsets = Some(resolved);
@@ -134,6 +144,10 @@ pub(super) const TASK_REGISTERS: &str = "bpf_task_pt_regs";
 pub(super) const UNIX_CAST: &str = "bpf_skc_to_unix_sock";
 /// `bpf_get_socket_cookie` for tracing programs.
 pub(super) const COOKIE: &str = "bpf_get_socket_ptr_cookie";
+
+/// Bits of a block request's flags; reasons to drop a packet.
+const ENUMERATIONS: [&str; 2] = [REQUEST_FLAGS, "skb_drop_reason"];
+pub(super) const REQUEST_FLAGS: &str = "rqf_flags";
 
 /// First line of a small file, or why it cannot be read.
 fn read(path: &str) -> String {

@@ -77,7 +77,6 @@ mod tests {
             tier: if program == "tcp_x" { "l0".to_owned() } else { String::new() },
             verified_instructions: 321,
             runs: Some(runs),
-            missed: None,
             run_ns: Some(runs * 150),
         };
         let probes =

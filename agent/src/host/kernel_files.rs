@@ -465,7 +465,6 @@ fn status(probe: &str, program: &str, hook: String, wanted: bool, fact: Option<&
         reason,
         verified_instructions: 0,
         runs: None,
-        missed: None,
         run_ns: None,
     }
 }

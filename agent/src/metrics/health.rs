@@ -45,18 +45,20 @@ pub static PROBE_TIER: Metric = Metric {
     labels: &["probe", "tier"],
 };
 
-pub static PROBE_MISSED: Metric = Metric {
-    name: "seismo.probe.missed_runs",
-    unit: "{run}",
-    kind: Kind::Counter,
-    description: "Events that the kernel did not show a program because it was interrupted in an earlier one on that CPU",
-    labels: &["probe", "program"],
-};
 pub static PROBE_RUNS: Metric = Metric {
     name: "seismo.probe.runs",
     unit: "{run}",
     kind: Kind::Counter,
     description: "Runs of each kernel program, where the kernel counts them",
+    labels: &["probe", "program"],
+};
+
+pub static PROBE_MISSED: Metric = Metric {
+    name: "seismo.probe.missed",
+    unit: "{run}",
+    kind: Kind::Counter,
+    description: "Runs of kernel programs that the kernel left out, because an interrupt came while the same program ran on \
+                  that CPU: what it would have counted is missing",
     labels: &["probe", "program"],
 };
 
@@ -120,10 +122,9 @@ fn probes(health: &Health, out: &mut Vec<Sample>) {
     for program in health.probes() {
         let rank = STATES.iter().position(|state| *state == program.state).unwrap_or(0);
         // Absent, not zero, while the kernel keeps no run statistics.
-        let missed = program.missed.map(|missed| (&PROBE_MISSED, Value::Count(missed)));
         let runs = program.runs.map(|runs| (&PROBE_RUNS, Value::Count(runs)));
         let time = program.run_ns.map(|ns| (&PROBE_RUN, Value::Float(ns as f64 / 1e9)));
-        out.extend(runs.into_iter().chain(time).chain(missed).map(|(metric, value)| Sample {
+        out.extend(runs.into_iter().chain(time).map(|(metric, value)| Sample {
             metric,
             labels: vec![program.probe.clone().into(), program.program.clone().into()],
             value,
@@ -200,7 +201,6 @@ mod tests {
             tier: String::new(),
             verified_instructions: 1,
             runs: Some(3),
-            missed: None,
             run_ns: Some(1_500_000_000),
         };
         let health = Health::new();

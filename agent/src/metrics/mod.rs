@@ -5,6 +5,7 @@
 //! [`gather`]; nothing is pushed. Cost of a scrape is one clone of each series' label values.
 //! It does not format: that is `exporters`.
 
+mod cpu;
 mod gather;
 mod health;
 mod process;
@@ -14,8 +15,9 @@ mod table;
 mod workloads;
 
 pub use crate::model::spelling::prometheus_name;
+pub use cpu::{CPU_TIME, CpuSource};
 pub use gather::gather;
-pub use health::{BuildInfo, HealthSource};
+pub use health::{BuildInfo, HealthSource, PROBE_MISSED};
 pub use process::ProcessSource;
 pub use registry::{OWN, check_definitions};
 pub use requests::{INCOMPLETE_EXCHANGES, record_exchange};

@@ -9,6 +9,8 @@ use super::metric::{Metric, Sample};
 pub enum Hook {
     /// BTF-typed raw tracepoint, by its kernel name.
     TpBtf(&'static str),
+    /// The same, where older kernels give fewer arguments than the program reads.
+    TpBtfOf { name: &'static str, arguments: usize },
     /// Iterator over kernel objects, run by reading it; `helpers` are the kernel functions that its program calls and that
     /// older kernels do not offer to it.
     Iter { over: &'static str, helpers: &'static [&'static str] },
@@ -20,7 +22,7 @@ impl Hook {
     /// Name of the tracepoint, of the function, or of what is iterated over.
     pub const fn place(self) -> &'static str {
         match self {
-            Self::TpBtf(name) | Self::FExit(name) => name,
+            Self::TpBtf(name) | Self::TpBtfOf { name, .. } | Self::FExit(name) => name,
             Self::Iter { over, .. } => over,
         }
     }
@@ -28,7 +30,7 @@ impl Hook {
     /// Kernel functions that its program calls and that not every kernel offers.
     pub const fn helpers(self) -> &'static [&'static str] {
         match self {
-            Self::TpBtf(_) | Self::FExit(_) => &[],
+            Self::TpBtf(_) | Self::TpBtfOf { .. } | Self::FExit(_) => &[],
             Self::Iter { helpers, .. } => helpers,
         }
     }
@@ -36,7 +38,7 @@ impl Hook {
     /// `kind/place`, as `seismo doctor` and the `hook` label show it.
     pub fn label(self) -> String {
         match self {
-            Self::TpBtf(name) => format!("tp_btf/{name}"),
+            Self::TpBtf(name) | Self::TpBtfOf { name, .. } => format!("tp_btf/{name}"),
             Self::Iter { over, .. } => format!("iter/{over}"),
             Self::FExit(name) => format!("fexit/{name}"),
         }
@@ -88,8 +90,14 @@ pub struct TierTraits {
 pub trait KernelCounts {
     /// The single value of a per-CPU map, added up over CPUs.
     fn lanes(&self, map: &str) -> Option<Vec<u64>>;
-    /// One row of a shared array map.
+    /// One row of an array map, added up over CPUs where each has its own.
     fn row(&self, map: &str, index: u32) -> Option<Vec<u64>>;
+    /// Names and numbers of one of the kernel's enumerations; none where it does not have it.
+    fn constants(&self, enumeration: &str) -> &[(String, u32)];
+    /// Text of a file in which the kernel itself keeps counts.
+    fn file(&self, path: &str) -> Option<String>;
+    /// Runs an iterator program once over everything that it iterates over; nothing where it was not loaded.
+    fn iterate(&self, program: &str);
 }
 
 /// A probe family: one file in `probes/`, one row in its registry.

@@ -7,7 +7,11 @@ use crate::model::metric::Histogram;
 use crate::model::probe::FamilySpec;
 
 pub mod adopt;
+pub mod block;
+pub mod drop;
 pub mod floor;
+pub mod interrupt;
+pub mod memory;
 pub mod payload;
 pub mod process;
 pub mod scheduler;
@@ -23,6 +27,10 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &scheduler::FAMILY,
     &syscall::FAMILY,
     &tcp::FAMILY,
+    &block::FAMILY,
+    &memory::FAMILY,
+    &drop::FAMILY,
+    &interrupt::FAMILY,
     &payload::FAMILY,
     &adopt::FAMILY,
     &floor::FAMILY,

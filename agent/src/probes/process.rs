@@ -1,36 +1,40 @@
-//! Process life: fork, exec and exit records to [`ProcessEvent`]; host-wide counts to metrics.
+//! Process life: fork, exec and exit records to [`ProcessEvent`]; counts by workload to metrics.
 //!
 //! Kernel programs: `agent-ebpf/src/probes/process.rs`. What a process is called is not decided here.
 
-use seismo_common::counter::{PROCESS_EXECS, PROCESS_EXITS, PROCESS_STARTS};
-use seismo_common::process::{IN_SCOPE, ProcessRecord};
+use std::borrow::Cow;
+
+use seismo_common::process::{ENDS, End, IN_SCOPE, ProcessRecord};
 use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
+use seismo_common::workload::{PROCESS_ENDS, PROCESS_EXECS, PROCESS_STARTS};
 
 use crate::model::display;
 use crate::model::metric::{Kind, Metric, Sample, Value};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
 use crate::model::process::{ProcessEvent, ProcessEventKind};
+use crate::semconv::PROCESS_EXIT_CODE;
+use crate::workload_labels;
 
 static STARTS: Metric = Metric {
     name: "seismo.process.starts",
     unit: "{process}",
     kind: Kind::Counter,
-    description: "Processes created on this host",
-    labels: &[],
+    description: "Processes created",
+    labels: workload_labels!(),
 };
 static EXECS: Metric = Metric {
     name: "seismo.process.execs",
     unit: "{exec}",
     kind: Kind::Counter,
-    description: "Programs executed on this host",
-    labels: &[],
+    description: "Programs executed",
+    labels: workload_labels!(),
 };
 static EXITS: Metric = Metric {
     name: "seismo.process.exits",
     unit: "{process}",
     kind: Kind::Counter,
-    description: "Processes ended on this host",
-    labels: &[],
+    description: "Processes ended, by exit code (0, 1, 2, 126, 127, other) or by the signal that ended them",
+    labels: workload_labels!(PROCESS_EXIT_CODE, "signal"),
 };
 
 pub static FAMILY: FamilySpec = FamilySpec {
@@ -64,8 +68,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
     ],
     tiers: &[],
     metrics: &[&STARTS, &EXECS, &EXITS],
-    samples,
-    workload_samples: |_, _| {},
+    samples: |_, _| {},
+    workload_samples,
 };
 
 /// A record as an event; `None` for a kind that is not this family's.
@@ -86,9 +90,19 @@ fn command(comm: &[u8]) -> String {
     display::escaped(comm.split(|byte| *byte == 0).next().unwrap_or_default(), display::MAX_NAME)
 }
 
-fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
-    let Some(lanes) = kernel.lanes("COUNTERS") else { return };
-    for (metric, lane) in [(&STARTS, PROCESS_STARTS), (&EXECS, PROCESS_EXECS), (&EXITS, PROCESS_EXITS)] {
-        out.push(Sample { metric, labels: Vec::new(), value: Value::Count(lanes[lane]) });
+fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
+    let mut count = |metric, labels, lane: usize| {
+        if let Some(count) = lanes.get(lane).filter(|count| **count > 0) {
+            out.push(Sample { metric, labels, value: Value::Count(*count) });
+        }
+    };
+    count(&STARTS, Vec::new(), PROCESS_STARTS);
+    count(&EXECS, Vec::new(), PROCESS_EXECS);
+    for (lane, end) in (PROCESS_ENDS..).zip(ENDS) {
+        let (code, signal) = match end {
+            End::Code(code) => (code, ""),
+            End::Signal(signal) => ("", signal),
+        };
+        count(&EXITS, vec![Cow::Borrowed(code), Cow::Borrowed(signal)], lane);
     }
 }

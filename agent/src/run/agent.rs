@@ -36,14 +36,14 @@ use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::checks::Checks;
 use crate::cli::logger;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
 use crate::host::workloads::Workloads;
-use crate::metrics::{BuildInfo, HealthSource, ProcessSource, Table};
+use crate::metrics::{BuildInfo, CpuSource, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
@@ -60,8 +60,6 @@ const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// How often programs are asked for the runs that they missed.
-const MISSES_TICKS: u64 = 10;
 
 /// Programs in the kernel with the thread that drains their records.
 pub struct RunningKernel {
@@ -104,6 +102,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
+        began_s: u32::try_from(clock::monotonic_ns() / 1_000_000_000).unwrap_or(u32::MAX),
         ..Settings::DEFAULT
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
@@ -270,6 +269,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&kernel) as Arc<dyn Source>,
         Arc::new(HealthSource(Arc::clone(&health))),
         Arc::new(ProcessSource),
+        Arc::new(CpuSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
         Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
@@ -305,15 +305,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             }
             let mut every = tokio::time::interval(HOUSEKEEPING);
             let mut picture = picture;
-            let mut ticks = 0u64;
             loop {
                 every.tick().await;
                 if let Some(programs) = &mut programs {
                     programs.flush_log();
-                    if config.probes.stats || ticks.is_multiple_of(MISSES_TICKS) {
-                        health.set_probes(programs.statuses_with_runs(config.probes.stats));
+                    if config.probes.stats {
+                        health.set_probes(programs.statuses_with_runs());
                     }
-                    ticks += 1;
                 }
                 if analysis.is_finished() {
                     return;

@@ -67,6 +67,7 @@ pub fn groups() -> Vec<Group> {
     let requests: Vec<_> = protocols::METRICS.iter().copied().chain([&metrics::INCOMPLETE_EXCHANGES]).collect();
     groups.push(counted("requests", "requests and responses of connections in scope", &requests));
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
+    groups.push(counted("host", "the kernel's own account of the host", &[&metrics::CPU_TIME]));
     let own = metrics::OWN.iter().chain(alerts::METRICS).chain(store::METRICS).copied();
     let own: Vec<_> =
         own.filter(|metric| **metric != metrics::INCOMPLETE_EXCHANGES).chain([&webhook::NOTIFICATIONS]).collect();
@@ -173,6 +174,9 @@ mod tests {
         let others = others.into_iter().chain([super::kernel_files::METRICS, super::checks::METRICS]);
         let all = families.chain(others.into_iter().flatten()).copied();
         let all = all.chain(super::alerts::METRICS.iter().copied()).chain(super::store::METRICS.iter().copied());
-        assert_eq!(metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS])), Vec::<String>::new());
+        assert_eq!(
+            metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS, &metrics::CPU_TIME])),
+            Vec::<String>::new()
+        );
     }
 }

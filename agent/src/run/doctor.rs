@@ -121,7 +121,6 @@ fn planned_status(planned: &plan::Planned) -> ProbeStatus {
         reason,
         verified_instructions: 0,
         runs: None,
-        missed: None,
         run_ns: None,
     }
 }

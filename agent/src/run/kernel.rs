@@ -1,16 +1,18 @@
 //! Kernel counts as a metric source: the active families' samples, and the kernel side of the agent's own account.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use seismo_common::counter::{
-    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_SUBMITTED,
-    RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
+    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
 };
 use seismo_common::drops::DROP_NAMES;
 
 use crate::bpf::counts::Counts;
 use crate::health::{Health, Stage};
-use crate::model::metric::{Sample, Source};
+use crate::metrics::PROBE_MISSED;
+use crate::model::metric::{Sample, Source, Value};
 use crate::model::probe::{FamilySpec, KernelCounts};
 
 /// Reads the maps at every scrape: about ten system calls, and one more per system call number in use.
@@ -27,6 +29,11 @@ impl Source for KernelSource {
         for family in &self.families {
             (family.samples)(&self.counts, out);
         }
+        for (program, count) in self.counts.missed.read() {
+            let family = self.families.iter().find(|family| family.programs.iter().any(|each| each.name == program));
+            let labels = vec![Cow::Borrowed(family.map_or("", |family| family.name)), Cow::Owned(program.to_owned())];
+            out.push(Sample { metric: &PROBE_MISSED, labels, value: Value::Count(count) });
+        }
     }
 }
 
@@ -42,6 +49,8 @@ impl KernelSource {
             ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
             ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
+            ("fault_threads_untracked", FAULTS_UNTRACKED),
+            ("reclaims_unknown", RECLAIM_UNKNOWN),
         ];
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()

@@ -28,6 +28,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
+    ("fio", Program("fio")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("nftables", Program("nft")),
