@@ -25,6 +25,8 @@ pub struct Loop {
 pub struct Account {
     pub reads: u64,
     pub read_bytes: u64,
+    /// Time of all reads together, ms.
+    pub read_ms: u64,
     pub writes: u64,
     pub written_bytes: u64,
     pub active: u64,
@@ -61,6 +63,7 @@ impl Loop {
         Ok(Account {
             reads: number(1)?,
             read_bytes: number(3)? * SECTOR,
+            read_ms: number(4)?,
             writes: number(5)?,
             written_bytes: number(7)? * SECTOR,
             active: number(9)?,

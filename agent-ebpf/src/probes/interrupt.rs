@@ -2,6 +2,7 @@
 //!
 //! Hooks: `tp_btf/irq_handler_{entry,exit}` and `tp_btf/softirq_{entry,exit}` (5.5+): two clocks for each run, so the
 //! family is off unless asked for. A handler that interrupts a soft interrupt is not counted in that one's time.
+//! About 160 ns for both ends of a soft interrupt over two empty programs (busy machine).
 //! Interrupts without a handler of a device (the local timer, calls between CPUs) do not come by here.
 
 use aya_ebpf::macros::btf_tracepoint;
