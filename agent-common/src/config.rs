@@ -54,6 +54,8 @@ wire! {
         pub cgroup_ancestor: u32,
         /// The registers of the running task (`bpf_task_pt_regs`, 5.15).
         pub task_registers: u32,
+        /// Programs on tracepoints can be preempted, so that two of them run mixed on one CPU (7.0).
+        pub preemptible: u32,
         /// Sockets are named by their cookie; 0: by their address, scrambled with `salt`.
         pub cookies: u32,
         /// Sends are noted under the socket's lock, io_uring's requests when they are submitted.
@@ -85,6 +87,7 @@ impl Settings {
         task_btf: 1,
         unix_cast: 1,
         task_registers: 1,
+        preemptible: 0,
         cgroup_ancestor: 1,
         cookies: 1,
         iterators: 0,

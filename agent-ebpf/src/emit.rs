@@ -12,6 +12,7 @@ use seismo_common::counter::{COUNTERS as LANES, DROPS, EVENTS_OBSERVED, EVENTS_S
 use seismo_common::drops::RING_FULL;
 use seismo_common::record::RecordHeader;
 
+use crate::kernel::setting;
 use crate::maps::{COUNTERS, RING};
 
 /// Adds to a counter lane of this CPU. Atomic: a soft interrupt on the same CPU may count in the middle.
@@ -42,10 +43,14 @@ pub fn dropped(reason: usize) {
     add(DROPS + reason, 1);
 }
 
-/// Adds to a counter lane of this CPU that only programs in process context write: those are not interrupted by each
-/// other (preemption is off in them), so a plain add is exact. Returns the lane's value before.
+/// Adds to a counter lane of this CPU that only programs in process context write: before 7.0 those are not interrupted by
+/// each other (preemption is off in them), so a plain add is exact. Returns the lane's value before, or 0.
 #[inline(always)]
 pub fn add_in_process(lane: usize, amount: u64) -> u64 {
+    if setting!(preemptible) != 0 {
+        add(lane, amount);
+        return 0;
+    }
     if lane < LANES
         && let Some(lanes) = COUNTERS.get_ptr_mut(0)
     {

@@ -105,7 +105,7 @@ pub struct Scratch {
     pub bytes: [u8; 2 * MAX_CAPTURE],
 }
 
-/// One for all programs that cannot interrupt each other; the loader makes it larger for a tier whose programs can.
+/// One for all programs that cannot interrupt each other, else one each; the loader makes it as large as the tier wants.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 

@@ -51,8 +51,10 @@ pub struct Operation<A: Access> {
 /// What a way of seeing operations knows about one.
 pub trait Tier {
     type Access: Access;
-    /// Programs of this tier can interrupt each other, so each has a scratch of its own and counts atomically.
-    const SCRATCH: Option<u32> = None;
+    /// The program's number among those of its tier: its own scratch where programs can interrupt each other.
+    const PROGRAM: u32;
+    /// Programs of this tier can do so on every kernel.
+    const INTERRUPTIBLE: bool = false;
     /// One call can move several messages and is told once.
     const MESSAGES: bool = false;
 
@@ -77,7 +79,7 @@ pub trait Tier {
 
 #[inline(always)]
 fn count<T: Tier>(lane: usize, amount: u64) -> u64 {
-    if T::SCRATCH.is_some() {
+    if T::INTERRUPTIBLE {
         emit::add(lane, amount);
         // Every record looks at the ring.
         0
@@ -207,7 +209,8 @@ where
     Sock<T::Access>: Checked<T::Access>,
 {
     let &Operation { sock, length, direction, .. } = operation;
-    let scratch = SCRATCH.get_ptr_mut(T::SCRATCH.unwrap_or(0)).ok_or(NO_SCRATCH)?;
+    let own = T::INTERRUPTIBLE || setting!(preemptible) != 0;
+    let scratch = SCRATCH.get_ptr_mut(if own { T::PROGRAM } else { 0 }).ok_or(NO_SCRATCH)?;
     // SAFETY: the scratch is this CPU's and this program's.
     let steps = unsafe { &raw mut (*scratch).steps };
     let (transport_at, wake_at, limit_at) =

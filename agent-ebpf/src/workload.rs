@@ -12,7 +12,7 @@ use seismo_common::workload::{WORKLOAD_LANES, WORKLOAD_PROBES, WORKLOADS as PLAC
 
 use crate::access::{Access, Typed};
 use crate::emit;
-use crate::kernel::{Task, offset, opaque};
+use crate::kernel::{Task, offset, opaque, setting};
 use crate::maps::{WORKLOAD_COUNTS, WORKLOADS};
 use crate::sock::Sock;
 
@@ -54,7 +54,9 @@ impl Workload {
     /// Adds to a lane that only programs in process context, or only programs in soft interrupts, write.
     #[inline(always)]
     pub fn add(self, lane: usize, amount: u64) {
-        if lane < WORKLOAD_LANES {
+        if setting!(preemptible) != 0 {
+            self.add_shared(lane, amount);
+        } else if lane < WORKLOAD_LANES {
             // SAFETY: the lane is inside the row, which is this CPU's.
             unsafe { *self.0.add(lane) += amount };
         }

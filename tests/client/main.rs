@@ -2,7 +2,7 @@
 //! and print what they did, so that a test can hold it against what the agent saw.
 //!
 //! `transfer PATH PORT` moves bytes by one system call · `cover KIND/PATH…` does so between two sockets of its own,
-//! `hostile NAME…` makes calls whose buffers or vectors are wrong · `mark` tells that programs are attached ·
+//! `crowd PAIRS COUNT` does so in many threads · `hostile NAME…` makes calls whose buffers or vectors are wrong · `mark` tells that programs are attached ·
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
@@ -11,6 +11,7 @@
 
 mod compat;
 mod cover;
+mod crowd;
 mod host;
 mod hostile;
 mod http;
@@ -42,6 +43,7 @@ fn run(words: &[&str]) -> Result<()> {
     match words {
         ["transfer", path, port] => transfer::run(path, port.parse()?),
         ["cover", paths @ ..] => cover::run(paths),
+        ["crowd", pairs, count] => crowd::run(pairs.parse()?, count.parse()?),
         ["hostile", names @ ..] => hostile::run(names),
         ["mark"] => cover::Marks::new()?.end(0),
         ["http", port, path, count] => http::run(port.parse()?, path, count.parse()?),

@@ -2,7 +2,7 @@
 //! its next request on.
 
 use anyhow::{Context, Result, ensure};
-use seismo_tests::agent::Agent;
+use seismo_tests::agent::{Agent, Launch};
 use seismo_tests::conversation::{client, server};
 use seismo_tests::player::Player;
 use seismo_tests::rig::Rig;
@@ -16,8 +16,8 @@ fn id<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
     span.json.get(key).and_then(|id| id.as_str()).filter(|id| !id.is_empty())
 }
 
-#[test]
-fn a_connection_older_than_the_agent_gives_right_spans_at_both_ends_from_its_next_request_on() -> Result<()> {
+/// `config`: of the agent; `adopted`: connections that it takes up when it starts.
+fn old_connection(config: &str, adopted: f64) -> Result<()> {
     Rig::run(|rig| {
         let mut player = Player::start(rig, CLIENT, "old", &["play"], |command| rig.inside("old", command))?;
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BEFORE}\r\n\r\n");
@@ -26,7 +26,9 @@ fn a_connection_older_than_the_agent_gives_right_spans_at_both_ends_from_its_nex
             server([head.into_bytes(), vec![b'x'; BEFORE]].concat()),
             client("GET /in-flight HTTP/1.1\r\nHo"),
         ])?;
-        let agent = Agent::start(rig)?;
+        let agent = Agent::launch(rig, &Launch { config: Some(config.to_owned()), ..Launch::default() })?;
+        let taken_up = agent.page()?.sum("seismo_adopted_total", &[]);
+        ensure!(taken_up == adopted, "{taken_up} ends were taken up");
         player.play(&[client("st: x\r\n\r\n"), server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlate!")])?;
         for path in NEXT {
             player.request(path)?;
@@ -54,4 +56,19 @@ fn a_connection_older_than_the_agent_gives_right_spans_at_both_ends_from_its_nex
         player.finish()?;
         agent.nothing_lost()
     })
+}
+
+#[test]
+fn a_connection_older_than_the_agent_gives_right_spans_at_both_ends_from_its_next_request_on() -> Result<()> {
+    old_connection("", 2.0)
+}
+
+#[test]
+fn where_open_sockets_cannot_be_listed_the_same_follows_from_the_next_operations() -> Result<()> {
+    old_connection("probes:\n  adopt: false\n", 0.0)
+}
+
+#[test]
+fn nor_does_the_walk_through_file_tables_need_the_list() -> Result<()> {
+    old_connection("probes:\n  adopt: false\npayload:\n  tier: l2\n", 0.0)
 }

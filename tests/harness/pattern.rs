@@ -27,6 +27,9 @@ pub const MARK_BYTES: u64 = 11;
 /// Times that a mark is sent: kernels from 7 on can miss any operation.
 pub const MARKS: u64 = 3;
 
+/// Bytes of each message of a crowd.
+pub const CROWD_BYTES: usize = 512;
+
 /// The number of a step, if these are the bytes of its mark.
 pub fn marked(bytes: &[u8]) -> Option<usize> {
     std::str::from_utf8(bytes).ok()?.strip_prefix("<step ")?.strip_suffix('>')?.parse().ok()

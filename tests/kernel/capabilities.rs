@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::{Agent, Launch, nobody, program_for_all};
@@ -33,7 +34,10 @@ fn lock_memory_like_the_unit() -> Result<()> {
         let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: the limit outlives the call.
         let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-        ensure!(set == 0, "locked memory: {}", std::io::Error::last_os_error());
+        let error = std::io::Error::last_os_error();
+        // Who may not raise it (no CAP_SYS_RESOURCE) goes on: from 5.11 on nothing depends on it, before that the agent
+        // will say that it could not make its maps.
+        ensure!(set == 0 || error.kind() == ErrorKind::PermissionDenied, "locked memory: {error}");
     }
     Ok(())
 }

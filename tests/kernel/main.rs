@@ -10,6 +10,7 @@ mod bounds;
 mod capabilities;
 mod configuration;
 mod coverage;
+mod crowd;
 mod drop;
 mod hostile;
 mod interrupt;

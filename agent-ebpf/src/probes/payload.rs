@@ -40,7 +40,7 @@ pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
     }
     if moved > 0 {
         emit::log!(&ctx, "sent {} bytes", moved);
-        observe(&Lengths(note), &Operation { sock, length: moved as u32, direction: SEND, flags: 0 });
+        observe(&Lengths::<0>(note), &Operation { sock, length: moved as u32, direction: SEND, flags: 0 });
     }
     if let Some(note) = note {
         note.forget();
@@ -58,16 +58,17 @@ pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
         emit::add_in_process(PAYLOAD_PEEKS, 1);
     } else if moved > 0 {
         emit::log!(&ctx, "received {} bytes", moved);
-        observe(&Lengths(None), &Operation { sock, length: moved as u32, direction: RECEIVE, flags });
+        observe(&Lengths::<1>(None), &Operation { sock, length: moved as u32, direction: RECEIVE, flags });
     }
     0
 }
 
 /// With what `payload_locked` noted of the send.
-struct Lengths(Option<locked::Note>);
+struct Lengths<const PROGRAM: u32>(Option<locked::Note>);
 
-impl Tier for Lengths {
+impl<const PROGRAM: u32> Tier for Lengths<PROGRAM> {
     type Access = Typed;
+    const PROGRAM: u32 = PROGRAM;
 
     #[inline(always)]
     fn registers(&self, task: Task) -> Registers {

@@ -148,7 +148,8 @@ struct Function<const PROGRAM: u32>;
 
 impl<const PROGRAM: u32> Tier for Function<PROGRAM> {
     type Access = Typed;
-    const SCRATCH: Option<u32> = Some(PROGRAM);
+    const PROGRAM: u32 = PROGRAM;
+    const INTERRUPTIBLE: bool = true;
 
     #[inline(always)]
     fn registers(&self, task: Task) -> Registers {

@@ -86,6 +86,7 @@ struct Part(SendStart);
 
 impl Tier for Part {
     type Access = Typed;
+    const PROGRAM: u32 = 2;
 
     #[inline(always)]
     fn registers(&self, task: Task) -> Registers {

@@ -134,6 +134,7 @@ struct Call(Registers, u64);
 
 impl Tier for Call {
     type Access = Probed;
+    const PROGRAM: u32 = 0;
     const MESSAGES: bool = true;
 
     #[inline(always)]

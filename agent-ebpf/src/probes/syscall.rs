@@ -1,7 +1,7 @@
 //! System calls: every call counted, one in `2^sample_shift` of each timed.
 //!
-//! Hooks: `tp_btf/sys_enter`, `tp_btf/sys_exit` (5.5+). Both run with preemption off and never in an interrupt, so a
-//! plain add on this CPU's lane is exact. The first call of each number on each CPU is timed, then every sixteenth.
+//! Hooks: `tp_btf/sys_enter`, `tp_btf/sys_exit` (5.5+). Both run never in an interrupt, and before 7.0 with preemption
+//! off, so a plain add on this CPU's lane is exact there. The first call of each number on each CPU is timed, then every sixteenth.
 //! Calls that do not return where they began (`exit`, `exit_group`, `rt_sigreturn`) are counted, not timed; 32-bit
 //! calls have other numbers and are counted in the last lane.
 
@@ -32,7 +32,11 @@ pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
     let before = unsafe {
         let count = counts.cast::<u64>().add(lane as usize);
         let before = *count;
-        *count = before + 1;
+        if setting!(preemptible) != 0 {
+            emit::atomic_add(count, 1);
+        } else {
+            *count = before + 1;
+        }
         before
     };
     let mask = (1u64 << (setting!(syscall_sample_shift) & 31)) - 1;

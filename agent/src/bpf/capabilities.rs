@@ -91,7 +91,7 @@ pub fn drop_all_but(keep: &[Capability]) -> io::Result<()> {
 }
 
 /// Major and minor of `6.18.44-…`; (0, 0) when it has another form.
-fn version(release: &str) -> (u32, u32) {
+pub(super) fn version(release: &str) -> (u32, u32) {
     let mut parts = release.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seismo_common::config::Settings;
 use seismo_common::offsets::FIELDS;
 
+use super::capabilities::version;
 use super::support::{COOKIE, Facts, REQUEST_FLAGS, TASK_BTF, TASK_REGISTERS, UNIX_CAST};
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
@@ -98,6 +99,9 @@ fn choose(
     Ok(family.tiers.iter().find(usable))
 }
 
+/// A need that is a release: of what the kernel's type information does not show, such as an instruction.
+const RELEASE: &str = "Linux ";
+
 /// What stands against a tier.
 fn obstacle(facts: &Facts, family: &FamilySpec, tier: &TierSpec) -> Option<String> {
     let heart = family.programs.iter().filter(|each| each.without.is_none() && each.tiers.contains(&tier.name));
@@ -115,6 +119,8 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
         task_btf: has(TASK_BTF),
         unix_cast: has(UNIX_CAST),
         task_registers: has(TASK_REGISTERS),
+        // `include/linux/tracepoint.h` no longer turns preemption off around programs, nor does `__bpf_trace_run`.
+        preemptible: u32::from(version(&facts.kernel_release) >= (7, 0)),
         // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
         cgroup_ancestor: has(COOKIE),
         cookies: has(COOKIE),
@@ -214,6 +220,11 @@ fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision
             return Decision::Unsupported(format!("this kernel has no field {name}"));
         }
     }
+    let release = version(&facts.kernel_release);
+    let younger = |need: &&&str| need.strip_prefix(RELEASE).is_some_and(|need| release < version(need));
+    if let Some(need) = program.fields.iter().find(younger) {
+        return Decision::Unsupported(format!("this kernel is older than {need}"));
+    }
     match program.fields.iter().find(|field| facts.missing_fields.iter().any(|missing| missing == *field)) {
         Some(field) => Decision::Unsupported(format!("this kernel has no field {field}")),
         None => Decision::Attach,
@@ -310,6 +321,11 @@ mod tests {
     fn the_first_missing_fact_is_named() {
         let unsupported = |text: &str| Decision::Unsupported(text.to_owned());
         let mut without = facts();
+        let late = ProgramSpec { fields: &["Linux 5.12"], ..PROGRAM };
+        without.kernel_release = "5.10.0-33-cloud-amd64".to_owned();
+        assert_eq!(decide(&without, &TIERED, &late), unsupported("this kernel is older than Linux 5.12"));
+        without.kernel_release = "5.12.1".to_owned();
+        assert_eq!(decide(&without, &TIERED, &late), Decision::Attach);
         without.missing_fields = vec!["task_struct.sched_info.run_delay".to_owned()];
         let decision = decide(&without, &TIERED, &PROGRAM);
         assert_eq!(decision, unsupported("this kernel has no field task_struct.sched_info.run_delay"));

@@ -21,7 +21,7 @@ use crate::section::Interval;
 use crate::workload_labels;
 
 /// Longest part of a file that is read.
-const MAX_BYTES: u64 = 4096;
+const MAX_BYTES: usize = 4096;
 const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];
 /// `EOPNOTSUPP`: the kernel has PSI, and it is off.
 const NOT_SUPPORTED: i32 = 95;
@@ -410,10 +410,11 @@ fn waited(pressure: &Pressure) -> impl Iterator<Item = (&'static str, f64)> + us
     [("some", pressure.some_us as f64 / 1e6)].into_iter().chain(full)
 }
 
+/// The kernel gives such a file in one read: three system calls.
 fn read(file: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = [0; MAX_BYTES];
+    let length = File::open(file)?.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
 }
 
 /// Whether the kernel accounts pressure; else the fact that stands against it.

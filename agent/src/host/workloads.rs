@@ -180,6 +180,11 @@ impl Workloads {
         }
     }
 
+    /// Was the group gone before it was looked for? Then it will never be known, and what is counted by it can be let go.
+    pub fn is_lost(&self, cgroup_id: u64) -> bool {
+        self.lost.contains(&cgroup_id)
+    }
+
     /// Takes in a group that a kernel program told of when it was made; `path` begins at the hierarchy's root.
     pub fn learn(&mut self, cgroup_id: u64, path: &str) {
         if let Some(tree) = &mut self.tree {

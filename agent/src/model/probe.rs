@@ -53,7 +53,8 @@ pub struct ProgramSpec {
     pub hook: Hook,
     /// Kernel structs whose required fields the program reads.
     pub structs: &'static [&'static str],
-    /// Optional fields without which the program would have nothing to do (`struct.field`).
+    /// Optional fields without which the program would have nothing to do (`struct.field`), and the release (`Linux 5.12`)
+    /// that brought what no field shows.
     pub fields: &'static [&'static str],
     /// What is lost without it; `None`: the family, or the tier, is nothing without it.
     pub without: Option<&'static str>,

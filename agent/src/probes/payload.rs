@@ -96,13 +96,13 @@ pub static FAMILY: FamilySpec = FamilySpec {
             name: "l0a",
             gives: "every send and receive where it happens; io_uring with its bytes; exact order of sends",
             helpers: &["bpf_task_pt_regs", "bpf_get_current_task_btf", "bpf_get_socket_ptr_cookie"],
-            traits: TierTraits { cookies: true, iterators: true, scratches: 1 },
+            traits: TierTraits { cookies: true, iterators: true, scratches: 3 },
         },
         TierSpec {
             name: "l0",
             gives: "every send and receive where it happens; io_uring and sendmmsg without their bytes",
             helpers: &["bpf_task_pt_regs", "bpf_get_current_task_btf", "bpf_get_socket_ptr_cookie"],
-            traits: TierTraits { cookies: true, iterators: false, scratches: 1 },
+            traits: TierTraits { cookies: true, iterators: false, scratches: 3 },
         },
         TierSpec {
             name: "l1",

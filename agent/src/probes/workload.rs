@@ -23,7 +23,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
         name: "workload_made",
         hook: Hook::TpBtf("cgroup_mkdir"),
         structs: &[],
-        fields: &["cgroup.kn", "cgroup.root", "cgroup_root.hierarchy_id", "kernfs_node.id"],
+        fields: &["Linux 5.12", "cgroup.kn", "cgroup.root", "cgroup_root.hierarchy_id", "kernfs_node.id"],
         without: None,
         tiers: &[],
     }],

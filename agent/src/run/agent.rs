@@ -231,6 +231,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
+    let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
     let mut pipeline = Pipeline::new(Parts {
@@ -248,8 +250,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
-    let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
-    let workloads = Arc::new(Mutex::new(workloads));
     let files = kernel_files::open(&config);
     for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
         log::warn!("{} is not supported: {}", status.program, status.reason);

@@ -1,7 +1,8 @@
 //! The kernel's files as a metric source: read at most once an interval, labelled by workload; and the workload table's own
 //! account.
 //!
-//! Between two reads the page shows what was read last. A pass takes about 0.1 ms a workload, in the thread that gathers.
+//! Between two reads the page shows what was read last. A pass took 0.16 ms a workload with its ten
+//! series where three hierarchies had to be read, in the thread that gathers.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use seismo_common::workload::WORKLOAD_LANES;
+
 use crate::bpf::workloads::WorkloadCounts;
 use crate::clock;
 use crate::config::Config;
@@ -20,6 +22,8 @@ pub struct WorkloadSource {
     counts: WorkloadCounts,
     families: Vec<&'static FamilySpec>,
     names: Arc<Mutex<Workloads>>,
+    /// What cgroups counted that were gone before they had a name.
+    lost: Mutex<[u64; WORKLOAD_LANES]>,
     labels: Vec<WorkloadLabel>,
     series_limit: usize,
 }
@@ -45,6 +49,7 @@ impl WorkloadSource {
             counts,
             families,
             names: Arc::clone(names),
+            lost: Mutex::new([0; WORKLOAD_LANES]),
             labels: config.metrics.workload_labels.clone(),
             series_limit: config.metrics.series_limit,
         }
@@ -58,16 +63,29 @@ impl Source for WorkloadSource {
         let expired = names.drain_expired();
         let mut samples = Vec::new();
         let mut own = Vec::new();
-        for (place, cgroup_id) in self.counts.taken() {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.counts.taken();
+        // Those that are nobody's come last: others join them.
+        taken.reverse();
+        for (place, cgroup_id) in taken {
             if expired.contains(&cgroup_id) {
                 self.counts.release(place, cgroup_id);
                 continue;
             }
-            let row = self.counts.row(place);
+            let mut row = self.counts.row(place);
             let workload = match cgroup_id {
                 0 => WorkloadId::UNKNOWN,
                 id => names.resolve(id),
             };
+            // Gone before anybody could see who it was: the row is given back, what it counted stays with the unknown.
+            if names.is_lost(cgroup_id) {
+                lost.iter_mut().zip(row).for_each(|(sum, count)| *sum += count);
+                self.counts.release(place, cgroup_id);
+                continue;
+            }
+            if cgroup_id == 0 {
+                row.iter_mut().zip(lost.iter()).for_each(|(sum, count)| *sum += count);
+            }
             let workload = (workload != WorkloadId::OVERFLOW).then(|| names.get(workload));
             for family in &self.families {
                 (family.workload_samples)(&row, &mut own);

@@ -27,11 +27,11 @@ use Evidence::{PostgresqlServer, Program, PythonModule};
 const PACKAGES: &[(&str, Evidence)] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
+    ("dnsmasq-base", Program("dnsmasq")),
     ("fio", Program("fio")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("nftables", Program("nft")),
-    ("dnsmasq-base", Program("dnsmasq")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
     ("podman", Program("podman")),

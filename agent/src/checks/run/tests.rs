@@ -37,7 +37,8 @@ async fn an_http_answer_is_judged_by_its_status_and_its_body() {
     let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine!";
     let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nfin\r\n2\r\ne!\r\n0\r\n\r\n";
     let missing = b"HTTP/1.0 404 No\r\n\r\nnothing";
-    let cases: [(&'static [u8], &str, Result<(), Failure>, u16, f64, usize); 6] = [
+    type Case = (&'static [u8], &'static str, Result<(), Failure>, u16, f64, usize);
+    let cases: [Case; 6] = [
         (ok, "", Ok(()), 200, 5.0, 5),
         (ok, ", fail_if_not_matches: '^fine'", Ok(()), 200, 5.0, 5),
         (ok, ", fail_if_not_matches: bad", Err(Failure::Match), 200, 5.0, 5),

@@ -180,6 +180,7 @@ fn what_was_never_seen_is_unknown_and_looked_for_once() {
         workloads.advance(round * SECOND);
         assert_eq!(workloads.resolve(u64::MAX), WorkloadId::UNKNOWN);
     }
+    assert!(workloads.is_lost(u64::MAX) && !workloads.is_lost(1));
     assert_eq!(workloads.counts(), Counts { unknown: 1, ..Counts::default() });
     assert_eq!(workloads.get(WorkloadId::UNKNOWN).service_name, "unknown");
     // A program saw it being made.
