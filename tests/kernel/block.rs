@@ -114,8 +114,21 @@ fn block_io_is_its_workload_s_to_the_byte() -> Result<()> {
     })
 }
 
+/// The clocks are read at different places of a request's end: where something else runs between them they differ, which
+/// three times in a row is no chance.
 #[test]
 fn latency_of_requests_is_that_which_fio_measures() -> Result<()> {
+    const ATTEMPTS: usize = 3;
+    for attempt in 1..ATTEMPTS {
+        match latency() {
+            Err(error) => println!("attempt {attempt} of {ATTEMPTS}: {error:#}"),
+            done => return done,
+        }
+    }
+    latency()
+}
+
+fn latency() -> Result<()> {
     Rig::run(|rig| {
         let agent = launch(rig)?;
         let device = Loop::new(rig, DEVICE_BYTES)?;
