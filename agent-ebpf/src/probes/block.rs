@@ -3,10 +3,10 @@
 //! Hooks: `tp_btf/block_rq_complete` once for each request (or part of one) that a device has done, and
 //! `tp_btf/block_{getrq,bio_backmerge,bio_frontmerge}` where a process hands I/O over (5.15+). No map of requests: the
 //! kernel keeps in each when it was made and when the driver got it. A request counts where it does in `/proc/diskstats`.
-//! Devices without requests (device mapper, zram) do not come by here; the disks below them do. Of completions on a
-//! loop device over a busy disk up to 0.4 % are not seen here when CPUs are wanted by others (the slow ones), so a device's totals are read from the kernel's own account
-//! and what is here are distributions. About 240 ns a completion and 140 ns a bio over an empty program (5 s of fio with
-//! cold caches on a busy machine).
+//! Devices without requests (device mapper, zram) do not come by here; the disks below them do. Where other work wants
+//! the CPUs, up to 0.4 % of a loop device's completions, slow ones, were not seen here: a device's totals are therefore
+//! read from the kernel's own account, and what is here are distributions. About 240 ns a completion and 140 ns a bio
+//! over an empty program (5 s of fio with cold caches on a busy machine).
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
