@@ -44,21 +44,21 @@ pub extern "C" fn memory_tasks(ctx: *mut c_void) -> i32 {
         return 0;
     }
     let key = Typed::number(task.0);
-    let seen = match FAULTS.get_ptr_mut(&key) {
+    let seen = match FAULTS.get_ptr_mut(key) {
         Some(seen) => seen,
         None => {
             let first = if is_older(task) { now } else { [0; 2] };
-            if FAULTS.insert(&key, &first, u64::from(BPF_NOEXIST)).is_err() {
+            if FAULTS.insert(key, first, u64::from(BPF_NOEXIST)).is_err() {
                 // Counted when it ends.
                 emit::add(FAULTS_UNTRACKED, 1);
                 return 0;
             }
             if task.is_exiting() {
                 // Its end may have been before the entry was there, and counts everything then.
-                let _ = FAULTS.remove(&key);
+                let _ = FAULTS.remove(key);
                 return 0;
             }
-            let Some(seen) = FAULTS.get_ptr_mut(&key) else { return 0 };
+            let Some(seen) = FAULTS.get_ptr_mut(key) else { return 0 };
             seen
         }
     };
@@ -73,14 +73,14 @@ pub fn memory_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const c_void>(0));
     let now = faults(task);
     let key = Typed::number(task.0);
-    match FAULTS.get_ptr_mut(&key) {
+    match FAULTS.get_ptr_mut(key) {
         Some(seen) => {
             // SAFETY: a value of the map. The second time for what an iteration took over in the middle of the first.
             unsafe {
                 take_over(task, seen.cast(), now);
                 take_over(task, seen.cast(), now);
             }
-            let _ = FAULTS.remove(&key);
+            let _ = FAULTS.remove(key);
         }
         // How much of an older thread's was before the agent, nobody knows.
         None if !is_older(task) => count(task, now),

@@ -100,7 +100,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn octave(wait_ns: u64) -> usize {
     const BELOW: usize = (RUNQUEUE_EXPONENT - MIN_EXPONENT) as usize;
-    let octave = (bucket(wait_ns) + PER_OCTAVE as usize - 1) / PER_OCTAVE as usize;
+    let octave = bucket(wait_ns).div_ceil(PER_OCTAVE as usize);
     octave.saturating_sub(BELOW).min(RUNQUEUE_BUCKETS - 1)
 }
 

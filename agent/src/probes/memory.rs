@@ -51,7 +51,7 @@ const fn reclaim(name: &'static str, tracepoint: &'static str, without: &'static
 
 const HOST_LOST: &str = "reclaim for the host is not timed";
 const GROUP_LOST: &str = "reclaim for a cgroup is not timed";
-const FIELDS: &[&str] = &["task_struct.min_flt", "task_struct.maj_flt", "task_struct.start_time"];
+const FIELDS: &[&str] = &["Linux 5.12", "task_struct.min_flt", "task_struct.maj_flt", "task_struct.start_time"];
 const ITERATOR: &str = "memory_tasks";
 
 pub static FAMILY: FamilySpec = FamilySpec {
