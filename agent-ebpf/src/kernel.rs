@@ -204,19 +204,19 @@ const S_IFMT: u16 = 0xf000;
 pub struct File(*const c_void);
 
 impl File {
-    /// The file behind a descriptor of the running thread. Behind the first pointer everything is read by probe: five
-    /// reads. A descriptor that another thread closed and opened again meanwhile gives that file.
+    /// The file behind a descriptor of the running thread; the file itself is read by probe. A descriptor that another
+    /// thread closed and opened again meanwhile gives that file.
     #[inline(always)]
     pub fn of(task: Task, descriptor: u64) -> Option<Self> {
         let descriptor = descriptor & 0xffff_ffff;
         // SAFETY: the table of the running thread.
         unsafe {
             let files: *const c_void = Task::load(task.0, offset!(task_files));
-            let table: *const c_void = Probed::load(files, offset!(files_table));
-            if descriptor >= u64::from(Probed::load::<u32>(table, offset!(table_size))) {
+            let table: *const c_void = Task::load(files, offset!(files_table));
+            if descriptor >= u64::from(Task::load::<u32>(table, offset!(table_size))) {
                 return None;
             }
-            let array: *const c_void = Probed::load(table, offset!(table_files));
+            let array: *const c_void = Task::load(table, offset!(table_files));
             let file: *const c_void = Probed::load(array.wrapping_byte_add(descriptor as usize * 8), 0);
             if file.is_null() { None } else { Some(Self(file)) }
         }
