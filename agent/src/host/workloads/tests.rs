@@ -58,7 +58,7 @@ impl Drop for Host {
 #[test]
 fn a_group_is_found_by_its_id_and_described_by_its_path_and_its_engine() {
     let host = Host::new("describe");
-    let task = format!("proc/1/root/run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}");
+    let task = Path::new("proc/1/root").join(format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}"));
     fs::create_dir_all(host.0.join(&task)).unwrap();
     let notes = r#"{"annotations":{"io.kubernetes.cri.container-name":"api\u001b","io.kubernetes.cri.sandbox-name":"web-1",
         "io.kubernetes.cri.sandbox-namespace":"shop"}}"#;
