@@ -276,12 +276,7 @@ mod tests {
     };
 
     fn facts() -> Facts {
-        Facts {
-            btf_error: None,
-            tracepoints: BTreeMap::from([("sched_switch".to_owned(), 4)]),
-            missing_fields: Vec::new(),
-            ..Facts::read(&[])
-        }
+        Facts { tracepoints: BTreeMap::from([("sched_switch".to_owned(), 4)]), ..Facts::default() }
     }
 
     fn with(tracepoints: &[&str], functions: &[&str]) -> Facts {

@@ -18,8 +18,8 @@ const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 /// Names and numbers by enumeration.
 pub type Constants = BTreeMap<&'static str, Vec<(String, u32)>>;
 
-/// What the kernel and the host offer.
-#[derive(Clone, Debug, Serialize)]
+/// What the kernel and the host offer; by default nothing is known.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Facts {
     pub kernel_release: String,
     pub architecture: &'static str,
@@ -56,19 +56,10 @@ impl Facts {
             kernel_release: read("/proc/sys/kernel/osrelease"),
             architecture: std::env::consts::ARCH,
             lockdown: lockdown(),
-            btf_error: None,
-            tracepoints: BTreeMap::new(),
-            iterators: BTreeSet::new(),
-            functions: BTreeMap::new(),
-            structs: BTreeSet::new(),
-            offsets: None,
-            missing_fields: Vec::new(),
-            constants: Constants::new(),
-            capabilities: Vec::new(),
-            missing_capabilities: Vec::new(),
             bpf_jit: read("/proc/sys/net/core/bpf_jit_enable"),
             unprivileged_bpf_disabled: read("/proc/sys/kernel/unprivileged_bpf_disabled"),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            ..Self::default()
         };
         if let Err(error) = facts.read_btf(families) {
             facts.btf_error = Some(format!("{error:#}"));

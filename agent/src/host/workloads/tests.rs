@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Config, Counts, ServiceRule, Workloads};
 use crate::model::workload::{Workload, WorkloadId};
