@@ -68,7 +68,8 @@ pub fn conclude(
     end_ns: Option<u64>,
     dialect: &mut dyn Dialect,
 ) -> Exchange {
-    let Pending { request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
+    let Pending { mut request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
+    let context = request.in_band.context.take();
     let last_ns = answer.as_ref().map_or(asked.last_ns, |answer| answer.facts.last_ns);
     let (response, answered, answer_ended) = match answer {
         Some(answer) => (Some(answer.response), Some(answer.facts), answer.ended),
@@ -103,6 +104,7 @@ pub fn conclude(
         attributes: conclusion.attributes,
         measure: conclusion.measure,
         incomplete,
+        context,
     }
 }
 

@@ -146,8 +146,16 @@ mod tests {
 
     fn ask(pairing: &mut Pairing, position: u64, key: Option<u64>) {
         let attributes = Attributes::default();
-        let request =
-            Request { key, attributes, hint: 0, body: Body::None, silent: false, certain: true, truncated_values: 0 };
+        let request = Request {
+            key,
+            attributes,
+            hint: 0,
+            body: Body::None,
+            silent: false,
+            certain: true,
+            truncated_values: 0,
+            in_band: Default::default(),
+        };
         let facts = MessageFacts { position, ..MessageFacts::default() };
         let (pid, ended, incomplete, answer) = (1, true, None, None);
         pairing.push(Pending { request, facts, pid, ended, incomplete, floor: 0, exact: false, answer });

@@ -337,6 +337,7 @@ impl Session {
         self.unproven = false;
         self.resumed = false;
         cx.counts.add("truncated_values", u64::from(request.truncated_values));
+        cx.counts.add("context_refused", u64::from(request.in_band.refused));
         self.pairing.push(Pending {
             request,
             facts: open.facts,

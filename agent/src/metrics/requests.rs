@@ -79,6 +79,7 @@ mod tests {
             attributes: Attributes::default(),
             measure: Measure { metric: &DURATION, labels: vec!["200".to_owned()] },
             incomplete,
+            context: None,
         }
     }
 

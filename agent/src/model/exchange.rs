@@ -2,6 +2,7 @@
 
 use super::attributes::Attributes;
 use super::connection::{Connection, Role};
+use super::context::Context;
 
 /// Why an exchange is not whole. Label value of `seismo.incomplete`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,8 @@ pub struct Exchange {
     /// The metric this exchange is counted in, with its protocol labels; chosen by the protocol, applied by `metrics`.
     pub measure: Measure,
     pub incomplete: Option<Incomplete>,
+    /// The trace that the request says it belongs to.
+    pub context: Option<Box<Context>>,
 }
 
 /// How an exchange shows in the request metrics, so that nothing outside `protocols/` matches on a protocol.
