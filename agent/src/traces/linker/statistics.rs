@@ -38,13 +38,11 @@ const HEAT: [f64; 4] = [8.0, 6.0, 4.0, 3.0];
 /// The same once it is known: what is learned from its own answers is too sure of itself.
 const DOUBT: f64 = 2.0;
 const ROUNDS_WARM: usize = 3;
+
 /// Gaps that make a process known.
 const KNOWN: f64 = 300.0;
 /// Share of the answer that must be the same without a model.
 const BORNE_OUT: f64 = 0.5;
-/// Below this share, what only the model says needs a greater margin.
-const WELL_BORNE_OUT: f64 = 0.8;
-const ALONE_MARGIN: f64 = 0.995;
 /// Likelihood above which the best parent is worth a word to other tiers.
 const LEANING: f64 = 0.5;
 
@@ -103,6 +101,9 @@ pub struct Model {
     pub unfinished: u64,
     /// Windows whose answer nothing but itself spoke for.
     pub doubted: u64,
+    /// Of them, how many one after the other, and windows that are passed over before the next try.
+    streak: u32,
+    pause: u32,
 }
 
 impl Model {
@@ -155,6 +156,13 @@ impl Model {
 
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+
+    /// Nothing is said of a window; where that happens again and again, it is tried less and less often.
+    fn doubt(&mut self) {
+        self.doubted += 1;
+        self.pause = (1 << self.streak.min(4)) - 1;
+        self.streak += 1;
     }
 
     /// Forgets with time.
@@ -231,6 +239,10 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         scene.model.unfinished += 1;
         return;
     }
+    if scene.model.pause > 0 {
+        scene.model.pause -= 1;
+        return;
+    }
     let mut space = Space::new(scene);
     let known = scene.model.gaps() >= KNOWN;
     let rounds = if known { ROUNDS_WARM } else { ROUNDS_COLD };
@@ -271,17 +283,16 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         decided = (0..space.sent.len())
             .map(|place| (chains.parent(place), chains.posterior.get(place).copied().unwrap_or_default()))
             .collect();
+        if round >= 2 && agreement(&space, &decided, &plain, scene.limits.margin) < BORNE_OUT {
+            scene.model.doubt();
+            return;
+        }
     }
-    let agreement = agreement(&space, &decided, &plain, scene.limits.margin);
-    if agreement < BORNE_OUT {
-        scene.model.doubted += 1;
-        return;
-    }
+    scene.model.streak = 0;
     shown.habits.add(&pairs);
     learn(scene, &space, &shown, &decided);
     for (place, (parent, posterior)) in decided.into_iter().enumerate() {
-        let bare = plain.get(place).is_some_and(|plain| *plain == parent);
-        let margin = if bare || agreement >= WELL_BORNE_OUT { scene.limits.margin } else { scene.limits.margin.max(ALONE_MARGIN) };
+        let margin = scene.limits.margin;
         let Some(child) = scene.children.get_mut(place).filter(|child| child.is_undecided() && child.ready) else { continue };
         let Some(parent) = parent.map(|parent| parent as usize) else { continue };
         if posterior >= margin {
