@@ -75,9 +75,10 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     let whole = own || runs <= 1;
     let left_ns = if whole { arrived_ns + ran_ns } else { 0 };
     let away_ns = arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns);
-    let continued = own && before.left_ns != 0;
+    let runs = runs as u32;
+    let continued = own && before.left_ns != 0 && before.runs.wrapping_add(1) == runs;
     let epoch = if continued { before.epoch } else { before.epoch.wrapping_add(1).max(1) };
-    let (runs, reason) = (runs as u32, reason as u32);
+    let reason = reason as u32;
     // SAFETY: as above.
     unsafe {
         if !continued {
@@ -101,7 +102,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     workload.add_at(RUNQUEUE_WAITS + octave(waited_ns), 1);
     if own {
         workload.add(MIGRATIONS, u64::from(migrations.wrapping_sub(before.migrations)));
-        if before.reason != 0 && before.left_ns != 0 {
+        if before.reason != 0 && continued {
             workload.add_at(before.reason as usize, away_ns);
         }
     }
