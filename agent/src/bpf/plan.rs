@@ -270,6 +270,8 @@ mod tests {
             program("slow", Hook::TpBtf("old"), &["last"]),
         ],
         tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
+        restart: &[],
+        beside: &[],
         metrics: &[],
         samples: |_, _| {},
         workload_samples: |_, _| {},

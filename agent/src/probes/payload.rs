@@ -16,7 +16,7 @@ use seismo_common::payload::{AF_UNIX, PayloadRecord, SEND, UDP, UNIX_DATAGRAM, U
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::PayloadChunk;
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart, TierSpec, TierTraits};
 
 static SOCKET_IO: Metric = Metric {
     name: "seismo.socket.io",
@@ -117,6 +117,13 @@ pub static FAMILY: FamilySpec = FamilySpec {
             traits: TierTraits { cookies: false, iterators: false, scratches: 1 },
         },
     ],
+    restart: &[
+        Restart::Clear("SEND_STARTS"),
+        Restart::Clear("REQUESTS"),
+        Restart::Clear("THREAD_REQUESTS"),
+        Restart::Clear("UNIX_STREAMS"),
+    ],
+    beside: &[],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
     workload_samples: |_, _| {},

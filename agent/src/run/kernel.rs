@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seismo_common::counter::{
     DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
-    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_ERRORS_UNPLACED, SYSCALL_SAMPLE_LOST,
 };
 use seismo_common::drops::DROP_NAMES;
 
@@ -49,6 +49,7 @@ impl KernelSource {
             ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
             ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
+            ("syscall_errors_unplaced", SYSCALL_ERRORS_UNPLACED),
             ("fault_threads_untracked", FAULTS_UNTRACKED),
             ("reclaims_unknown", RECLAIM_UNKNOWN),
         ];
