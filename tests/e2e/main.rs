@@ -24,3 +24,4 @@ mod scrape;
 mod scripted;
 mod shutdown;
 mod socat;
+mod syscalls;

@@ -12,6 +12,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod container;
 pub mod conversation;
+pub mod cpu_limit;
 pub mod exposition;
 pub mod haproxy;
 pub mod http;
