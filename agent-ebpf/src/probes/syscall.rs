@@ -105,8 +105,8 @@ fn lane(task: Task, number: u64) -> u64 {
     if number >= SYSCALLS as u64 || task.is_compat() { OTHER as u64 } else { number }
 }
 
-/// Counts a call that failed.
-#[inline(always)]
+/// Counts a call that failed. A function of its own: inlined, it would cost every other call the registers that it needs.
+#[inline(never)]
 fn failed(task: Task, registers: Registers, errno: u32) {
     if let Some(workload) = Workload::of_task(task) {
         workload.add(SYSCALL_FAILURES, 1);
