@@ -10,7 +10,7 @@ pub const WORKLOADS: usize = 1024;
 /// Places that are looked at for a cgroup, from the one that its id names.
 pub const WORKLOAD_PROBES: usize = 4;
 /// Lanes of a row.
-pub const WORKLOAD_LANES: usize = 96;
+pub const WORKLOAD_LANES: usize = 128;
 
 const _: () = assert!(WORKLOADS.is_power_of_two());
 
@@ -69,16 +69,25 @@ lanes! { NAMED:
     OFF_CPU_NETWORK,
     OFF_CPU_FUTEX,
     OFF_CPU_SLEEP,
+    OFF_CPU_THROTTLED,
     /// Time in the run queue, ns.
     RUNQUEUE_NS,
+    /// Time on CPU, ns, and what is not told apart yet.
+    CPU_USER_NS,
+    CPU_SYSTEM_NS,
+    CPU_UNTOLD_NS,
+    /// System calls, and those that failed.
+    SYSCALL_CALLS,
+    SYSCALL_FAILURES,
 }
 
 /// What a thread that is off CPU waits for; a reason's lane is [`OFF_CPU_OTHER`] plus its place here.
-pub const OFF_CPU: [&str; 5] = ["other", "disk", "network", "futex", "sleep"];
+pub const OFF_CPU: [&str; 6] = ["other", "disk", "network", "futex", "sleep", "throttled"];
 /// Waits in the run queue, by octave: the first bucket ends at 2^[`RUNQUEUE_EXPONENT`] s, the last has no end.
 pub const RUNQUEUE_WAITS: usize = NAMED;
 pub const RUNQUEUE_BUCKETS: usize = 26;
 pub const RUNQUEUE_EXPONENT: i32 = -20;
 
 const _: () = assert!(RUNQUEUE_WAITS + RUNQUEUE_BUCKETS <= WORKLOAD_LANES);
+const _: () = assert!(OFF_CPU_THROTTLED + 1 - OFF_CPU_OTHER == OFF_CPU.len());
 const _: () = assert!(PROCESS_ENDS_14 + 1 - PROCESS_ENDS == crate::process::ENDS.len());

@@ -56,6 +56,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&DROPPED, &UNSPECIFIED, &DATAGRAMS],
     samples,
     workload_samples,
@@ -106,6 +108,10 @@ mod tests {
 
         fn row(&self, _: &str, _: u32) -> Option<Vec<u64>> {
             None
+        }
+
+        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
+            std::collections::BTreeMap::new()
         }
 
         fn constants(&self, _: &str) -> &[(String, u32)] {

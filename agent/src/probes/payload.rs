@@ -17,7 +17,7 @@ use seismo_common::workload::OFF_CPU;
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::{Moment, PayloadChunk};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart, TierSpec, TierTraits};
 use crate::model::thread::{RUNQUEUE, STATES, ThreadAccount, UNKNOWN};
 
 static SOCKET_IO: Metric = Metric {
@@ -119,6 +119,13 @@ pub static FAMILY: FamilySpec = FamilySpec {
             traits: TierTraits { cookies: false, iterators: false, scratches: 1 },
         },
     ],
+    restart: &[
+        Restart::Clear("SEND_STARTS"),
+        Restart::Clear("REQUESTS"),
+        Restart::Clear("THREAD_REQUESTS"),
+        Restart::Clear("UNIX_STREAMS"),
+    ],
+    beside: &[],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
     workload_samples: |_, _| {},

@@ -96,6 +96,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&RETRANSMITS, &RESETS, &FAILED, &OPENED, &CLOSED],
     samples,
     workload_samples: |_, _| {},
