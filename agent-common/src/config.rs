@@ -45,8 +45,6 @@ wire! {
         pub abi: u32,
         /// Bytes captured per operation, at most [`MAX_CAPTURE`].
         pub capture_bytes: u32,
-        /// Time one system call in `2^syscall_sample_shift`; 0 times every call.
-        pub syscall_sample_shift: u32,
         /// Drop a share of payload records on purpose (tests): one in `drop_every`; 0 drops none.
         pub drop_every: u32,
         /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
@@ -89,7 +87,6 @@ impl Settings {
     pub const DEFAULT: Self = Self {
         abi: crate::record::ABI_VERSION,
         capture_bytes: DEFAULT_CAPTURE as u32,
-        syscall_sample_shift: 4,
         drop_every: 0,
         wake_bytes: 1 << 20,
         budget_bytes: 0,

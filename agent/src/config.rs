@@ -153,7 +153,8 @@ section! {
 section! {
     /// System call metrics.
     pub struct Syscalls {
-        /// Every call is counted; one in this many is timed. A power of two, 1 to 65536.
+        /// Every call is counted; those that begin in one part in this many of the time are timed. A power of two, 1 to 65536;
+        /// 1 times every call, which costs a call about as much again.
         pub sample_one_in: u32 = 16,
     }
 }

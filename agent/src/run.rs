@@ -16,6 +16,7 @@ mod pages;
 mod pipeline;
 mod probe_control;
 mod reload;
+mod sampling;
 mod scope;
 mod scope_control;
 mod screen;

@@ -59,6 +59,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["churn", count] => work::churn(count.parse()?),
         ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),
+        ["getppid-for", millis] => work::getppid_for(millis.parse()?),
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),
         ["spin", threads, millis] => work::spin(threads.parse()?, millis.parse()?),
