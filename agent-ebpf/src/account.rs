@@ -41,7 +41,13 @@ impl Account {
         };
         // It left once since, else a switch was not seen.
         if left.tid != tid || left.left_ns == 0 || left.runs.wrapping_add(1) != runs {
-            return Self::UNKNOWN;
+            if runs > 1 {
+                return Self::UNKNOWN;
+            }
+            // It never left: it has waited for nothing but its first run, and begins the slot's next epoch when it does.
+            let mut ns = [0; ACCOUNT];
+            ns[0] = run_delay_ns;
+            return Self { ns, epoch: left.epoch.wrapping_add(1).max(1) };
         }
         let waited_ns = run_delay_ns.saturating_sub(left.run_delay_ns);
         let away_ns = arrived_ns.saturating_sub(left.left_ns).saturating_sub(waited_ns);
