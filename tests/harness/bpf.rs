@@ -64,7 +64,7 @@ pub fn attached() -> Result<BTreeSet<u32>> {
         if fd >= 0 {
             // SAFETY: a descriptor that was just made and that nobody else owns.
             let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-            programs.extend(program_of(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd())));
+            programs.extend(program_of(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())));
         }
         attributes.start = attributes.next;
     }

@@ -78,12 +78,12 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     let whole = own || runs <= 1;
     let left_ns = if whole { arrived_ns + ran_ns } else { 0 };
     let (user_ns, system_ns) = ticks(task);
-    let throttled = before.reason == OFF_CPU_THROTTLED as u32;
+    let runs = runs as u32;
+    let continued = own && before.left_ns != 0 && before.runs.wrapping_add(1) == runs;
+    let throttled = continued && before.reason == OFF_CPU_THROTTLED as u32;
     // To the kernel the whole of being held back was a wait for a CPU.
     let away_ns =
         if throttled { waited_ns } else { arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns) };
-    let runs = runs as u32;
-    let continued = own && before.left_ns != 0 && before.runs.wrapping_add(1) == runs;
     let epoch = if continued { before.epoch } else { before.epoch.wrapping_add(1).max(1) };
     let reason = reason as u32;
     // SAFETY: as above.
@@ -134,7 +134,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
             workload.add_at(before.reason as usize, away_ns);
         }
     }
-    if !(own && throttled) {
+    if !throttled {
         workload.add(RUNQUEUE_NS, waited_ns);
         workload.add_at(RUNQUEUE_WAITS + octave(waited_ns), 1);
     }

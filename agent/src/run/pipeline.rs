@@ -165,7 +165,7 @@ impl Pipeline {
         while let Ok(Request { change, answer }) = self.parts.changes.try_recv() {
             let made = match change {
                 Change::Scope(resolved) => {
-                    let changed = self.parts.scope.change(resolved).map_err(|error| format!("{error:#}"));
+                    let changed = self.parts.scope.change(*resolved).map_err(|error| format!("{error:#}"));
                     changed.map(|()| self.adopt())
                 }
                 Change::TakeUp => Ok(self.adopt()),

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the pipeline is to do.
 pub enum Change {
     /// Replace the scope and take up what is in it.
-    Scope(Resolved),
+    Scope(Box<Resolved>),
     /// Take up the connections that are in scope and not known.
     TakeUp,
     /// Forget every connection: what comes next of it was not seen.
@@ -77,7 +77,7 @@ impl ScopeControl {
         let nothing = resolved.is_empty();
         // Held until the scope is in force: of two changes at once the last one is shown.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let adopted = self.ask(Change::Scope(resolved))?;
+        let adopted = self.ask(Change::Scope(Box::new(resolved)))?;
         *current = scope.clone();
         drop(current);
         log::info!("scope is now {}; {adopted} open connections taken up", shown(&scope));
