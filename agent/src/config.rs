@@ -106,8 +106,10 @@ section! {
     pub struct Probes {
         /// Process life: starts, exits, names.
         pub process: bool = true,
-        /// TCP connections: state, lifetime, retransmits.
+        /// TCP: connections opened, closed and failed, round trips, retransmits, resets, accept queues.
         pub tcp: bool = true,
+        /// UDP: datagrams that found their socket full; errors.
+        pub udp: bool = true,
         /// Payload of sockets in scope: requests and spans.
         pub payload: bool = true,
         /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.

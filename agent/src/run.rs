@@ -116,6 +116,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
         ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
+        ("udp", probes.udp),
         ("payload", probes.payload),
         ("adopt", probes.adopt),
         ("scheduler", probes.scheduler),

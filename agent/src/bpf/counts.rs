@@ -1,6 +1,7 @@
 //! Reads the counts that kernel programs keep: one system call per table, or per row of a table with many.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -10,14 +11,16 @@ use seismo_common::config::{SKB_REASONS, SYSCALLS};
 use seismo_common::counter::COUNTERS;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
+use seismo_common::tcp::PASS_WORDS;
 
 use super::iterate::Iterator;
 use super::missed::Missed;
 use super::support::Constants;
 use crate::model::probe::KernelCounts;
 
-/// The program that goes over all threads.
+/// The programs that go over all threads and over all TCP sockets.
 const TASKS: &str = "memory_tasks";
+const SOCKETS: &str = "tcp_sockets";
 
 /// Handles to the maps that hold counts.
 pub struct Counts {
@@ -30,6 +33,8 @@ pub struct Counts {
     skb_drops: PerCpuArray<MapData, [u64; SKB_REASONS]>,
     interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
     tasks: Option<Iterator>,
+    /// One pass at a time: each begins by clearing what it counts in.
+    sockets: Mutex<(Option<Iterator>, Array<MapData, [u64; PASS_WORDS]>)>,
     pub missed: Missed,
     constants: Constants,
 }
@@ -37,6 +42,7 @@ pub struct Counts {
 impl Counts {
     pub(super) fn take(ebpf: &mut Ebpf, constants: Constants) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let pass = Array::try_from(map("TCP_PASS")?)?;
         Ok(Self {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
@@ -46,6 +52,7 @@ impl Counts {
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
+            sockets: Mutex::new((Iterator::take(ebpf, SOCKETS)?, pass)),
             tasks: Iterator::take(ebpf, TASKS)?,
             missed: Missed::take(ebpf),
             constants,
@@ -89,6 +96,19 @@ impl KernelCounts for Counts {
         {
             log::warn!("{program}: {error:#}");
         }
+    }
+
+    fn pass(&self, program: &str) -> Option<Vec<u64>> {
+        if program != SOCKETS {
+            return None;
+        }
+        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (iterator, counted) = &*sockets;
+        if let Err(error) = iterator.as_ref()?.run() {
+            log::warn!("{program}: {error:#}");
+            return None;
+        }
+        counted.get(&0, 0).ok().map(|words| words.to_vec())
     }
 }
 

@@ -98,6 +98,10 @@ pub trait KernelCounts {
     fn file(&self, path: &str) -> Option<String>;
     /// Runs an iterator program once over everything that it iterates over; nothing where it was not loaded.
     fn iterate(&self, program: &str);
+    /// The same for a program that counts anew in each pass: what it counted in this one.
+    fn pass(&self, _program: &str) -> Option<Vec<u64>> {
+        None
+    }
 }
 
 /// A probe family: one file in `probes/`, one row in its registry.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seismo_common::counter::{
     DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
-    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST, TCP_CONNECT_UNKNOWN,
 };
 use seismo_common::drops::DROP_NAMES;
 
@@ -51,6 +51,7 @@ impl KernelSource {
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
             ("fault_threads_untracked", FAULTS_UNTRACKED),
             ("reclaims_unknown", RECLAIM_UNKNOWN),
+            ("tcp_connects_unknown", TCP_CONNECT_UNKNOWN),
         ];
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()
