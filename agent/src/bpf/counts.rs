@@ -22,6 +22,12 @@ use crate::model::probe::KernelCounts;
 const TASKS: &str = "memory_tasks";
 const SOCKETS: &str = "tcp_sockets";
 
+/// The program that goes over all TCP sockets, and what it counts in.
+struct Sockets {
+    iterator: Option<Iterator>,
+    counted: Array<MapData, [u64; PASS_WORDS]>,
+}
+
 /// Handles to the maps that hold counts.
 pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
@@ -34,7 +40,7 @@ pub struct Counts {
     interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
     tasks: Option<Iterator>,
     /// One pass at a time: each begins by clearing what it counts in.
-    sockets: Mutex<(Option<Iterator>, Array<MapData, [u64; PASS_WORDS]>)>,
+    sockets: Mutex<Sockets>,
     pub missed: Missed,
     constants: Constants,
 }
@@ -42,7 +48,7 @@ pub struct Counts {
 impl Counts {
     pub(super) fn take(ebpf: &mut Ebpf, constants: Constants) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
-        let pass = Array::try_from(map("TCP_PASS")?)?;
+        let counted = Array::try_from(map("TCP_PASS")?)?;
         Ok(Self {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
@@ -52,7 +58,7 @@ impl Counts {
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
-            sockets: Mutex::new((Iterator::take(ebpf, SOCKETS)?, pass)),
+            sockets: Mutex::new(Sockets { iterator: Iterator::take(ebpf, SOCKETS)?, counted }),
             tasks: Iterator::take(ebpf, TASKS)?,
             missed: Missed::take(ebpf),
             constants,
@@ -103,12 +109,11 @@ impl KernelCounts for Counts {
             return None;
         }
         let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let (iterator, counted) = &*sockets;
-        if let Err(error) = iterator.as_ref()?.run() {
+        if let Err(error) = sockets.iterator.as_ref()?.run() {
             log::warn!("{program}: {error:#}");
             return None;
         }
-        counted.get(&0, 0).ok().map(|words| words.to_vec())
+        sockets.counted.get(&0, 0).ok().map(|words| words.to_vec())
     }
 }
 
