@@ -58,7 +58,7 @@ impl Ends {
 }
 
 fn launch(rig: &Rig) -> Result<Agent<'_>> {
-    let config = "metrics:\n  workload_labels: [cgroup]\n".to_owned();
+    let config = "metrics:\n  workload_labels: [cgroup]\ntcp_sockets:\n  interval: 1ms\n".to_owned();
     Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })
 }
 

@@ -7,11 +7,11 @@
 //! workload is the cgroup that the socket was made in, for an accepted one its listener's; before 5.16 nobody's. No clock:
 //! an opened connection's time is its first round trip, which the kernel has measured just then; where the SYN was sent
 //! again, the time of the first is noted then, in a slot. Round trips are those of one segment in sixteen that a CPU
-//! receives on open connections: busy ones weigh more. Before 6.14 a segment sent again that the device refused at once
-//! is not told, and before 6.10 not a reset without a socket. In soft interrupts too: adds are atomic.
-//! A socket is in scope when its cookie has been asked for: by the connecting thread's scope here, or by the payload
-//! programs. So a closed socket out of scope costs one load and no record. Where sockets are named by address (kernels
-//! without the helper), nothing marks them, and every TCP socket's changes are told.
+//! receives on open connections: busy ones weigh more. Before 6.17 a segment that could not be sent again is not told, and
+//! before 6.10 not a reset without a socket. In soft interrupts too: adds are atomic. Over an empty program, on a busy
+//! machine where that read 68 ns (idle: 30): a state change 90 ns, a received segment 36, the end of a socket 26, a reset
+//! 90. A socket is in scope when its cookie has been asked for: by the connecting thread's scope here, or by the payload
+//! programs. Where sockets are named by address (no such helper), every one's changes are told.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -34,12 +34,17 @@ use seismo_common::workload::{
 use crate::access::{Access as _, Typed};
 use crate::emit;
 use crate::filter;
-use crate::kernel::{Task, offset, opaque};
+use crate::kernel::{Task, offset, opaque, setting};
 use crate::maps::{CONNECT_STARTS, ConnectStart, TCP_PASS, TCP_SEGMENTS};
 use crate::sock::{Checked as _, Sock};
 use crate::workload::Workload;
 
 /// Errors of a socket (`errno.h`).
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const EINVAL: i32 = 22;
+const NO_ROUTE: i32 = EHOSTUNREACH.cast_signed();
 const ENETUNREACH: u32 = 101;
 const ECONNRESET: u32 = 104;
 const ETIMEDOUT: u32 = 110;
@@ -101,10 +106,13 @@ pub fn tcp_destroy(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `tcp_retransmit_skb(sk, skb, …)`: also the probe of the last segment of a flight.
+/// `tcp_retransmit_skb(sk, skb, error)`: also the probe of the last segment of a flight.
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::<Typed>::new(ctx.arg::<*const c_void>(0));
+    if setting!(retransmit_errors) != 0 && !was_sent(ctx.arg::<i32>(2)) {
+        return 0;
+    }
     let mut segments = 1;
     if offset!(packet_control) != ABSENT && offset!(control_segments) != ABSENT {
         let packet = ctx.arg::<*const c_void>(1);
@@ -219,6 +227,13 @@ pub extern "C" fn tcp_sockets(ctx: *mut c_void) -> i32 {
         }
     }
     0
+}
+
+/// Did the kernel get as far as to count the segment? Before that it gives up because an earlier copy has not left the
+/// host, or the window, the memory, the route or the sequence number are not right.
+#[inline(always)]
+fn was_sent(error: i32) -> bool {
+    !matches!(-error, EAGAIN | ENOMEM | EBUSY | EINVAL | NO_ROUTE)
 }
 
 #[inline(always)]

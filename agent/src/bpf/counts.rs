@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -26,6 +27,8 @@ const SOCKETS: &str = "tcp_sockets";
 struct Sockets {
     iterator: Option<Iterator>,
     counted: Array<MapData, [u64; PASS_WORDS]>,
+    /// What the last pass counted, and when that was.
+    last: Option<(Instant, Vec<u64>)>,
 }
 
 /// Handles to the maps that hold counts.
@@ -41,6 +44,8 @@ pub struct Counts {
     tasks: Option<Iterator>,
     /// One pass at a time: each begins by clearing what it counts in.
     sockets: Mutex<Sockets>,
+    /// Least time between two passes over all TCP sockets.
+    pub pause: Duration,
     pub missed: Missed,
     constants: Constants,
 }
@@ -58,7 +63,8 @@ impl Counts {
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
-            sockets: Mutex::new(Sockets { iterator: Iterator::take(ebpf, SOCKETS)?, counted }),
+            sockets: Mutex::new(Sockets { iterator: Iterator::take(ebpf, SOCKETS)?, counted, last: None }),
+            pause: Duration::ZERO,
             tasks: Iterator::take(ebpf, TASKS)?,
             missed: Missed::take(ebpf),
             constants,
@@ -108,12 +114,17 @@ impl KernelCounts for Counts {
         if program != SOCKETS {
             return None;
         }
-        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, words)) = sockets.last.as_ref().filter(|(at, _)| at.elapsed() < self.pause) {
+            return Some(words.clone());
+        }
         if let Err(error) = sockets.iterator.as_ref()?.run() {
             log::warn!("{program}: {error:#}");
             return None;
         }
-        sockets.counted.get(&0, 0).ok().map(|words| words.to_vec())
+        let words = sockets.counted.get(&0, 0).ok()?.to_vec();
+        sockets.last = Some((Instant::now(), words.clone()));
+        Some(words)
     }
 }
 
