@@ -10,6 +10,12 @@ pub const DEFAULT_CAPTURE: usize = 4096;
 pub const MAX_IOVECS: usize = 8;
 /// System call numbers that have a lane of their own; larger ones share the last lane.
 pub const SYSCALLS: usize = 512;
+/// Words of a CPU's counts of system calls: a lane each, and their sum.
+pub const SYSCALL_WORDS: usize = SYSCALLS + 1;
+/// Places of a CPU for kinds of failed system calls, a power of two.
+pub const SYSCALL_ERRORS: usize = 512;
+/// Places that are looked at for one kind.
+pub const SYSCALL_ERROR_PROBES: usize = 8;
 /// Slots for threads that reclaim memory (a power of two).
 pub const RECLAIM_SLOTS: usize = 1024;
 /// Threads whose page faults are remembered at once.
@@ -25,6 +31,7 @@ pub const UNIX_STREAMS: usize = 8192;
 /// Places for what userspace asks of connections ([`crate::payload::FlowControl`]): a connection's is at its identity,
 /// modulo this. Cookies are given out in sequence, so two share a place only when they are so many apart.
 pub const FLOW_CONTROLS: usize = 16_384;
+const _: () = assert!(SYSCALL_ERRORS.is_power_of_two());
 const _: () = assert!(FLOW_CONTROLS.is_power_of_two());
 /// Windows of the budget of captured bytes: 67 ms.
 pub const BUDGET_WINDOW_SHIFT: u32 = 26;

@@ -51,6 +51,8 @@ lanes! { NAMED:
     RUNQUEUE_UNKNOWN,
     /// Sampled system calls whose slot another thread took.
     SYSCALL_SAMPLE_LOST,
+    /// Failed system calls that found no place in the table of their CPU: counted by workload, not by call and error.
+    SYSCALL_ERRORS_UNPLACED,
     /// Threads whose page faults are counted only when they end: the table was full.
     FAULTS_UNTRACKED,
     /// Reclaims whose beginning was not seen, or whose slot another thread took.

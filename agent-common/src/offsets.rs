@@ -50,7 +50,16 @@ offsets! {
     task_start_time = false "task_struct": "start_time",
     task_arrived = false "task_struct": "sched_info.last_arrival",
     task_run_ns = false "task_struct": "se.sum_exec_runtime",
+    /// `task_run_ns` when the thread was last given a CPU; only the fair class keeps it.
+    task_run_before = false "task_struct": "se.prev_sum_exec_runtime",
     task_migrations = false "task_struct": "se.nr_migrations",
+    /// ns, most often in steps of a tick.
+    task_user_time = false "task_struct": "utime",
+    task_system_time = false "task_struct": "stime",
+    /// Held back by the CPU limit of its cgroup: of the thread itself (6.18+), or of its run queue.
+    task_throttled = false "task_struct": "throttled",
+    task_queue = false "task_struct": "se.cfs_rq",
+    queue_throttled = false "cfs_rq": "throttle_count",
     task_state = false "task_struct": "__state"|"state",
     /// In bits.
     task_iowait = false "task_struct": "in_iowait#",

@@ -100,12 +100,20 @@ lanes! { NAMED:
     OFF_CPU_NETWORK,
     OFF_CPU_FUTEX,
     OFF_CPU_SLEEP,
+    OFF_CPU_THROTTLED,
     /// Time in the run queue, ns.
     RUNQUEUE_NS,
+    /// Time on CPU, ns, and what is not told apart yet.
+    CPU_USER_NS,
+    CPU_SYSTEM_NS,
+    CPU_UNTOLD_NS,
+    /// System calls, and those that failed.
+    SYSCALL_CALLS,
+    SYSCALL_FAILURES,
 }
 
 /// What a thread that is off CPU waits for; a reason's lane is [`OFF_CPU_OTHER`] plus its place here.
-pub const OFF_CPU: [&str; 5] = ["other", "disk", "network", "futex", "sleep"];
+pub const OFF_CPU: [&str; 6] = ["other", "disk", "network", "futex", "sleep", "throttled"];
 /// Waits in the run queue, by octave: the first bucket ends at 2^[`RUNQUEUE_EXPONENT`] s, the last has no end.
 pub const RUNQUEUE_WAITS: usize = NAMED;
 pub const RUNQUEUE_BUCKETS: usize = 26;
@@ -121,4 +129,5 @@ pub const TCP_RTT_EXPONENT: i32 = -15;
 
 const _: () = assert!(TCP_RTTS + TCP_RTT_BUCKETS <= WORKLOAD_LANES);
 const _: () = assert!(TCP_FAILURES_6 + 1 - TCP_FAILURES == crate::tcp::FAILURES.len());
+const _: () = assert!(OFF_CPU_THROTTLED + 1 - OFF_CPU_OTHER == OFF_CPU.len());
 const _: () = assert!(PROCESS_ENDS_14 + 1 - PROCESS_ENDS == crate::process::ENDS.len());

@@ -10,7 +10,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
 use seismo_common::config::{
     FAULT_THREADS, FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, RECLAIM_SLOTS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES,
-    SKB_REASONS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
@@ -155,9 +155,18 @@ pub static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(REQ
 #[map]
 pub static THREAD_REQUESTS: Array<u64> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
-/// Calls per system call.
+/// Calls per system call, and all of them.
 #[map]
-pub static SYSCALL_COUNTS: PerCpuArray<[u64; SYSCALLS]> = PerCpuArray::with_max_entries(1, 0);
+pub static SYSCALL_COUNTS: PerCpuArray<[u64; SYSCALL_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sum of a CPU's calls when it last went to another thread; 0: not known.
+#[map]
+pub static SYSCALLS_TOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Failed calls: kind ([`seismo_common::syscall::failure`]; 0: free) and count in turn. A kind has one of several places on
+/// each CPU, which only that CPU takes.
+#[map]
+pub static SYSCALL_FAILED: PerCpuArray<[[u64; 2]; SYSCALL_ERRORS]> = PerCpuArray::with_max_entries(1, 0);
 
 /// A sampled system call under way, in the slot of its thread.
 #[repr(C)]
@@ -186,6 +195,9 @@ pub struct ThreadLeft {
     pub left_ns: u64,
     /// Address of its `css_set`, and the place of its cgroup.
     pub cgroups: u64,
+    /// Its time on CPU as the kernel tells it apart.
+    pub user_ns: u64,
+    pub system_ns: u64,
     pub place: u32,
     pub tid: u32,
     pub migrations: u32,
@@ -230,6 +242,10 @@ pub static BLOCK: PerCpuArray<[u64; DEVICE_LANES]> = PerCpuArray::with_max_entri
 /// end of a thread and each iteration over all threads look here.
 #[map]
 pub static FAULTS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(FAULT_THREADS as u32, BPF_F_NO_PREALLOC);
+
+/// When faults were last begun to be counted again, ns of the monotonic clock. Written by userspace alone.
+#[map]
+pub static FAULTS_SINCE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// A reclaim under way, in the slot of its thread.
 #[repr(C)]

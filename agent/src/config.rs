@@ -52,7 +52,8 @@ section! {
         pub scope: Scope,
         /// What is copied out of the kernel.
         pub capture: Capture,
-        /// Probe families, each with what it needs.
+        /// Probe families, each with what it needs. One that is off has no program attached. They can be switched while the
+        /// agent runs: `seismo probes set`, or here and SIGHUP.
         pub probes: Probes,
         /// How the payload of sockets is seen.
         pub payload: Payload,
@@ -118,7 +119,7 @@ section! {
         pub payload: bool = true,
         /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
         pub adopt: bool = true,
-        /// Time that threads wait for a CPU.
+        /// Time of threads on CPU, waiting for one, and off it by reason.
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
         pub syscall: bool = true,

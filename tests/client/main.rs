@@ -7,6 +7,7 @@
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
 //! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS` ·
+//! `calls N` · `rest KIND MS` · `share CPU MS` · `mix MS` ·
 //! `touch PAGES FILE` · `flood N` · `hog` ·
 //! `sink`, `pour`, `echo`, `ask`, `connect`, `abandon` with an ADDRESS:PORT and counts · `overflow BACKLOG N` · `datagrams N BYTES`.
 
@@ -23,6 +24,7 @@ mod region;
 mod storm;
 mod transfer;
 mod uring;
+mod waits;
 mod work;
 
 use std::process::ExitCode;
@@ -62,6 +64,10 @@ fn run(words: &[&str]) -> Result<()> {
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),
         ["spin", threads, millis] => work::spin(threads.parse()?, millis.parse()?),
+        ["calls", count] => waits::calls(count.parse()?),
+        ["rest", kind, millis] => waits::rest(kind, millis.parse()?),
+        ["share", processor, millis] => waits::share(processor.parse()?, millis.parse()?),
+        ["mix", millis] => waits::mix(millis.parse()?),
         ["touch", pages, file] => host::touch(pages.parse()?, file),
         ["flood", count] => host::flood(count.parse()?),
         ["hog"] => host::hog(),

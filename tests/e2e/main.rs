@@ -25,3 +25,4 @@ mod scrape;
 mod scripted;
 mod shutdown;
 mod socat;
+mod syscalls;

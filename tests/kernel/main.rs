@@ -12,6 +12,7 @@ mod configuration;
 mod coverage;
 mod crowd;
 mod drop;
+mod families;
 mod hostile;
 mod interrupt;
 mod leaks;

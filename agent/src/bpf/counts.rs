@@ -1,5 +1,6 @@
 //! Reads the counts that kernel programs keep: one system call per table, or per row of a table with many.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
-use seismo_common::config::{SKB_REASONS, SYSCALLS};
+use seismo_common::config::{SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS};
 use seismo_common::counter::COUNTERS;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
@@ -34,7 +35,8 @@ struct Sockets {
 /// Handles to the maps that hold counts.
 pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
-    syscalls: PerCpuArray<MapData, [u64; SYSCALLS]>,
+    syscalls: PerCpuArray<MapData, [u64; SYSCALL_WORDS]>,
+    syscalls_failed: PerCpuArray<MapData, [[u64; 2]; SYSCALL_ERRORS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
     block_devices: Array<MapData, [u64; DEVICES]>,
     block: PerCpuArray<MapData, [u64; DEVICE_LANES]>,
@@ -57,6 +59,7 @@ impl Counts {
         Ok(Self {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
+            syscalls_failed: PerCpuArray::try_from(map("SYSCALL_FAILED")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
             block_devices: Array::try_from(map("BLOCK_DEVICES")?)?,
             block: PerCpuArray::try_from(map("BLOCK")?)?,
@@ -91,6 +94,18 @@ impl KernelCounts for Counts {
             "RECLAIM" => sum(&self.reclaim, index),
             _ => None,
         }
+    }
+
+    fn keyed(&self, map: &str) -> BTreeMap<u64, u64> {
+        let mut total = BTreeMap::new();
+        if map == "SYSCALL_FAILED"
+            && let Ok(per_cpu) = self.syscalls_failed.get(&0, 0)
+        {
+            for [key, count] in per_cpu.iter().flatten().filter(|[key, _]| *key != 0) {
+                *total.entry(*key).or_default() += count;
+            }
+        }
+        total
     }
 
     fn constants(&self, enumeration: &str) -> &[(String, u32)] {

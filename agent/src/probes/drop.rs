@@ -37,6 +37,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&DROPPED, &UNSPECIFIED],
     samples,
     workload_samples: |_, _| {},
@@ -79,6 +81,10 @@ mod tests {
 
         fn row(&self, _: &str, _: u32) -> Option<Vec<u64>> {
             None
+        }
+
+        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
+            std::collections::BTreeMap::new()
         }
 
         fn constants(&self, _: &str) -> &[(String, u32)] {

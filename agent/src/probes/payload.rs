@@ -19,7 +19,7 @@ use seismo_common::workload::{
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::{Moment, PayloadChunk};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart, TierSpec, TierTraits};
 use crate::model::thread::{RUNQUEUE, STATES, ThreadAccount, UNKNOWN};
 use crate::semconv::{NETWORK_IO_DIRECTION, NETWORK_TRANSPORT};
 use crate::workload_labels;
@@ -123,6 +123,13 @@ pub static FAMILY: FamilySpec = FamilySpec {
             traits: TierTraits { cookies: false, iterators: false, scratches: 1 },
         },
     ],
+    restart: &[
+        Restart::Clear("SEND_STARTS"),
+        Restart::Clear("REQUESTS"),
+        Restart::Clear("THREAD_REQUESTS"),
+        Restart::Clear("UNIX_STREAMS"),
+    ],
+    beside: &[],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
     workload_samples,

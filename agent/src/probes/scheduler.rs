@@ -1,17 +1,18 @@
-//! Scheduler by workload: waits in the run queue, time off CPU by what was waited for, switches, migrations.
+//! Scheduler by workload: time on CPU, waits in the run queue, time off CPU by what was waited for, switches, migrations.
 //!
 //! Kernel program: `agent-ebpf/src/probes/scheduler.rs`. No records; a row per workload read at every scrape.
 
 use std::borrow::Cow;
 
 use seismo_common::workload::{
-    MIGRATIONS, OFF_CPU, OFF_CPU_OTHER, RUNQUEUE_BUCKETS, RUNQUEUE_EXPONENT, RUNQUEUE_NS, RUNQUEUE_WAITS,
-    SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
+    CPU_SYSTEM_NS, CPU_USER_NS, MIGRATIONS, OFF_CPU, OFF_CPU_OTHER, RUNQUEUE_BUCKETS, RUNQUEUE_EXPONENT, RUNQUEUE_NS,
+    RUNQUEUE_WAITS, SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
 };
 
 use super::octaves;
 use crate::model::metric::{Kind, Metric, Sample, Value};
-use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, ProgramSpec, Restart};
+use crate::semconv::CPU_MODE;
 use crate::workload_labels;
 
 static RUNQUEUE: Metric = Metric {
@@ -21,11 +22,20 @@ static RUNQUEUE: Metric = Metric {
     description: "Time that runnable threads waited for a CPU, by the kernel's own account, recorded when the run that followed ends",
     labels: workload_labels!(),
 };
+static CPU_TIME: Metric = Metric {
+    name: "process.cpu.time",
+    unit: "s",
+    kind: Kind::Counter,
+    description: "Time on CPU, by the scheduler's own account, recorded when a thread leaves its CPU; user and system are told \
+                  apart by the ticks that it saw, what saw none waits for the next (a few milliseconds a CPU)",
+    labels: workload_labels!(CPU_MODE),
+};
 static OFF_CPU_TIME: Metric = Metric {
     name: "seismo.scheduler.offcpu",
     unit: "s",
     kind: Kind::Counter,
-    description: "Time that threads waited for something else than a CPU, by what it was, recorded when the run that followed ends",
+    description: "Time that threads waited for something else than a CPU, by what it was, recorded when the run that followed \
+                  ends; throttled: the CPU limit of the cgroup, from when it stopped the thread until it had a CPU again",
     labels: workload_labels!("reason"),
 };
 static SWITCHES: Metric = Metric {
@@ -45,7 +55,7 @@ static MOVES: Metric = Metric {
 
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "scheduler",
-    gives: "run-queue latency, time off CPU by reason, switches and migrations by workload",
+    gives: "time on CPU, run-queue latency, time off CPU by reason, switches and migrations by workload",
     programs: &[ProgramSpec {
         name: "scheduler_switch",
         hook: Hook::TpBtf("sched_switch"),
@@ -63,7 +73,9 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
-    metrics: &[&RUNQUEUE, &OFF_CPU_TIME, &SWITCHES, &MOVES],
+    restart: &[Restart::Clear("THREAD_RUNS"), Restart::Clear("SYSCALLS_TOLD")],
+    beside: &[],
+    metrics: &[&CPU_TIME, &RUNQUEUE, &OFF_CPU_TIME, &SWITCHES, &MOVES],
     samples: |_, _| {},
     workload_samples,
 };
@@ -84,6 +96,9 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
     count(&SWITCHES, Some("voluntary"), Value::Count(switches[0]));
     count(&SWITCHES, Some("involuntary"), Value::Count(switches[1]));
     count(&MOVES, None, Value::Count(lane(MIGRATIONS)));
+    for (mode, at) in [("user", CPU_USER_NS), ("system", CPU_SYSTEM_NS)] {
+        count(&CPU_TIME, Some(mode), Value::Float(lane(at) as f64 * 1e-9));
+    }
     for (place, reason) in OFF_CPU.iter().enumerate() {
         count(&OFF_CPU_TIME, Some(reason), Value::Float(lane(OFF_CPU_OTHER + place) as f64 * 1e-9));
     }

@@ -21,7 +21,7 @@ use seismo_common::workload::{
 use super::{account, octaves};
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart};
 use crate::semconv::{NETWORK_IO_DIRECTION, SERVER_PORT};
 use crate::workload_labels;
 
@@ -179,6 +179,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
+    restart: &[Restart::Clear("CONNECT_STARTS")],
+    beside: &[],
     metrics: &[
         &RETRANSMITS,
         &RESETS,

@@ -49,6 +49,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
+    restart: &[],
+    beside: &[(&DATAGRAMS, "payload")],
     metrics: &[&DATAGRAMS, &DROPPED, &ERRORS],
     samples,
     workload_samples,
