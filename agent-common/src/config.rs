@@ -75,6 +75,8 @@ wire! {
         pub block_flushing: u32,
         /// Length of a tick of the kernel's timer, ns.
         pub tick_ns: u32,
+        /// The tracepoint of a segment sent again says what came of it, and is also there where nothing did (6.17).
+        pub retransmit_errors: u32,
         /// When the programs were loaded, seconds of the monotonic clock.
         pub began_s: u32,
         /// Secret of this run of the agent.
@@ -105,6 +107,7 @@ impl Settings {
         block_counted: 1 << 13,
         block_flushing: 1 << 4,
         tick_ns: 4_000_000,
+        retransmit_errors: 0,
         began_s: 0,
         salt: [0; 4],
     };

@@ -139,13 +139,15 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
+    let mut counts = loaded.counts;
+    counts.pause = config.tcp_sockets.interval.0;
     Ok(RunningKernel {
         programs,
         drain,
         stop,
         batches,
         progress,
-        counts: loaded.counts,
+        counts,
         scope,
         control: loaded.control,
         workloads: loaded.workloads,
