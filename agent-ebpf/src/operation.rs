@@ -1,29 +1,35 @@
-//! One send or receive, whichever hook saw it: counted for the host, and a record of it where it is in scope.
+//! One send or receive, whichever hook saw it: counted by workload, and a record of it where it is in scope.
 //!
-//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport, then a `PAYLOAD` record with the bytes, or a drop
-//! with its reason. Out of scope it costs one load and one add; `cargo xtask bench` measures a record.
+//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport in the row of the running thread's cgroup, then a
+//! `PAYLOAD` record with the bytes, or a drop with its reason. Out of scope it costs a look-up of that row and two adds,
+//! about 20 ns; `cargo xtask bench` measures a record.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 
 use seismo_common::config::{BUDGET_WINDOW_SHIFT, FLOW_CONTROLS, MAX_CAPTURE};
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES,
-    PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
-    UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE,
+    PAYLOAD_SUBMITTED,
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
 use seismo_common::payload::{
     CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
 };
 use seismo_common::record::PAYLOAD;
+use seismo_common::workload::{
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_RECEIVES,
+    UDP_SENDS, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
 
 use crate::access::Access;
+use crate::account::Account;
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Registers, Task, setting};
 use crate::maps::{BUDGET, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
 use crate::user::{Place, UPPER, Want, capture};
+use crate::workload::Workload;
 
 /// Not captured of an operation longer than the other one while the ring is so many times fuller than where userspace is
 /// woken.
@@ -101,11 +107,20 @@ where
         UNIX_STREAM | UNIX_DATAGRAM => [UNIX_SENT_BYTES, UNIX_RECEIVED_BYTES],
         _ => [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES],
     };
-    count::<T>(if operation.direction == SEND { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+    let task = Task::current();
+    if let Some(workload) = Workload::of_task(task) {
+        let sends = operation.direction == SEND;
+        let add = |lane: usize, amount: u64| {
+            if T::INTERRUPTIBLE { workload.add_shared_at(lane, amount) } else { workload.add_at(lane, amount) }
+        };
+        add(if sends { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+        if transport == UDP {
+            add(if sends { UDP_SENDS } else { UDP_RECEIVES }, 1);
+        }
+    }
     if transport == OTHER {
         return;
     }
-    let task = Task::current();
     if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
         count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
         return;
@@ -134,7 +149,7 @@ struct Streams {
     position: u64,
     sequence: u32,
     other_sequence: u32,
-    sent_before_ns: u32,
+    moved_before_ns: u32,
     retransmits: u32,
 }
 
@@ -152,10 +167,10 @@ where
     if transport == UNIX_STREAM {
         let (position, other) = unix_position(identity, length, direction);
         let (sequence, other_sequence) = (position as u32, other as u32);
-        return Ok(Streams { position, sequence, other_sequence, sent_before_ns: u32::MAX, retransmits: 0 });
+        return Ok(Streams { position, sequence, other_sequence, moved_before_ns: u32::MAX, retransmits: 0 });
     }
     if transport != TCP {
-        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_before_ns: u32::MAX, retransmits: 0 });
+        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, moved_before_ns: u32::MAX, retransmits: 0 });
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
     let (written, read) = (tcp.write_sequence(), tcp.read_sequence());
@@ -165,12 +180,16 @@ where
         None => end.wrapping_sub(length),
     };
     let position = if direction == SEND { tcp.written_position(sequence) } else { tcp.read_position(sequence) };
-    let sent_before_ns = match if direction == SEND { tcp.sent_ns() } else { 0 } {
-        0 => u32::MAX,
-        // The kernel's stamp is in µs: it rounds down.
-        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+    let moved_before_ns = if direction == RECEIVE {
+        tcp.arrived_before_ns()
+    } else {
+        match tcp.sent_ns() {
+            0 => u32::MAX,
+            // The kernel's stamp is in µs: it rounds down.
+            sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+        }
     };
-    Ok(Streams { position, sequence, other_sequence, sent_before_ns, retransmits: tcp.retransmits() })
+    Ok(Streams { position, sequence, other_sequence, moved_before_ns, retransmits: tcp.retransmits() })
 }
 
 /// Takes `length` bytes of a UNIX stream: where they begin, and where the other direction stands. Counted from the first
@@ -256,6 +275,7 @@ where
     let (captured, cut) = (outcome & (2 * MAX_CAPTURE as u64 - 1), (outcome >> UPPER | want.cut) as u16);
     let tuple = sock.tuple();
     let peer = if transport == UNIX_STREAM || transport == UNIX_DATAGRAM { [sock.unix_peer(), 0] } else { tuple.peer };
+    let account = Account::of(task);
     let total = size_of::<PayloadRecord>() as u64 + captured;
     // SAFETY: the scratch is this CPU's and this program's; every field is written.
     unsafe {
@@ -263,6 +283,8 @@ where
             header: emit::header_at(PAYLOAD, cut, total as u32, ktime_ns),
             cookie: identity,
             position: streams.position,
+            account: account.ns,
+            account_epoch: account.epoch,
             sequence: streams.sequence,
             other_sequence: streams.other_sequence,
             length,
@@ -271,7 +293,7 @@ where
             tgid: task.tgid(),
             tid: task.tid(),
             syscall: registers.syscall() as i32,
-            sent_before_ns: streams.sent_before_ns,
+            moved_before_ns: streams.moved_before_ns,
             retransmits: streams.retransmits,
             direction,
             transport,
@@ -280,6 +302,7 @@ where
             peer_port: tuple.peer_port,
             local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
+            reserved: 0,
         };
         if !emit::output((&raw const (*scratch).record).cast(), total, wake != 0) {
             return Err(RING_FULL);

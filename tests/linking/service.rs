@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use seismo::traces::linker::file::Span;
 use seismo::traces::linker::facts::{self, Facts};
+use seismo::traces::linker::file::Span;
 
 use super::random::Random;
 
@@ -96,7 +96,13 @@ const BACK: &[Route] = &[
     Route { operation: "GET /price", steps: &[Compute(100.0), Call(Store("MGET", 300.0)), Compute(80.0)] },
     Route {
         operation: "GET /stock",
-        steps: &[Compute(70.0), Call(Store("SELECT stock", 800.0)), Compute(60.0), Maybe(0.3, Store("SETEX", 200.0)), Compute(40.0)],
+        steps: &[
+            Compute(70.0),
+            Call(Store("SELECT stock", 800.0)),
+            Compute(60.0),
+            Maybe(0.3, Store("SETEX", 200.0)),
+            Compute(40.0),
+        ],
     },
 ];
 
@@ -297,7 +303,9 @@ impl Simulation {
 
     /// Gives waiting requests to idle workers.
     fn employ(&mut self, service: usize) {
-        while let (true, Some(worker)) = (!self.services[service].queue.is_empty(), self.services[service].idle.last().copied()) {
+        while let (true, Some(worker)) =
+            (!self.services[service].queue.is_empty(), self.services[service].idle.last().copied())
+        {
             self.services[service].idle.pop();
             if let Some(job) = self.services[service].queue.pop_front() {
                 self.jobs[job].worker = worker;
@@ -476,7 +484,14 @@ impl Simulation {
 }
 
 impl World {
-    fn add(&mut self, is_server: bool, tgid: u32, operation: &str, parent: Option<usize>, trace: Option<usize>) -> usize {
+    fn add(
+        &mut self,
+        is_server: bool,
+        tgid: u32,
+        operation: &str,
+        parent: Option<usize>,
+        trace: Option<usize>,
+    ) -> usize {
         let place = self.spans.len();
         let facts = Facts {
             operation: facts::hash(operation.as_bytes()),
@@ -502,7 +517,8 @@ impl World {
 
     /// Without what was not over at the end.
     fn finish(self) -> Self {
-        let kept: Vec<bool> = self.spans.iter().map(|span| span.facts.end_ns != facts::OPEN && span.facts.start_ns > 0).collect();
+        let kept: Vec<bool> =
+            self.spans.iter().map(|span| span.facts.end_ns != facts::OPEN && span.facts.start_ns > 0).collect();
         let mut places = Vec::new();
         let mut next = 0;
         for is_kept in &kept {

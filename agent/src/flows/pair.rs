@@ -14,6 +14,8 @@ pub struct Pending {
     pub request: Request,
     pub facts: MessageFacts,
     pub pid: u32,
+    /// Which of the connection's requests it is.
+    pub number: u64,
     /// Its last byte was seen, or is known never to be.
     pub ended: bool,
     pub incomplete: Option<Incomplete>,
@@ -158,7 +160,7 @@ mod tests {
         };
         let facts = MessageFacts { position, ..MessageFacts::default() };
         let (pid, ended, incomplete, answer) = (1, true, None, None);
-        pairing.push(Pending { request, facts, pid, ended, incomplete, floor: 0, exact: false, answer });
+        pairing.push(Pending { request, facts, pid, number: 1, ended, incomplete, floor: 0, exact: false, answer });
     }
 
     fn answer(pairing: &mut Pairing, key: Option<u64>) -> Option<u64> {

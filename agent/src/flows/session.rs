@@ -8,11 +8,12 @@
 //! sent before they send more; one seen to keep a window of requests open is not paired again after a loss.
 
 use crate::model::connection::{Connection, Direction, Role};
-use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
+use crate::model::exchange::{Exchange, Incomplete, MessageFacts, Opened};
+use crate::model::payload::Moment;
 use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
-use super::outcome::{Origin, Place, conclude, outcome};
+use super::outcome::{Origin, Place, conclude, opened, outcome};
 use super::pair::{Pairing, Pending};
 use super::stream::{Content, Piece, Turn};
 
@@ -28,6 +29,8 @@ pub struct Context<'a> {
     pub counts: &'a mut Counts,
     pub ledger: &'a mut Ledger,
     pub out: &'a mut Vec<Exchange>,
+    /// Requests that this end serves, when they begin.
+    pub opened: &'a mut Vec<Opened>,
     pub pending_limit: usize,
     pub limits: Limits,
     pub now_ns: u64,
@@ -120,6 +123,7 @@ pub struct Session {
     pub(super) tried_request: Option<u64>,
     pub(super) failures: u32,
     exchanges: u64,
+    requests: u64,
     /// Position behind the last byte of each stream that a parser looked at.
     looked_at: [u64; 2],
 }
@@ -149,6 +153,7 @@ impl Session {
             tried_request: None,
             failures: 0,
             exchanges: 0,
+            requests: 0,
             looked_at: [0; 2],
         }
     }
@@ -230,7 +235,7 @@ impl Session {
         match (self.state(side).reading, &piece.content) {
             (Reading::Skip { left, last }, content) => {
                 let bytes = left.min(piece.length);
-                self.add_body(side, bytes, piece.ktime_ns);
+                self.add_body(side, bytes, &piece.moment);
                 self.state(side).reading = match left - bytes {
                     0 if last => Reading::Head,
                     0 => Reading::Framed,
@@ -244,7 +249,7 @@ impl Session {
                 Took::Bytes(bytes, visibility(content))
             }
             (Reading::ToClose, content) => {
-                self.add_body(side, piece.length, piece.ktime_ns);
+                self.add_body(side, piece.length, &piece.moment);
                 Took::Bytes(piece.length, visibility(content))
             }
             (Reading::Head | Reading::Framed, Content::Bytes(bytes)) => self.feed(side, bytes, piece, cx),
@@ -258,11 +263,9 @@ impl Session {
 
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
         if self.state(side).is_between() {
-            let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
-            let (position, retransmits) = (piece.position, cx.retransmits);
-            let facts = MessageFacts { position, first_ns, last_ns, tid, retransmits, ..MessageFacts::default() };
+            let facts = MessageFacts::begun(piece.position, &piece.moment, cx.retransmits);
             let exact = side == Side::Request && self.resumed;
-            self.state(side).opening = Some(Opening { facts, pid: piece.tgid, floor: piece.other, exact });
+            self.state(side).opening = Some(Opening { facts, pid: piece.moment.tgid, floor: piece.other, exact });
             if side == Side::Request {
                 self.tried_request = Some(piece.position);
             }
@@ -277,7 +280,7 @@ impl Session {
         self.looked_at[direction as usize] = piece.position + taken;
         if let Some(facts) = self.facts(side) {
             facts.size_bytes += taken;
-            facts.last_ns = facts.last_ns.max(piece.ktime_ns);
+            facts.moved(&piece.moment);
         }
         match step.event {
             Event::NeedMore if taken == 0 => {
@@ -310,11 +313,11 @@ impl Session {
         }
     }
 
-    fn add_body(&mut self, side: Side, bytes: u64, ktime_ns: u64) {
+    fn add_body(&mut self, side: Side, bytes: u64, moment: &Moment) {
         if let Some(facts) = self.facts(side) {
             facts.size_bytes += bytes;
             facts.body_bytes += bytes;
-            facts.last_ns = facts.last_ns.max(ktime_ns);
+            facts.moved(moment);
         }
     }
 
@@ -338,10 +341,19 @@ impl Session {
         self.resumed = false;
         cx.counts.add("truncated_values", u64::from(request.truncated_values));
         cx.counts.add("context_refused", u64::from(request.in_band.refused));
+        self.requests += 1;
+        if self.role() == Role::Server && !request.silent {
+            let (asking, answering) = (self.request_direction as usize, self.request_direction.other() as usize);
+            let origins = [cx.origins[asking], cx.origins[answering]];
+            let context = request.in_band.context.clone();
+            let place = (self.connection, Role::Server, origins);
+            cx.opened.push(opened(place, open.pid, self.requests, open.facts, context));
+        }
         self.pairing.push(Pending {
             request,
             facts: open.facts,
             pid: open.pid,
+            number: self.requests,
             ended: cut.is_some(),
             incomplete: cut,
             floor: open.floor,

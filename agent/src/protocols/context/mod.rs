@@ -35,7 +35,7 @@ enum Refused {
 type Read = Result<Ids, Refused>;
 
 /// What a header means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Field {
     Whole(Form, fn(&str) -> Read),
     /// Adds to what other headers of the form gave.

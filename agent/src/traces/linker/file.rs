@@ -257,7 +257,8 @@ fn named(all: &mut Map<String, Value>, key: &str, text: &str, ids: &mut Vec<InBa
         "sampled" | "flags" | "kind" | "form" | "traceflags" | "tracestate" => {}
         // Alone it names a span of any trace.
         "spanid" | "parentid" | "parentspanid" | "span" => {
-            let trace = ["trace_id", "traceId", "trace"].into_iter().find_map(|key| all.get(key).and_then(Value::as_str));
+            let trace =
+                ["trace_id", "traceId", "trace"].into_iter().find_map(|key| all.get(key).and_then(Value::as_str));
             if let Some(trace) = trace {
                 ids.push(id(Strength::Span, &format!("{}{plain}", trace.to_ascii_lowercase())));
             }
@@ -335,7 +336,8 @@ fn process(spans: &[Span], mut places: Vec<usize>, limits: Limits) -> Vec<Found>
         let count = rest.iter().take(WINDOW_SPANS).take_while(|span| span.facts.start_ns < until_ns).count().max(1);
         let last = first + count;
         let until_ns = in_order.get(last).map_or(u64::MAX, |span| span.facts.start_ns);
-        let now = in_order.get(first..last).unwrap_or_default().iter().enumerate().map(|(at, span)| (first + at, *span));
+        let now =
+            in_order.get(first..last).unwrap_or_default().iter().enumerate().map(|(at, span)| (first + at, *span));
         let old: Vec<usize> = std::mem::take(&mut still_open);
         let again = old.into_iter().filter_map(|place| Some((place, *in_order.get(place)?)));
         for (place, span) in again.chain(now) {
@@ -376,7 +378,8 @@ fn connections(spans: &[Span]) -> Vec<(usize, usize)> {
     for (place, span) in spans.iter().enumerate().filter(|(_, span)| span.is_server) {
         let Some((local, peer)) = &span.connection else { continue };
         let Some(others) = clients.get(&(peer.as_str(), local.as_str(), span.request_position)) else { continue };
-        let mut fitting = others.iter().copied().filter(|other| spans.get(*other).is_some_and(|other| fits(other, span)));
+        let mut fitting =
+            others.iter().copied().filter(|other| spans.get(*other).is_some_and(|other| fits(other, span)));
         if let (Some(client), None) = (fitting.next(), fitting.next()) {
             found.entry(client).or_default().push(place);
         }

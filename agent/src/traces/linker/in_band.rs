@@ -17,7 +17,9 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         ids.sort_unstable();
         for id in ids {
             let Some(child) = scene.children.get(place) else { break };
-            let mut carriers = scene.open_at(child).filter(|parent| scene.parents.get(*parent).is_some_and(|parent| parent.has_id(id)));
+            let mut carriers = scene
+                .open_at(child)
+                .filter(|parent| scene.parents.get(*parent).is_some_and(|parent| parent.has_id(id)));
             let (first, second) = (carriers.next(), carriers.next());
             drop(carriers);
             match (first, second) {

@@ -81,6 +81,8 @@ impl Default for Limits {
 pub struct Tier {
     /// `seismo.link.method`.
     pub method: &'static str,
+    /// Under which its links are counted.
+    pub event: &'static str,
     /// `seismo.link.confidence`; 0: the tier says for each link.
     pub confidence: f64,
     /// Decides spans that no tier before it has.
@@ -89,13 +91,13 @@ pub struct Tier {
 
 /// Every tier, the most telling first.
 pub const TIERS: &[Tier] = &[
-    Tier { method: "in_band", confidence: 1.0, decide: in_band::decide },
-    Tier { method: "task", confidence: 0.98, decide: task::decide },
-    Tier { method: "thread", confidence: 0.97, decide: thread::decide },
-    Tier { method: "lineage", confidence: 0.9, decide: lineage::decide },
-    Tier { method: "token", confidence: 0.9, decide: token::decide },
-    Tier { method: "statistics", confidence: 0.0, decide: statistics::decide },
-    Tier { method: "wakeup", confidence: 0.6, decide: wakeup::decide },
+    Tier { method: "in_band", event: "linked_in_band", confidence: 1.0, decide: in_band::decide },
+    Tier { method: "task", event: "linked_task", confidence: 0.98, decide: task::decide },
+    Tier { method: "thread", event: "linked_thread", confidence: 0.97, decide: thread::decide },
+    Tier { method: "lineage", event: "linked_lineage", confidence: 0.9, decide: lineage::decide },
+    Tier { method: "token", event: "linked_token", confidence: 0.9, decide: token::decide },
+    Tier { method: "statistics", event: "linked_statistics", confidence: 0.0, decide: statistics::decide },
+    Tier { method: "wakeup", event: "linked_wakeup", confidence: 0.6, decide: wakeup::decide },
 ];
 
 /// Method of a link between the two spans of one request, which are both ends of one connection.
@@ -108,7 +110,6 @@ pub fn link(scene: &mut Scene<'_>) {
         (tier.decide)(tier, scene);
     }
 }
-
 
 #[cfg(test)]
 mod tests;

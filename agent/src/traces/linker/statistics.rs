@@ -137,7 +137,8 @@ impl Model {
             free_ns = free_ns.max(parent.end_ns);
         }
         self.idle_ns += last_ns.saturating_sub(free_ns) as f64;
-        for child in children.iter().filter(|child| child.facts.start_ns > from_ns && child.missed == Missed::NoneOpen) {
+        for child in children.iter().filter(|child| child.facts.start_ns > from_ns && child.missed == Missed::NoneOpen)
+        {
             let operation = child.facts.operation;
             if child.link.is_none() && (self.idle.len() < MAX_OPERATIONS || self.idle.contains_key(&operation)) {
                 *self.idle.entry(operation).or_default() += 1.0;
@@ -293,7 +294,9 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     learn(scene, &space, &shown, &decided);
     for (place, (parent, posterior)) in decided.into_iter().enumerate() {
         let margin = scene.limits.margin;
-        let Some(child) = scene.children.get_mut(place).filter(|child| child.is_undecided() && child.ready) else { continue };
+        let Some(child) = scene.children.get_mut(place).filter(|child| child.is_undecided() && child.ready) else {
+            continue;
+        };
         let Some(parent) = parent.map(|parent| parent as usize) else { continue };
         if posterior >= margin {
             scene.give(place, Link { parent, method: tier.method, confidence: posterior });
@@ -306,9 +309,12 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
 /// How near the answer is to what can be said without anything learned from it. A process that answers in
 /// the order of a queue nobody sees can be explained in ways that are whole in themselves and wrong.
 fn agreement(space: &Space, decided: &[(Option<u32>, f64)], plain: &[Option<u32>], margin: f64) -> f64 {
-    let sure = space.sent.iter().zip(decided).zip(plain).filter(|((sent, (_, posterior)), _)| {
-        !sent.is_fixed && *posterior >= margin
-    });
+    let sure = space
+        .sent
+        .iter()
+        .zip(decided)
+        .zip(plain)
+        .filter(|((sent, (_, posterior)), _)| !sent.is_fixed && *posterior >= margin);
     let (mut all, mut same) = (0.0, 0.0);
     for ((_, (parent, _)), plain) in sure {
         all += 1.0;

@@ -72,6 +72,10 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
         !self.served.is_empty()
     }
 
+    pub fn knows(&self, key: K) -> bool {
+        self.served.contains_key(&key)
+    }
+
     pub fn model(&self) -> &Model {
         &self.model
     }

@@ -6,8 +6,8 @@
 //! [`WORK`] steps of chains for each span of the window; beyond, what is left undecided has no parent.
 
 use super::From;
-use super::matching::{Row, assign};
 use super::habits::Habits;
+use super::matching::{Row, assign};
 use super::order;
 use super::space::{Before, Sent, Space};
 
@@ -126,7 +126,11 @@ impl<'a> Chains<'a> {
         let mut rows = Vec::with_capacity(spans + serveds);
         let mut finished = 0;
         for (place, child) in sent.iter().enumerate() {
-            while by_end.get(finished).and_then(|other| sent.get(*other)).is_some_and(|other| other.end_ns <= child.start_ns) {
+            while by_end
+                .get(finished)
+                .and_then(|other| sent.get(*other))
+                .is_some_and(|other| other.end_ns <= child.start_ns)
+            {
                 finished += 1;
             }
             if child.is_fixed {
@@ -145,12 +149,16 @@ impl<'a> Chains<'a> {
             }
             let recent = by_end.get(finished.saturating_sub(LOOK_BACK)..finished).unwrap_or_default();
             for other in recent.iter().copied() {
-                let Some((before, owner)) = sent.get(other).and_then(|sent| Self::common(sent, child)) else { continue };
+                let Some((before, owner)) = sent.get(other).and_then(|sent| Self::common(sent, child)) else {
+                    continue;
+                };
                 let (from, gap_ns) = (From::End(before.operation), child.start_ns - before.end_ns);
                 add(ended(other), owner, &Before { from, gap_ns, tid: before.last_tid, mark: before.ended });
             }
             for other in (place.saturating_sub(LOOK_BACK)..place).rev() {
-                let Some((before, owner)) = sent.get(other).and_then(|sent| Self::common(sent, child)) else { continue };
+                let Some((before, owner)) = sent.get(other).and_then(|sent| Self::common(sent, child)) else {
+                    continue;
+                };
                 if before.end_ns <= child.start_ns {
                     continue;
                 }
@@ -167,9 +175,12 @@ impl<'a> Chains<'a> {
             }
             let nothing = Space::before_answer(&Space::begin(owner), owner);
             let mut edges = vec![(place as u32, -self.space.follow_answer(owner, &nothing))];
-            let until = by_end.partition_point(|other| sent.get(*other).is_some_and(|sent| sent.end_ns <= owner.end_ns));
+            let until =
+                by_end.partition_point(|other| sent.get(*other).is_some_and(|sent| sent.end_ns <= owner.end_ns));
             for other in by_end.get(until.saturating_sub(LOOK_BACK)..until).unwrap_or_default() {
-                let Some(before) = sent.get(*other).filter(|sent| sent.candidates.contains(&(place as u32))) else { continue };
+                let Some(before) = sent.get(*other).filter(|sent| sent.candidates.contains(&(place as u32))) else {
+                    continue;
+                };
                 let (from, gap_ns) = (From::End(before.operation), owner.end_ns - before.end_ns);
                 let before = Before { from, gap_ns, tid: before.last_tid, mark: before.ended };
                 habits.pair(3, order::class(before.mark, owner.answered));
@@ -203,7 +214,9 @@ impl<'a> Chains<'a> {
     fn reseat(&mut self) -> bool {
         let before: f64 = self.total();
         let (chains, parents, scores) = (self.chains.clone(), self.parents.clone(), self.scores.clone());
-        let alone = (0..self.parents.len() as u32).filter(|place| self.parent(*place as usize).is_none()).map(|place| vec![place]);
+        let alone = (0..self.parents.len() as u32)
+            .filter(|place| self.parent(*place as usize).is_none())
+            .map(|place| vec![place]);
         let pieces: Vec<Vec<u32>> = chains.iter().filter(|chain| !chain.is_empty()).cloned().chain(alone).collect();
         self.seat(&pieces);
         let better = self.total() > before + 1e-6;
@@ -231,7 +244,8 @@ impl<'a> Chains<'a> {
                 if !spans().all(|sent| sent.candidates.contains(parent)) {
                     continue;
                 }
-                let (Some(served), Some(empty)) = (space.served.get(*parent as usize), empty.get(*parent as usize)) else {
+                let (Some(served), Some(empty)) = (space.served.get(*parent as usize), empty.get(*parent as usize))
+                else {
                     continue;
                 };
                 self.work += piece.len() as u64 + 1;
@@ -244,7 +258,11 @@ impl<'a> Chains<'a> {
         self.parents.fill(NOBODY);
         for (piece, seat) in pieces.iter().zip(seats) {
             for place in piece {
-                let fixed = space.sent.get(*place as usize).filter(|sent| sent.is_fixed).map(|sent| sent.candidates.first().copied());
+                let fixed = space
+                    .sent
+                    .get(*place as usize)
+                    .filter(|sent| sent.is_fixed)
+                    .map(|sent| sent.candidates.first().copied());
                 match (fixed, seat) {
                     (Some(None), _) | (None, None) => {}
                     (Some(Some(parent)), _) | (None, Some(parent)) => self.put(*place, parent),
@@ -457,7 +475,8 @@ impl<'a> Chains<'a> {
             }
             Kind::Rest(at, split) => {
                 let mine = self.chains.get_mut(own as usize).map(|chain| chain.split_off(at.min(chain.len())));
-                let theirs = self.chains.get_mut(exchange.to as usize).map(|chain| chain.split_off(split.min(chain.len())));
+                let theirs =
+                    self.chains.get_mut(exchange.to as usize).map(|chain| chain.split_off(split.min(chain.len())));
                 mine.unwrap_or_default().into_iter().for_each(|place| self.put(place, exchange.to));
                 theirs.unwrap_or_default().into_iter().for_each(|place| self.put(place, own));
             }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::density::{BINS, Gaps, middle, bin, width};
+use super::density::{BINS, Gaps, bin, middle, width};
 use super::space::Space;
 use super::{From, Step};
 

@@ -49,7 +49,9 @@ impl Habits {
             (*seen, *stays) = (*seen + more_seen, *stays + more_stays);
         }
         let tables = [(&mut self.order, &other.order), (&mut self.chance, &other.chance)];
-        for (own, more) in tables.into_iter().flat_map(|(own, more)| own.iter_mut().flatten().zip(more.iter().flatten())) {
+        for (own, more) in
+            tables.into_iter().flat_map(|(own, more)| own.iter_mut().flatten().zip(more.iter().flatten()))
+        {
             *own += more;
         }
     }

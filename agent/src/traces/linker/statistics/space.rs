@@ -159,7 +159,8 @@ impl Space {
             let candidates = match (&child.link, child.is_undecided()) {
                 (Some(link), _) => vec![link.parent as u32],
                 (None, true) if !child.crowded => {
-                    let contains = |place: &usize| scene.parents.get(*place).is_some_and(|parent| parent.contains(facts));
+                    let contains =
+                        |place: &usize| scene.parents.get(*place).is_some_and(|parent| parent.contains(facts));
                     scene.open_at(child).filter(contains).map(|place| place as u32).collect()
                 }
                 _ => Vec::new(),
@@ -348,8 +349,7 @@ impl Space {
     }
 
     pub fn begin(served: &Served) -> State {
-        let beginning =
-            Event { at_ns: served.start_ns, operation: BEGINNING, tid: served.tid, mark: served.begun };
+        let beginning = Event { at_ns: served.start_ns, operation: BEGINNING, tid: served.tid, mark: served.begun };
         State { ended: beginning, began: beginning }
     }
 
@@ -394,7 +394,8 @@ impl Space {
         if state.began.operation == BEGINNING {
             return 0.0;
         }
-        let place = usize::from(served.operation) * (self.sent_operations.len() + 1) + usize::from(state.began.operation);
+        let place =
+            usize::from(served.operation) * (self.sent_operations.len() + 1) + usize::from(state.began.operation);
         self.singles.get(place).copied().map_or(0.0, f64::from)
     }
 
