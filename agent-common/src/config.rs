@@ -45,8 +45,6 @@ wire! {
         pub abi: u32,
         /// Bytes captured per operation, at most [`MAX_CAPTURE`].
         pub capture_bytes: u32,
-        /// Time one system call in `2^syscall_sample_shift`; 0 times every call.
-        pub syscall_sample_shift: u32,
         /// Drop a share of payload records on purpose (tests): one in `drop_every`; 0 drops none.
         pub drop_every: u32,
         /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
@@ -77,6 +75,8 @@ wire! {
         pub block_flushing: u32,
         /// Length of a tick of the kernel's timer, ns.
         pub tick_ns: u32,
+        /// The tracepoint of a segment sent again says what came of it, and is also there where nothing did (6.17).
+        pub retransmit_errors: u32,
         /// When the programs were loaded, seconds of the monotonic clock.
         pub began_s: u32,
         /// Secret of this run of the agent.
@@ -89,7 +89,6 @@ impl Settings {
     pub const DEFAULT: Self = Self {
         abi: crate::record::ABI_VERSION,
         capture_bytes: DEFAULT_CAPTURE as u32,
-        syscall_sample_shift: 4,
         drop_every: 0,
         wake_bytes: 1 << 20,
         budget_bytes: 0,
@@ -108,6 +107,7 @@ impl Settings {
         block_counted: 1 << 13,
         block_flushing: 1 << 4,
         tick_ns: 4_000_000,
+        retransmit_errors: 0,
         began_s: 0,
         salt: [0; 4],
     };

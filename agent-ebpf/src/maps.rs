@@ -17,6 +17,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+use seismo_common::tcp::{CONNECT_SLOTS, PASS_WORDS};
 use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
 use crate::operation::Asked;
@@ -269,3 +270,25 @@ pub static SKB_DROPS: PerCpuArray<[u64; SKB_REASONS]> = PerCpuArray::with_max_en
 /// [`seismo_common::interrupt`] lanes.
 #[map]
 pub static INTERRUPTS: PerCpuArray<[u64; INTERRUPT_LANES]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Segments received since a round trip time was looked at last, roughly.
+#[map]
+pub static TCP_SEGMENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A connection whose SYN was sent again.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ConnectStart {
+    /// Address of the socket.
+    pub sock: u64,
+    /// When the first SYN went, µs on the clock of `tcp_mstamp`.
+    pub first_us: u64,
+}
+
+/// In the slot that the socket's address names.
+#[map]
+pub static CONNECT_STARTS: Array<ConnectStart> = Array::with_max_entries(CONNECT_SLOTS as u32, 0);
+
+/// What a pass over all TCP sockets counts, see [`seismo_common::tcp`].
+#[map]
+pub static TCP_PASS: Array<[u64; PASS_WORDS]> = Array::with_max_entries(1, 0);

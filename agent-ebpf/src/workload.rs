@@ -87,6 +87,12 @@ impl Workload {
             unsafe { emit::atomic_add(self.0.add(lane), amount) };
         }
     }
+
+    /// As [`Workload::add_shared`], to a lane that is only known while the program runs.
+    #[inline(always)]
+    pub fn add_shared_at(self, lane: usize, amount: u64) {
+        self.add_shared(opaque(lane as u64) as usize, amount);
+    }
 }
 
 /// Id of a task's cgroup in the version 2 hierarchy; 0 where that cannot be read.

@@ -16,6 +16,7 @@ mod pages;
 mod pipeline;
 mod probe_control;
 mod reload;
+mod sampling;
 mod scope;
 mod scope_control;
 mod screen;
@@ -120,11 +121,12 @@ fn wanted(config: &Config) -> Wanted<'static> {
 }
 
 /// Families with programs, and whether the configuration wants them.
-fn families_of(probes: &Probes) -> [(&'static str, bool); 12] {
+fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
     [
         ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
+        ("udp", probes.udp),
         ("payload", probes.payload),
         ("adopt", probes.adopt),
         ("scheduler", probes.scheduler),

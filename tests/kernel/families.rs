@@ -61,7 +61,8 @@ fn metrics() -> Result<BTreeMap<String, Vec<String>>> {
 #[test]
 fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_when_it_is_on() -> Result<()> {
     Rig::run(|rig| {
-        let config = "probes:\n  interrupt: true\n".to_owned();
+        // Every call timed: else a program comes and goes by itself.
+        let config = "probes:\n  interrupt: true\nsyscalls:\n  sample_one_in: 1\n".to_owned();
         let agent = Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })?;
         let status = fs::read_to_string(format!("/proc/{}/status", agent.process.pid()))?;
         println!("{}", status.lines().find(|line| line.starts_with("CapEff")).unwrap_or("no CapEff"));
@@ -175,7 +176,8 @@ fn requests_go_on_when_payload_is_switched_off_and_on_and_only_those_of_the_time
 #[test]
 fn a_wrong_name_or_user_changes_nothing_and_is_told() -> Result<()> {
     Rig::run(|rig| {
-        let agent = Agent::start(rig)?;
+        let config = "syscalls:\n  sample_one_in: 1\n".to_owned();
+        let agent = Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })?;
         let before = attached(&agent)?;
         let cases = [
             (

@@ -27,3 +27,5 @@ mod scope_change;
 mod storm;
 mod syscall;
 mod tcp;
+mod tcp_links;
+mod udp;

@@ -17,7 +17,7 @@ use core::ffi::c_void;
 
 use seismo_common::config::{SYSCALLS, THREAD_SLOTS};
 use seismo_common::counter::RUNQUEUE_UNKNOWN;
-use seismo_common::histogram::{MIN_EXPONENT, PER_OCTAVE, bucket};
+use seismo_common::histogram::octave;
 use seismo_common::offsets::ABSENT;
 use seismo_common::workload::{
     CPU_SYSTEM_NS, CPU_UNTOLD_NS, CPU_USER_NS, MIGRATIONS, OFF_CPU, OFF_CPU_DISK, OFF_CPU_FUTEX, OFF_CPU_NETWORK,
@@ -136,7 +136,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     }
     if !throttled {
         workload.add(RUNQUEUE_NS, waited_ns);
-        workload.add_at(RUNQUEUE_WAITS + octave(waited_ns), 1);
+        workload.add_at(RUNQUEUE_WAITS + octave(waited_ns, RUNQUEUE_EXPONENT, RUNQUEUE_BUCKETS), 1);
     }
     0
 }
@@ -213,14 +213,6 @@ fn held_back(task: Task) -> usize {
         false
     };
     if held { OFF_CPU_THROTTLED } else { 0 }
-}
-
-/// Bucket of a wait: the first ends at 2^[`RUNQUEUE_EXPONENT`] s.
-#[inline(always)]
-fn octave(wait_ns: u64) -> usize {
-    const BELOW: usize = (RUNQUEUE_EXPONENT - MIN_EXPONENT) as usize;
-    let octave = bucket(wait_ns).div_ceil(PER_OCTAVE as usize);
-    octave.saturating_sub(BELOW).min(RUNQUEUE_BUCKETS - 1)
 }
 
 /// What a thread is about to wait for, as a lane of its workload.

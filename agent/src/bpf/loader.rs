@@ -304,6 +304,28 @@ impl Programs {
         Ok(())
     }
 
+    /// Detaches a program for a while: it counts as attached.
+    pub fn pause(&mut self, program: &str) {
+        for (status, verdict) in self.statuses.iter().zip(&mut self.verdicts) {
+            if status.program == program {
+                verdict.link = None;
+            }
+        }
+    }
+
+    /// Attaches a paused program again, if its family is still on; why that failed.
+    pub fn resume(&mut self, program: &str) -> Result<(), String> {
+        for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
+            if status.program == program && status.state == ProbeState::Active {
+                (status.state, status.reason) = verdict.attached(&self.ebpf, program);
+                if status.state != ProbeState::Active {
+                    return Err(status.reason.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands the programs' debug messages to the agent's log; does nothing unless built with the feature `kernel-log`.
     pub fn flush_log(&mut self) {
         #[cfg(feature = "kernel-log")]

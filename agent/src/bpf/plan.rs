@@ -129,6 +129,7 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
         // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
         cgroup_ancestor: has(COOKIE),
         cookies: has(COOKIE),
+        retransmit_errors: u32::from(facts.tracepoints.get("tcp_retransmit_skb").is_some_and(|given| *given > 2)),
         ..base
     };
     for traits in traits {

@@ -102,6 +102,10 @@ pub trait KernelCounts {
     fn file(&self, path: &str) -> Option<String>;
     /// Runs an iterator program once over everything that it iterates over; nothing where it was not loaded.
     fn iterate(&self, program: &str);
+    /// The same for a program that counts anew in each pass: what it counted in this one, or in one a moment ago.
+    fn pass(&self, _program: &str) -> Option<Vec<u64>> {
+        None
+    }
 }
 
 /// What a family's programs must not find as it was when they last ran: they are attached again after a time in which they

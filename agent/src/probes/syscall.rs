@@ -20,7 +20,7 @@ static CALLS: Metric = Metric {
     name: "seismo.syscalls",
     unit: "{call}",
     kind: Kind::Counter,
-    description: "System calls on this host, every one counted; 32-bit and unknown numbers are 'other'",
+    description: "System calls on this host that returned, every one counted; 32-bit and unknown numbers are 'other'",
     labels: &["syscall"],
 };
 static ERRORS: Metric = Metric {
@@ -49,23 +49,26 @@ static DURATION: Metric = Metric {
     name: "seismo.syscall.duration",
     unit: "s",
     kind: Kind::Histogram,
-    description: "Duration of system calls, of a sample (one call in sixteen of each kind, unless configured otherwise)",
+    description: "Duration of system calls, of a sample: those that began in one sixteenth of each second, unless configured otherwise",
     labels: &["syscall"],
 };
 
 /// Some fifty system calls are in use on a host, each with a histogram: factors of four keep the page small.
 const OCTAVES_PER_BUCKET: usize = 2;
 
+/// The program that is attached for a share of the time: calls that begin then are timed.
+pub const TIMED: &str = "syscall_enter";
+
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "syscall",
     gives: "system calls and errors counted, a sample of the calls timed",
     programs: &[
         ProgramSpec {
-            name: "syscall_enter",
+            name: TIMED,
             hook: Hook::TpBtf("sys_enter"),
             structs: &["task_struct"],
             fields: &[],
-            without: None,
+            without: Some("system calls are counted, not timed"),
             tiers: &[],
         },
         ProgramSpec {
@@ -73,7 +76,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
             hook: Hook::TpBtf("sys_exit"),
             structs: &["task_struct", "pt_regs"],
             fields: &[],
-            without: Some("system calls are counted, not timed, and errors are not counted"),
+            without: None,
             tiers: &[],
         },
     ],

@@ -21,6 +21,7 @@ use super::kernel_files::{self, FileSource};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::probe_control::ProbeControl;
+use super::sampling;
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
@@ -101,7 +102,6 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let ring_bytes = if resolved.is_empty() { configured.min(RING_WITHOUT_SCOPE) } else { configured };
     let settings = Settings {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
-        syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
@@ -139,13 +139,15 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
+    let mut counts = loaded.counts;
+    counts.pause = config.tcp_sockets.interval.0;
     Ok(RunningKernel {
         programs,
         drain,
         stop,
         batches,
         progress,
-        counts: loaded.counts,
+        counts,
         scope,
         control: loaded.control,
         workloads: loaded.workloads,
@@ -278,6 +280,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&scope_control),
         Arc::clone(&health),
     ));
+    sampling::start(&probe_control, config.syscalls.sample_one_in).context("starting to sample")?;
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![
         Arc::clone(&kernel) as Arc<dyn Source>,

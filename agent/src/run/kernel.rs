@@ -6,6 +6,7 @@ use std::sync::Arc;
 use seismo_common::counter::{
     DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
     PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_ERRORS_UNPLACED, SYSCALL_SAMPLE_LOST,
+    TCP_CONNECT_UNKNOWN,
 };
 use seismo_common::drops::DROP_NAMES;
 
@@ -53,6 +54,7 @@ impl KernelSource {
             ("syscall_errors_unplaced", SYSCALL_ERRORS_UNPLACED),
             ("fault_threads_untracked", FAULTS_UNTRACKED),
             ("reclaims_unknown", RECLAIM_UNKNOWN),
+            ("tcp_connects_unknown", TCP_CONNECT_UNKNOWN),
         ];
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()

@@ -48,6 +48,25 @@ impl ProbeControl {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Detaches a program for a while; false once the agent stops.
+    pub fn pause(&self, program: &str) -> bool {
+        let mut held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_mut().map(|programs| programs.pause(program)).is_some()
+    }
+
+    /// Attaches it again if its family is on; false once the agent stops, or where the kernel does not take it any more.
+    pub fn resume(&self, program: &str) -> bool {
+        let mut held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_mut().map(|programs| programs.resume(program)) {
+            Some(Ok(())) => true,
+            Some(Err(reason)) => {
+                log::error!("{program}: {reason}");
+                false
+            }
+            None => false,
+        }
+    }
+
     /// Hands on what the programs have to say; with `stats`, brings their runs up to date.
     pub fn look_after(&self, stats: bool) {
         if let Some(programs) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
