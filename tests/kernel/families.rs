@@ -98,7 +98,7 @@ fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_w
         switch(&agent, "syscall", true)?;
         let unseen = counts(&agent.page()?) - start;
         rig.client(CLIENT, "seen", &["getppid", "20000"])?;
-        let seen = agent.reaches("calls", start + 20_000.0, &counts)? - start;
+        let seen = agent.reaches("calls", start + 20_000.0, counts)? - start;
         println!("getppid: {unseen} while off, then {seen}");
         ensure!(unseen < 500.0 && seen < 21_000.0, "calls were counted while the family was off");
         agent.nothing_lost()
