@@ -14,6 +14,7 @@ mod kernel_files;
 mod pages;
 mod pipeline;
 mod reload;
+mod samples;
 mod scope;
 mod scope_control;
 mod screen;

@@ -19,6 +19,7 @@ mod nginx_times;
 mod odd_bytes;
 mod page;
 mod postgresql;
+mod query;
 mod redis;
 mod scrape;
 mod scripted;

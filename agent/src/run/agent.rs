@@ -279,11 +279,14 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let checks = Checks::new(&config.checks);
     sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
+    let samples = alerting.samples();
+    samples.set_sources(Arc::clone(&sources));
 
     let (stopping, stopped) = watch::channel(false);
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
+        samples,
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
@@ -294,7 +297,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));
-        let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
+        let evaluating = tokio::spawn(alerting.run(stopped.clone()));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
         let picture = Picture::new(&config, Arc::clone(&sources), Arc::clone(&health), Arc::clone(&spans));
