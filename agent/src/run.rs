@@ -126,6 +126,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
         ("drop", probes.drop),
         ("interrupt", probes.interrupt),
         ("floor", probes.floor),
+        ("records", probes.records),
     ]
     .into_iter()
     .filter_map(|(name, wanted)| wanted.then_some(name))

@@ -14,13 +14,14 @@ pub mod interrupt;
 pub mod memory;
 pub mod payload;
 pub mod process;
+pub mod records;
 pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
 pub mod workload;
 
 /// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
-/// looks at open sockets after that (`floor` is for measuring).
+/// looks at open sockets after that (`floor` and `records` are for measuring).
 pub const FAMILIES: &[&FamilySpec] = &[
     &workload::FAMILY,
     &process::FAMILY,
@@ -34,6 +35,7 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &payload::FAMILY,
     &adopt::FAMILY,
     &floor::FAMILY,
+    &records::FAMILY,
 ];
 
 /// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.

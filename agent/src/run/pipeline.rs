@@ -238,6 +238,7 @@ impl Pipeline {
             Record::Payload(record, data) => {
                 self.parts.flows.payload(payload::chunk(&record, data), &mut self.exchanges);
             }
+            Record::Filler(_) => return,
         }
         self.finish_exchanges();
         self.ask_kernel();
