@@ -68,6 +68,8 @@ wire! {
         /// Bits of a block request's `rq_flags`: it is in the kernel's account; it is a step of a flush.
         pub block_counted: u32,
         pub block_flushing: u32,
+        /// Length of a tick of the kernel's timer, ns.
+        pub tick_ns: u32,
         /// When the programs were loaded, seconds of the monotonic clock.
         pub began_s: u32,
         /// Secret of this run of the agent.
@@ -98,6 +100,7 @@ impl Settings {
         // As they were before 6.12, which has them in its type information.
         block_counted: 1 << 13,
         block_flushing: 1 << 4,
+        tick_ns: 4_000_000,
         began_s: 0,
         salt: [0; 4],
     };

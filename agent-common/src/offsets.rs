@@ -105,6 +105,8 @@ offsets! {
     tcp_snd_nxt = false "tcp_sock": "snd_nxt",
     /// Transmission time of the flight's start, and of the last segment acknowledged, µs (`net/ipv4/tcp_rate.c`).
     tcp_first_tx = false "tcp_sock": "first_tx_mstamp",
+    /// When data came last, in ticks (lower half).
+    socket_arrival = false "inet_connection_sock": "icsk_ack.lrcvtime",
     tcp_total_retrans = true "tcp_sock": "total_retrans",
     tcp_snd_una = true "tcp_sock": "snd_una",
     tcp_rcv_nxt = true "tcp_sock": "rcv_nxt",

@@ -3,6 +3,7 @@
 //! The record is the same whichever hook wrote it. `length` is what the kernel moved; `captured` bytes, beginning
 //! `skipped` bytes into the operation, follow the struct. The difference is known missing, with its exact size.
 
+use crate::workload::OFF_CPU;
 use crate::{record::RecordHeader, wire};
 
 /// Application wrote to the socket.
@@ -50,6 +51,13 @@ wire! {
         pub position: u64,
         /// The first byte's TCP sequence number: `write_seq` after the send, or `copied_seq` after the receive, less
         /// `length`. Not TCP: the low half of `position`.
+        /// What the kernel had counted for the thread at this time, ns, since `account_epoch` began: waits in the run queue,
+        /// then time off CPU by reason in the order of [`OFF_CPU`]. The rest of the time between two records of a thread it
+        /// was on CPU.
+        pub account: [u64; ACCOUNT],
+        /// Accounts of a thread with the same epoch can be compared; 0: no account (the scheduler family is off, or the
+        /// thread was not seen to leave its CPU yet).
+        pub account_epoch: u32,
         pub sequence: u32,
         /// Sequence number behind the last byte of the other direction, at the same time: tells what was moved before
         /// this operation also where its record is lost.
@@ -64,10 +72,11 @@ wire! {
         pub tid: u32,
         /// System call in the thread's saved registers, or -1.
         pub syscall: i32,
-        /// How long before `header.ktime_ns` a send's last segment was handed to the network, ns
-        /// (`tcp_sock.first_tx_mstamp`, µs precision); `u32::MAX` where that is not known. A sender that is preempted
-        /// inside the call comes back late, so the time of the hook can lie behind the peer's answer.
-        pub sent_before_ns: u32,
+        /// How long before `header.ktime_ns` the bytes were on the network's side, ns; `u32::MAX` where that is not known. Of a
+        /// send, when its last segment was handed to the network (`tcp_sock.first_tx_mstamp`, µs precision): a sender that
+        /// is preempted inside the call comes back late, so the time of the hook can lie behind the peer's answer. Of a
+        /// receive, when the socket's last bytes arrived (`icsk_ack.lrcvtime`, precise to a tick of the kernel's timer).
+        pub moved_before_ns: u32,
         /// Segments of the connection that were sent again so far (`tcp_sock.total_retrans`).
         pub retransmits: u32,
         /// [`SEND`] or [`RECEIVE`].
@@ -84,10 +93,14 @@ wire! {
         pub local_address: [u8; 16],
         /// IPv4 in the first four bytes, network order. UNIX: the peer's cookie, 0 where it is not known.
         pub peer_address: [u8; 16],
+        pub reserved: u32,
     }
 }
 
-const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 120);
+/// Words of a thread's account.
+pub const ACCOUNT: usize = 1 + OFF_CPU.len();
+
+const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 128 + 8 * ACCOUNT);
 
 wire! {
     /// What userspace wants of one connection; absent: everything up to [`crate::config::Settings::capture_bytes`].

@@ -4,6 +4,7 @@
 #![feature(asm_experimental_arch)]
 
 mod access;
+mod account;
 mod emit;
 mod filter;
 mod kernel;

@@ -17,7 +17,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
-use seismo_common::workload::{WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
+use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
 use crate::operation::Asked;
 use crate::user::{Place, Want};
@@ -177,7 +177,7 @@ pub static SYSCALL_DURATIONS: Array<[u64; BUCKETS + 1]> = Array::with_max_entrie
 /// A thread as it was when it was last switched out.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ThreadRun {
+pub struct ThreadLeft {
     /// What the kernel had counted for it: waits in the run queue, time on CPU.
     pub run_delay_ns: u64,
     pub run_ns: u64,
@@ -190,6 +190,19 @@ pub struct ThreadRun {
     pub migrations: u32,
     /// What it waits for, as a lane of its workload; 0: for a CPU.
     pub reason: u32,
+    /// How often it had got a CPU (lower half).
+    pub runs: u32,
+    /// Another one whenever a wait could not be accounted; never 0 where `left_ns` is known.
+    pub epoch: u32,
+}
+
+/// A thread by its slot.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ThreadRun {
+    pub left: ThreadLeft,
+    /// Time off CPU by reason since `left.epoch` began, ns.
+    pub off_cpu_ns: [u64; OFF_CPU.len()],
 }
 
 #[map]

@@ -18,6 +18,7 @@ use seismo_common::payload::{
 use seismo_common::record::PAYLOAD;
 
 use crate::access::Access;
+use crate::account::Account;
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Registers, Task, setting};
@@ -134,7 +135,7 @@ struct Streams {
     position: u64,
     sequence: u32,
     other_sequence: u32,
-    sent_before_ns: u32,
+    moved_before_ns: u32,
     retransmits: u32,
 }
 
@@ -152,10 +153,10 @@ where
     if transport == UNIX_STREAM {
         let (position, other) = unix_position(identity, length, direction);
         let (sequence, other_sequence) = (position as u32, other as u32);
-        return Ok(Streams { position, sequence, other_sequence, sent_before_ns: u32::MAX, retransmits: 0 });
+        return Ok(Streams { position, sequence, other_sequence, moved_before_ns: u32::MAX, retransmits: 0 });
     }
     if transport != TCP {
-        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, sent_before_ns: u32::MAX, retransmits: 0 });
+        return Ok(Streams { position: 0, sequence: 0, other_sequence: 0, moved_before_ns: u32::MAX, retransmits: 0 });
     }
     let tcp = sock.tcp().ok_or(NOT_TCP_SOCK)?;
     let (written, read) = (tcp.write_sequence(), tcp.read_sequence());
@@ -165,12 +166,16 @@ where
         None => end.wrapping_sub(length),
     };
     let position = if direction == SEND { tcp.written_position(sequence) } else { tcp.read_position(sequence) };
-    let sent_before_ns = match if direction == SEND { tcp.sent_ns() } else { 0 } {
-        0 => u32::MAX,
-        // The kernel's stamp is in µs: it rounds down.
-        sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+    let moved_before_ns = if direction == RECEIVE {
+        tcp.arrived_before_ns()
+    } else {
+        match tcp.sent_ns() {
+            0 => u32::MAX,
+            // The kernel's stamp is in µs: it rounds down.
+            sent_ns => ktime_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32,
+        }
     };
-    Ok(Streams { position, sequence, other_sequence, sent_before_ns, retransmits: tcp.retransmits() })
+    Ok(Streams { position, sequence, other_sequence, moved_before_ns, retransmits: tcp.retransmits() })
 }
 
 /// Takes `length` bytes of a UNIX stream: where they begin, and where the other direction stands. Counted from the first
@@ -256,6 +261,7 @@ where
     let (captured, cut) = (outcome & (2 * MAX_CAPTURE as u64 - 1), (outcome >> UPPER | want.cut) as u16);
     let tuple = sock.tuple();
     let peer = if transport == UNIX_STREAM || transport == UNIX_DATAGRAM { [sock.unix_peer(), 0] } else { tuple.peer };
+    let account = Account::of(task);
     let total = size_of::<PayloadRecord>() as u64 + captured;
     // SAFETY: the scratch is this CPU's and this program's; every field is written.
     unsafe {
@@ -263,6 +269,8 @@ where
             header: emit::header_at(PAYLOAD, cut, total as u32, ktime_ns),
             cookie: identity,
             position: streams.position,
+            account: account.ns,
+            account_epoch: account.epoch,
             sequence: streams.sequence,
             other_sequence: streams.other_sequence,
             length,
@@ -271,7 +279,7 @@ where
             tgid: task.tgid(),
             tid: task.tid(),
             syscall: registers.syscall() as i32,
-            sent_before_ns: streams.sent_before_ns,
+            moved_before_ns: streams.moved_before_ns,
             retransmits: streams.retransmits,
             direction,
             transport,
@@ -280,6 +288,7 @@ where
             peer_port: tuple.peer_port,
             local_address: core::mem::transmute::<[u64; 2], [u8; 16]>(tuple.local),
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
+            reserved: 0,
         };
         if !emit::output((&raw const (*scratch).record).cast(), total, wake != 0) {
             return Err(RING_FULL);

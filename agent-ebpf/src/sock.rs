@@ -4,7 +4,7 @@
 //! a pointer that the verifier knows, a walk through the file table an address. Reads only, but for the cookie that the
 //! kernel makes when it is first asked for it.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_jiffies64, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock};
 use core::ffi::c_void;
 use core::marker::PhantomData;
 
@@ -312,6 +312,19 @@ impl<A: Access> TcpSock<A> {
     pub fn read_position(self, sequence: u32) -> u64 {
         let (received, next): (u64, u32) = (self.load(offset!(tcp_bytes_received)), self.load(offset!(tcp_rcv_nxt)));
         received.wrapping_add(i64::from(sequence.wrapping_sub(next) as i32) as u64)
+    }
+
+    /// How long ago data came last, ns, precise to a tick (`tcp_event_data_recv`); `u32::MAX` where it is not known.
+    #[inline(always)]
+    pub fn arrived_before_ns(self) -> u32 {
+        if offset!(socket_arrival) == ABSENT {
+            return u32::MAX;
+        }
+        // SAFETY: no arguments.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        // A tcp_sock begins with its inet_connection_sock.
+        let ticks = now.wrapping_sub(self.load::<u32>(offset!(socket_arrival)));
+        (u64::from(ticks) * u64::from(setting!(tick_ns))).min(u64::from(u32::MAX)) as u32
     }
 
     /// Segments retransmitted over the connection's life.

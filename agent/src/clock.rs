@@ -49,12 +49,25 @@ pub fn wall_ns() -> u64 {
     read(libc::CLOCK_REALTIME)
 }
 
+/// Length of a tick of the kernel's timer, ns: the coarse clocks advance by it (`clock_getres(2)`).
+pub fn tick_ns() -> u32 {
+    resolution(libc::CLOCK_MONOTONIC_COARSE)
+}
+
 fn measure() -> i64 {
     // The wall clock is read between two monotonic reads: the error is half of what lies between them.
     let before = monotonic_ns();
     let wall = wall_ns();
     let after = monotonic_ns();
     wall as i64 - (before + (after - before) / 2) as i64
+}
+
+#[allow(unsafe_code)]
+fn resolution(clock: libc::clockid_t) -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the call to fill; the clock id exists on every Linux.
+    unsafe { libc::clock_getres(clock, &raw mut time) };
+    u32::try_from(time.tv_nsec).unwrap_or(u32::MAX)
 }
 
 #[allow(unsafe_code)]

@@ -70,6 +70,8 @@ section! {
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
         pub links: crate::traces::link::Config,
+        /// Where the time of requests went.
+        pub explain: crate::traces::explain::Config,
         /// The table of series that are observed in the agent.
         pub metrics: crate::metrics::Config,
         /// Samples kept in memory for alert rules and queries.

@@ -113,6 +113,8 @@ fn every_request_over_a_link_that_drops_and_reorders_has_two_linked_spans() -> R
         let there_and_back = 2 * BAD.delay.as_nanos() as u64;
         for (asked, answered) in &pairs {
             ensure!(asked.duration_ns() >= there_and_back, "{}: faster than the link: {}", asked.path(), asked.json);
+            let network = asked.time_ns("network");
+            ensure!(network >= there_and_back / 10 * 9, "{}: the link took {network} ns: {}", asked.path(), asked.json);
             ensure!(answered.duration_ns() < asked.duration_ns(), "{}: longer at the server", asked.path());
         }
         let key = "seismo.tcp.retransmits";

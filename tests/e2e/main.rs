@@ -10,6 +10,7 @@ mod alerts;
 mod checks;
 mod containers;
 mod conversations;
+mod explain;
 mod haproxy;
 mod kernel_files;
 mod large;

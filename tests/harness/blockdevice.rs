@@ -53,6 +53,12 @@ impl Loop {
         self.device.file_name().and_then(|name| name.to_str()).context("a device has a name")
     }
 
+    /// `MAJOR:MINOR`.
+    pub fn number(&self) -> Result<String> {
+        let file = Path::new("/sys/class/block").join(self.name()?).join("dev");
+        Ok(fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().to_owned())
+    }
+
     pub fn account(&self) -> Result<Account> {
         const SECTOR: u64 = 512;
         let text = fs::read_to_string("/proc/diskstats")?;

@@ -11,6 +11,7 @@ pub mod blockdevice;
 pub mod bpf;
 pub mod cgroup;
 pub mod container;
+pub mod controller;
 pub mod conversation;
 pub mod exposition;
 pub mod haproxy;

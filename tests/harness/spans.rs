@@ -3,6 +3,9 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// What a span's time can go to.
+const TIMES: [&str; 8] = ["on_cpu", "runqueue", "disk", "network", "futex", "sleep", "throttled", "unknown"];
+
 #[derive(Clone, Debug)]
 pub struct Span {
     pub name: String,
@@ -38,7 +41,16 @@ impl Span {
             anyhow::ensure!(id.len() == length && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{key} {id}");
         }
         anyhow::ensure!(start_ns <= end_ns, "ends before it starts");
-        Ok(Self { name, kind, start_ns, end_ns, json })
+        let span = Self { name, kind, start_ns, end_ns, json };
+        let explained: u64 = TIMES.into_iter().map(|state| span.time_ns(state)).sum();
+        anyhow::ensure!(explained == 0 || explained == end_ns - start_ns, "its time does not add up: {explained} ns");
+        Ok(span)
+    }
+
+    /// How much of its time went to a state, ns; 0 where it does not say.
+    pub fn time_ns(&self, state: &str) -> u64 {
+        let value = self.json.get("attributes").and_then(|all| all.get(format!("seismo.time.{state}")));
+        value.and_then(Value::as_u64).unwrap_or(0)
     }
 
     pub const fn duration_ns(&self) -> u64 {

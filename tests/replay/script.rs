@@ -9,7 +9,7 @@ use proptest::sample::Index;
 use seismo::flows::{Config, Flows};
 use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role, Transport};
 use seismo::model::exchange::Exchange;
-use seismo::model::payload::PayloadChunk;
+use seismo::model::payload::{Moment, PayloadChunk};
 
 pub const MS: u64 = 1_000_000;
 
@@ -96,10 +96,7 @@ impl Script {
         let chunk = PayloadChunk {
             connection: self.connection,
             direction,
-            ktime_ns: self.now_ns,
-            began_ns: self.now_ns,
-            tgid: 100,
-            tid: 101,
+            moment: Moment { ktime_ns: self.now_ns, began_ns: self.now_ns, tgid: 100, tid: 101, ..Moment::default() },
             position: self.before + u64::from(sequence.wrapping_sub(ORIGINS[direction as usize])),
             sequence: *sequence,
             other_sequence,

@@ -38,7 +38,7 @@ fn speed_of_one_exchange_from_bytes_to_span() {
     for chunk in chunks {
         script.flows.payload(chunk, &mut script.out);
         for exchange in script.out.drain(..) {
-            std::hint::black_box(assemble(exchange, Arc::clone(&resource), &clock));
+            std::hint::black_box(assemble(exchange, None, Arc::clone(&resource), &clock));
             spans += 1;
         }
     }

@@ -18,13 +18,13 @@ use seismo_common::counter::RUNQUEUE_UNKNOWN;
 use seismo_common::histogram::{MIN_EXPONENT, PER_OCTAVE, bucket};
 use seismo_common::offsets::ABSENT;
 use seismo_common::workload::{
-    MIGRATIONS, OFF_CPU_DISK, OFF_CPU_FUTEX, OFF_CPU_NETWORK, OFF_CPU_OTHER, OFF_CPU_SLEEP, RUNQUEUE_BUCKETS,
+    MIGRATIONS, OFF_CPU, OFF_CPU_DISK, OFF_CPU_FUTEX, OFF_CPU_NETWORK, OFF_CPU_OTHER, OFF_CPU_SLEEP, RUNQUEUE_BUCKETS,
     RUNQUEUE_EXPONENT, RUNQUEUE_NS, RUNQUEUE_WAITS, SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
 };
 
 use crate::emit;
-use crate::kernel::{File, S_IFSOCK, Task, offset, setting};
-use crate::maps::{THREAD_RUNS, ThreadRun};
+use crate::kernel::{File, S_IFSOCK, Task, offset, opaque, setting};
+use crate::maps::{THREAD_RUNS, ThreadLeft};
 use crate::workload::{Workload, cgroup_of_task, find};
 
 /// `sched_switch(preempt, prev, next, prev_state)`.
@@ -63,7 +63,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     let cgroups = unsafe { Task::load::<*const c_void>(task.0, offset!(task_cgroups)) } as u64;
     let Some(slot) = THREAD_RUNS.get_ptr_mut(tid & (THREAD_SLOTS as u32 - 1)) else { return 0 };
     // SAFETY: threads that share a slot may run on two CPUs; a slot that is not ours is not used.
-    let before = unsafe { *slot };
+    let before = unsafe { (*slot).left };
     let own = before.tid == tid && run_delay_ns >= before.run_delay_ns && run_ns >= before.run_ns;
     // A css_set that was freed and made again for another cgroup between two switches of one thread is not noticed.
     let cached = own && before.cgroups == cgroups && before.place != 0;
@@ -74,9 +74,23 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
         if own { (run_ns - before.run_ns, run_delay_ns - before.run_delay_ns) } else { (run_ns, run_delay_ns) };
     let whole = own || runs <= 1;
     let left_ns = if whole { arrived_ns + ran_ns } else { 0 };
+    let away_ns = arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns);
+    let runs = runs as u32;
+    let continued = own && before.left_ns != 0 && before.runs.wrapping_add(1) == runs;
+    let epoch = if continued { before.epoch } else { before.epoch.wrapping_add(1).max(1) };
+    let reason = reason as u32;
     // SAFETY: as above.
     unsafe {
-        *slot = ThreadRun { run_delay_ns, run_ns, left_ns, cgroups, place, tid, migrations, reason: reason as u32 };
+        if !continued {
+            (*slot).off_cpu_ns = [0; OFF_CPU.len()];
+        } else if before.reason != 0 {
+            let at = opaque(u64::from(before.reason) - OFF_CPU_OTHER as u64) as usize;
+            if at < OFF_CPU.len() {
+                *(&raw mut (*slot).off_cpu_ns).cast::<u64>().add(at) += away_ns;
+            }
+        }
+        (*slot).left =
+            ThreadLeft { run_delay_ns, run_ns, left_ns, cgroups, place, tid, migrations, reason, runs, epoch };
     }
     let Some(workload) = Workload::at(place) else { return 0 };
     workload.add(if waits { SWITCHES_VOLUNTARY } else { SWITCHES_INVOLUNTARY }, 1);
@@ -88,8 +102,7 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
     workload.add_at(RUNQUEUE_WAITS + octave(waited_ns), 1);
     if own {
         workload.add(MIGRATIONS, u64::from(migrations.wrapping_sub(before.migrations)));
-        if before.reason != 0 && before.left_ns != 0 {
-            let away_ns = arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns);
+        if before.reason != 0 && continued {
             workload.add_at(before.reason as usize, away_ns);
         }
     }

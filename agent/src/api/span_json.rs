@@ -6,8 +6,11 @@ use serde_json::{Map, Value as Json, json};
 use crate::model::attributes::Value;
 use crate::model::process::Resource;
 use crate::model::span::Span;
+use crate::model::thread::Breakdown;
 use crate::semconv;
 
+/// Where a span's time went, ns: one attribute for each state.
+const TIME: &str = "seismo.time";
 /// Why a span is not whole.
 const INCOMPLETE: &str = "seismo.incomplete";
 
@@ -16,6 +19,9 @@ pub fn span(span: &Span) -> Json {
     let mut attributes: Map<_, _> = span.attributes.iter().map(|(key, value)| (key.to_owned(), plain(value))).collect();
     if let Some(incomplete) = span.incomplete {
         attributes.insert(INCOMPLETE.to_owned(), json!(incomplete.name()));
+    }
+    for (state, ns) in span.time.iter().flat_map(Breakdown::parts) {
+        attributes.insert(format!("{TIME}.{state}"), json!(ns));
     }
     json!({
         "traceId": hex(&span.trace_id.0),

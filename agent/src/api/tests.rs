@@ -151,6 +151,7 @@ fn span(number: u64) -> Span {
         attributes,
         resource: Arc::new(Resource { service_name: format!("s{number}"), pid: 7, ..Resource::default() }),
         incomplete: (number == 2).then_some(Incomplete::Gap),
+        time: None,
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::connection::{ConnEventKind, Connection, Cookie, Direction, Role, StreamPlace, Transport};
 use crate::model::exchange::{Incomplete, WireId};
-use crate::model::payload::{CaptureDemand, PayloadChunk};
+use crate::model::payload::{CaptureDemand, Moment, PayloadChunk};
 use crate::protocols::{Detect, Limits, REGISTRY, Side};
 
 use super::Config;
@@ -157,7 +157,7 @@ impl Flow {
 
     /// Takes a chunk and whatever it makes readable.
     pub fn payload(&mut self, mut chunk: PayloadChunk, config: &Config, cx: &mut Context<'_>) {
-        let length = chunk.length as usize;
+        let (length, ktime_ns) = (chunk.length as usize, chunk.moment.ktime_ns);
         let captured = length.saturating_sub(chunk.skipped as usize);
         if chunk.data.len() > captured {
             cx.counts.add("captured_beyond_length", (chunk.data.len() - captured) as u64);
@@ -165,7 +165,7 @@ impl Flow {
         }
         self.meet(&chunk);
         self.retransmits = self.retransmits.max(chunk.retransmits);
-        let other = self.lane(chunk.direction.other()).stream.reached_or_ended(chunk.other_sequence, chunk.ktime_ns);
+        let other = self.lane(chunk.direction.other()).stream.reached_or_ended(chunk.other_sequence, ktime_ns);
         let looked_at = match &self.phase {
             Phase::Session(session) => session.looked_at(chunk.direction),
             _ => 0,
@@ -182,15 +182,15 @@ impl Flow {
             position,
             length: u64::from(chunk.length),
             data: Bytes::new(),
-            ktime_ns: chunk.ktime_ns,
-            // A stamp from before this side's operation before belongs to that one.
-            began_ns: chunk.began_ns.clamp(lane.last_ns.min(chunk.ktime_ns), chunk.ktime_ns),
-            tgid: chunk.tgid,
-            tid: chunk.tid,
+            moment: Moment {
+                // A stamp from before this side's operation before belongs to that one.
+                began_ns: chunk.moment.began_ns.clamp(lane.last_ns.min(ktime_ns), ktime_ns),
+                ..chunk.moment
+            },
             other,
             whole: true,
         };
-        lane.last_ns = lane.last_ns.max(chunk.ktime_ns);
+        lane.last_ns = lane.last_ns.max(ktime_ns);
         // What was skipped in front of the captured bytes is a segment of its own.
         let skipped = u64::from(chunk.skipped);
         let rest = Segment {
@@ -202,7 +202,7 @@ impl Flow {
         };
         let front = (skipped > 0).then_some(Segment { length: skipped.min(whole.length), ..whole });
         for segment in front.into_iter().chain([rest]) {
-            let (tgid, length) = (segment.tgid, segment.length);
+            let (tgid, length) = (segment.moment.tgid, segment.length);
             let lane = self.lane(chunk.direction);
             if lane.stream.push(segment).is_err() {
                 cx.counts.add("early_bytes", length);
@@ -212,7 +212,7 @@ impl Flow {
                 }
             }
         }
-        self.advance(chunk.ktime_ns, false, config, cx);
+        self.advance(ktime_ns, false, config, cx);
     }
 
     /// Learns from the first record of each stream where it began.
@@ -463,7 +463,7 @@ impl Flow {
         };
         if let Took::Bytes(bytes, visibility) = took {
             lane.stream.take(bytes);
-            cx.ledger.add(piece.tgid, visibility, bytes);
+            cx.ledger.add(piece.moment.tgid, visibility, bytes);
             let is_gap = matches!(piece.content, Content::Gap);
             if is_gap {
                 lane.gap_bytes += bytes;

@@ -38,7 +38,8 @@ impl Session {
             return Some(Took::Nothing);
         }
         if !exact && !self.response.lost {
-            let early = piece.position < floor && piece.ktime_ns < first_ns && !matches!(piece.content, Content::Gap);
+            let early =
+                piece.position < floor && piece.moment.ktime_ns < first_ns && !matches!(piece.content, Content::Gap);
             if !early {
                 return None;
             }

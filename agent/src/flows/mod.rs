@@ -105,7 +105,7 @@ impl Flows {
 
     /// Takes bytes of a connection.
     pub fn payload(&mut self, chunk: PayloadChunk, out: &mut Vec<Exchange>) {
-        let (connection, ktime_ns) = (chunk.connection, chunk.ktime_ns);
+        let (connection, ktime_ns) = (chunk.connection, chunk.moment.ktime_ns);
         self.admit(connection, out);
         if chunk.direction == Direction::Receive
             && let Some(peer) = connection.peer_cookie

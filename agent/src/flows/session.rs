@@ -9,6 +9,7 @@
 
 use crate::model::connection::{Connection, Direction, Role};
 use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
+use crate::model::payload::Moment;
 use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
@@ -230,7 +231,7 @@ impl Session {
         match (self.state(side).reading, &piece.content) {
             (Reading::Skip { left, last }, content) => {
                 let bytes = left.min(piece.length);
-                self.add_body(side, bytes, piece.ktime_ns);
+                self.add_body(side, bytes, &piece.moment);
                 self.state(side).reading = match left - bytes {
                     0 if last => Reading::Head,
                     0 => Reading::Framed,
@@ -244,7 +245,7 @@ impl Session {
                 Took::Bytes(bytes, visibility(content))
             }
             (Reading::ToClose, content) => {
-                self.add_body(side, piece.length, piece.ktime_ns);
+                self.add_body(side, piece.length, &piece.moment);
                 Took::Bytes(piece.length, visibility(content))
             }
             (Reading::Head | Reading::Framed, Content::Bytes(bytes)) => self.feed(side, bytes, piece, cx),
@@ -258,11 +259,9 @@ impl Session {
 
     fn feed(&mut self, side: Side, bytes: &[u8], piece: &Piece, cx: &mut Context<'_>) -> Took {
         if self.state(side).is_between() {
-            let (first_ns, last_ns, tid) = (piece.began_ns, piece.ktime_ns, piece.tid);
-            let (position, retransmits) = (piece.position, cx.retransmits);
-            let facts = MessageFacts { position, first_ns, last_ns, tid, retransmits, ..MessageFacts::default() };
+            let facts = MessageFacts::begun(piece.position, &piece.moment, cx.retransmits);
             let exact = side == Side::Request && self.resumed;
-            self.state(side).opening = Some(Opening { facts, pid: piece.tgid, floor: piece.other, exact });
+            self.state(side).opening = Some(Opening { facts, pid: piece.moment.tgid, floor: piece.other, exact });
             if side == Side::Request {
                 self.tried_request = Some(piece.position);
             }
@@ -277,7 +276,7 @@ impl Session {
         self.looked_at[direction as usize] = piece.position + taken;
         if let Some(facts) = self.facts(side) {
             facts.size_bytes += taken;
-            facts.last_ns = facts.last_ns.max(piece.ktime_ns);
+            facts.moved(&piece.moment);
         }
         match step.event {
             Event::NeedMore if taken == 0 => {
@@ -310,11 +309,11 @@ impl Session {
         }
     }
 
-    fn add_body(&mut self, side: Side, bytes: u64, ktime_ns: u64) {
+    fn add_body(&mut self, side: Side, bytes: u64, moment: &Moment) {
         if let Some(facts) = self.facts(side) {
             facts.size_bytes += bytes;
             facts.body_bytes += bytes;
-            facts.last_ns = facts.last_ns.max(ktime_ns);
+            facts.moved(moment);
         }
     }
 

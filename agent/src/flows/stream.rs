@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use crate::model::payload::Moment;
+
 /// Positions begin here, so that what lies before the first segment has a position too, terabytes back.
 const ORIGIN: u64 = 1 << 48;
 
@@ -20,11 +22,7 @@ pub struct Segment {
     /// Bytes moved; `data` is what was captured of them, from the first on.
     pub length: u64,
     pub data: Bytes,
-    pub ktime_ns: u64,
-    /// When its first byte began to move, at most `ktime_ns`.
-    pub began_ns: u64,
-    pub tgid: u32,
-    pub tid: u32,
+    pub moment: Moment,
     /// How far the other stream had come, as a position of that stream.
     pub other: u64,
     /// Its first byte is the first of the operation.
@@ -61,11 +59,7 @@ pub struct Piece {
     pub position: u64,
     pub length: u64,
     /// Of the operation that moved it; for a gap, of the one before.
-    pub ktime_ns: u64,
-    /// When that operation began to move bytes.
-    pub began_ns: u64,
-    pub tgid: u32,
-    pub tid: u32,
+    pub moment: Moment,
     /// How far the other stream had come when this was moved; for a gap, before it was.
     pub other: u64,
     /// Begins an operation.
@@ -107,9 +101,7 @@ pub struct Stream {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Last {
-    ktime_ns: u64,
-    tgid: u32,
-    tid: u32,
+    moment: Moment,
     /// `None`: nothing was handed out yet.
     other: Option<u64>,
 }
@@ -168,7 +160,7 @@ impl Stream {
             return Ok(());
         }
         if self.furthest.is_none_or(|furthest| furthest < segment.end()) {
-            (self.furthest, self.furthest_ns) = (Some(segment.end()), segment.ktime_ns);
+            (self.furthest, self.furthest_ns) = (Some(segment.end()), segment.moment.ktime_ns);
         }
         if let Some(mut next) = self.next {
             if segment.position < self.start {
@@ -225,10 +217,7 @@ impl Stream {
             content,
             position: front.position,
             length: length.min(front.length),
-            ktime_ns: front.ktime_ns,
-            began_ns: front.began_ns,
-            tgid: front.tgid,
-            tid: front.tid,
+            moment: front.moment,
             other: front.other,
             starts: front.whole,
         })
@@ -252,15 +241,12 @@ impl Stream {
 
     /// A hole of so many bytes at the next position.
     fn gap(&self, length: u64) -> Option<Piece> {
-        let Last { ktime_ns, tgid, tid, other } = self.last;
+        let Last { moment, other } = self.last;
         let piece = |position| Piece {
             content: Content::Gap,
             position,
             length,
-            ktime_ns,
-            began_ns: ktime_ns,
-            tgid,
-            tid,
+            moment: Moment { began_ns: moment.ktime_ns, ..moment },
             other: other.unwrap_or(0),
             starts: false,
         };
@@ -285,7 +271,7 @@ impl Stream {
         let before = front.data.len();
         front.drop_front(bytes);
         self.held_bytes -= before - front.data.len();
-        self.last = Last { ktime_ns: front.ktime_ns, tgid: front.tgid, tid: front.tid, other: Some(front.other) };
+        self.last = Last { moment: front.moment, other: Some(front.other) };
         let next = front.position;
         self.next = Some(next);
         // Later segments may begin with bytes that were handed out now.
@@ -329,7 +315,7 @@ impl Stream {
 
     /// Since when what comes next is here, or is known to be missing; `None`: neither.
     pub fn since_ns(&self) -> Option<u64> {
-        let here = self.held.front().map(|front| front.ktime_ns);
+        let here = self.held.front().map(|front| front.moment.ktime_ns);
         here.or_else(|| (self.missing_end() > 0).then_some(self.furthest_ns))
     }
 
@@ -360,7 +346,7 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
-    use super::{Content, Segment, Stream};
+    use super::{Content, Moment, Segment, Stream};
     use bytes::Bytes;
 
     fn segment(stream: &Stream, sequence: u32, data: &'static [u8], length: u64) -> Segment {
@@ -368,10 +354,7 @@ mod tests {
             position: stream.place(sequence),
             length,
             data: Bytes::from_static(data),
-            ktime_ns: 0,
-            began_ns: 0,
-            tgid: 1,
-            tid: 1,
+            moment: Moment { tgid: 1, tid: 1, ..Moment::default() },
             other: 0,
             whole: true,
         }

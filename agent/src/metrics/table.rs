@@ -117,8 +117,9 @@ impl Accumulator {
         }
     }
 
-    fn read(&self) -> Value {
+    fn read(&self, metric: &Metric) -> Value {
         match self {
+            Self::Count(ns) if metric.unit == "s" => Value::Float(*ns as f64 * 1e-9),
             Self::Count(count) => Value::Count(*count),
             Self::Gauge(value) => Value::Float(*value),
             Self::Histogram { counts, sum } => Value::Histogram(Histogram {
@@ -135,7 +136,7 @@ impl Table {
         Self { config, inner: Mutex::default() }
     }
 
-    /// Adds to a counter. `labels` are values in the metric's order.
+    /// Adds to a counter, to one of seconds in ns. `labels` are values in the metric's order.
     pub fn add(&self, metric: &'static Metric, labels: &[&str], count: u64) {
         debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
         self.measure(metric, labels, |value| {
@@ -237,7 +238,7 @@ impl Source for Table {
         out.extend(inner.series.iter().map(|(key, series)| Sample {
             metric: key.metric,
             labels: key.labels.iter().map(|label| Cow::Owned(String::from(&**label))).collect(),
-            value: series.value.read(),
+            value: series.value.read(key.metric),
         }));
         out.extend(inner.families.values().filter(|family| !family.metric.labels.is_empty()).map(|family| Sample {
             metric: &SERIES_OVERFLOW,

@@ -2,6 +2,8 @@
 
 use super::attributes::Attributes;
 use super::connection::{Connection, Role};
+use super::payload::Moment;
+use super::thread::ThreadAccount;
 
 /// Why an exchange is not whole. Label value of `seismo.incomplete`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,12 +55,46 @@ pub struct MessageFacts {
     pub body_bytes: u64,
     /// `CLOCK_MONOTONIC` of the operation that moved the first byte, ns.
     pub first_ns: u64,
+    /// `CLOCK_MONOTONIC` when that operation was over, ns.
+    pub first_done_ns: u64,
     /// `CLOCK_MONOTONIC` of the operation that moved the last byte, ns.
     pub last_ns: u64,
     /// Thread that moved the first byte.
     pub tid: u32,
+    /// Thread that moved the last byte.
+    pub last_tid: u32,
+    /// Accounts of these threads at `first_done_ns` and `last_ns`.
+    pub accounts: [Option<ThreadAccount>; 2],
+    /// How long the first byte had been at the socket before it was read, ns.
+    pub queued_ns: Option<u64>,
     /// Segments that this end had sent again on the connection when the message began.
     pub retransmits: u32,
+}
+
+impl MessageFacts {
+    /// Of a message whose first byte was moved at `moment`.
+    pub fn begun(position: u64, moment: &Moment, retransmits: u32) -> Self {
+        Self {
+            position,
+            first_ns: moment.began_ns,
+            first_done_ns: moment.ktime_ns,
+            last_ns: moment.ktime_ns,
+            tid: moment.tid,
+            last_tid: moment.tid,
+            accounts: [moment.account; 2],
+            queued_ns: moment.queued_ns,
+            retransmits,
+            ..Self::default()
+        }
+    }
+
+    /// More of it was moved.
+    pub fn moved(&mut self, moment: &Moment) {
+        if moment.ktime_ns >= self.last_ns {
+            (self.last_ns, self.last_tid) = (moment.ktime_ns, moment.tid);
+            self.accounts[1] = moment.account;
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -14,4 +14,5 @@ pub mod probe;
 pub mod process;
 pub mod span;
 pub mod spelling;
+pub mod thread;
 pub mod workload;

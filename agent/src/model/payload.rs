@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::connection::{Connection, Direction};
+use super::thread::ThreadAccount;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PayloadChunk {
-    pub connection: Connection,
-    pub direction: Direction,
+/// When and by whom bytes were moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
     /// `CLOCK_MONOTONIC` when the operation had moved the bytes, ns.
     pub ktime_ns: u64,
     /// When its first byte began to move, as far as that is known; at most `ktime_ns`. For a send this is when the
@@ -15,6 +15,17 @@ pub struct PayloadChunk {
     pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
+    /// What the thread's time had gone to at `ktime_ns`, where the kernel told.
+    pub account: Option<ThreadAccount>,
+    /// Of a receive, how long the bytes had been there, ns, where the kernel told.
+    pub queued_ns: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadChunk {
+    pub connection: Connection,
+    pub direction: Direction,
+    pub moment: Moment,
     /// Place of the first byte counted from the connection's beginning; for the side that opened it, its SYN counts as a
     /// byte. Tells where a stream began; `sequence` is what orders.
     pub position: u64,

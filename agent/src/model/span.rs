@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::attributes::Attributes;
 use super::exchange::Incomplete;
 use super::process::Resource;
+use super::thread::Breakdown;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TraceId(pub [u8; 16]);
@@ -41,4 +42,6 @@ pub struct Span {
     pub attributes: Attributes,
     pub resource: Arc<Resource>,
     pub incomplete: Option<Incomplete>,
+    /// Where its time went; `None` where no thread's account is known.
+    pub time: Option<Breakdown>,
 }

@@ -12,11 +12,13 @@ use seismo_common::counter::{
     TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
 };
 use seismo_common::payload::{AF_UNIX, PayloadRecord, SEND, UDP, UNIX_DATAGRAM, UNIX_STREAM};
+use seismo_common::workload::OFF_CPU;
 
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
-use crate::model::payload::PayloadChunk;
+use crate::model::payload::{Moment, PayloadChunk};
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
+use crate::model::thread::{RUNQUEUE, STATES, ThreadAccount, UNKNOWN};
 
 static SOCKET_IO: Metric = Metric {
     name: "seismo.socket.io",
@@ -138,10 +140,7 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
             peer_cookie: peer_cookie(record),
         },
         direction: if record.direction == SEND { Direction::Send } else { Direction::Receive },
-        ktime_ns: record.header.ktime_ns,
-        began_ns: began_ns(record),
-        tgid: record.tgid,
-        tid: record.tid,
+        moment: moment(record),
         position: record.position,
         sequence: record.sequence,
         other_sequence: record.other_sequence,
@@ -152,10 +151,29 @@ pub fn chunk(record: &PayloadRecord, data: Bytes) -> PayloadChunk {
     }
 }
 
-/// Time of transmission, where it is known and can be that of this operation.
-fn began_ns(record: &PayloadRecord) -> u64 {
-    let (done, before) = (record.header.ktime_ns, record.sent_before_ns);
-    if before < MAX_SEND_NS { done.saturating_sub(u64::from(before)) } else { done }
+fn moment(record: &PayloadRecord) -> Moment {
+    let (done_ns, before_ns) = (record.header.ktime_ns, record.moved_before_ns);
+    // Of a send, time of transmission, where it is known and can be that of this operation.
+    let sent = record.direction == SEND && before_ns < MAX_SEND_NS;
+    Moment {
+        ktime_ns: done_ns,
+        began_ns: if sent { done_ns.saturating_sub(u64::from(before_ns)) } else { done_ns },
+        tgid: record.tgid,
+        tid: record.tid,
+        account: account(record),
+        queued_ns: (record.direction != SEND && before_ns != u32::MAX).then_some(u64::from(before_ns)),
+    }
+}
+
+fn account(record: &PayloadRecord) -> Option<ThreadAccount> {
+    let mut waits_ns = [0; STATES.len()];
+    let [runqueue_ns, off_cpu_ns @ ..] = record.account;
+    waits_ns[RUNQUEUE] = runqueue_ns;
+    for (reason, ns) in OFF_CPU.into_iter().zip(off_cpu_ns) {
+        let state = STATES.iter().position(|state| *state == reason).unwrap_or(UNKNOWN);
+        waits_ns[state] += ns;
+    }
+    (record.account_epoch != 0).then_some(ThreadAccount { epoch: record.account_epoch, waits_ns })
 }
 
 /// UNIX sockets have no address: the record names the other end by its cookie.

@@ -48,6 +48,7 @@ use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
 use crate::store::spans::Spans;
+use crate::traces::explain::Explain;
 use crate::traces::link::Links;
 use crate::tui::Screen;
 
@@ -102,6 +103,7 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
+        tick_ns: clock::tick_ns(),
         began_s: u32::try_from(clock::monotonic_ns() / 1_000_000_000).unwrap_or(u32::MAX),
         ..Settings::DEFAULT
     };
@@ -243,6 +245,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         control,
         flows: Flows::new(config.flows.clone()),
         links: Links::new(config.links.clone()),
+        explain: Explain::new(config.explain.clone()),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
         clock: Arc::clone(&clock),

@@ -17,17 +17,19 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
-use crate::model::connection::ConnEvent;
+use crate::model::connection::{ConnEvent, Role};
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
-use crate::model::process::Resources as _;
+use crate::model::process::{Resource, Resources as _};
 use crate::model::span::Span;
+use crate::model::thread::Breakdown;
 use crate::probes::{payload, process, tcp};
 use crate::run::adoption::Adoption;
 use crate::run::scope::ScopeKeeper;
 use crate::run::scope_control::ScopeChange;
 use crate::store::spans::Spans;
-use crate::traces::assemble::{Wire, assemble};
+use crate::traces::assemble::{Wire, assemble, span_name};
+use crate::traces::explain::Explain;
 use crate::traces::link::Links;
 
 /// Time between looks at timeouts while connections are tracked, and while none is.
@@ -43,6 +45,14 @@ fn overdue(deadline_ns: &AtomicU64) -> bool {
     deadline_ns != 0 && clock::monotonic_ns() > deadline_ns
 }
 
+/// A server's time by operation.
+fn add_time(table: &Table, exchange: &Exchange, resource: &Resource, time: &Breakdown) {
+    let name = span_name(exchange);
+    for (state, ns) in time.parts() {
+        table.add(&SPAN_TIME, &[&resource.service_name, &name, state], ns);
+    }
+}
+
 pub static WORKLOAD_BYTES: Metric = Metric {
     name: "seismo.workload",
     unit: "By",
@@ -56,6 +66,13 @@ pub static EVENTS: Metric = Metric {
     kind: Kind::Counter,
     description: "What befell connections, messages, processes and bytes on the way to a span, by reason",
     labels: &["reason"],
+};
+pub static SPAN_TIME: Metric = Metric {
+    name: "seismo.span.time",
+    unit: "s",
+    kind: Kind::Counter,
+    description: "Time of server spans, by what the threads that served them did or waited for",
+    labels: &["service.name", "operation", "state"],
 };
 pub static TABLE_ENTRIES: Metric = Metric {
     name: "seismo.table.entries",
@@ -73,7 +90,7 @@ pub static TABLE_CAPACITY: Metric = Metric {
 };
 
 /// Every metric that the pipeline fills itself.
-pub const METRICS: &[&Metric] = &[&WORKLOAD_BYTES, &EVENTS, &TABLE_ENTRIES, &TABLE_CAPACITY];
+pub const METRICS: &[&Metric] = &[&WORKLOAD_BYTES, &EVENTS, &SPAN_TIME, &TABLE_ENTRIES, &TABLE_CAPACITY];
 
 /// What the API shows of the pipeline's inside; replaced at every tick while somebody may look.
 #[derive(Debug, Default)]
@@ -92,6 +109,7 @@ pub struct Parts {
     pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Links,
+    pub explain: Explain,
     pub table: Arc<Table>,
     pub spans: Arc<Spans>,
     pub clock: Arc<Clock>,
@@ -236,7 +254,9 @@ impl Pipeline {
                 }
             }
             Record::Payload(record, data) => {
-                self.parts.flows.payload(payload::chunk(&record, data), &mut self.exchanges);
+                let chunk = payload::chunk(&record, data);
+                self.parts.explain.operation(&chunk.moment);
+                self.parts.flows.payload(chunk, &mut self.exchanges);
             }
             Record::Filler(_) => return,
         }
@@ -263,11 +283,15 @@ impl Pipeline {
         for exchange in self.exchanges.drain(..) {
             let resource = self.parts.names.resource(exchange.pid);
             record_exchange(&self.parts.table, &exchange, &resource);
+            let time = self.parts.explain.breakdown(&exchange);
+            if let (Role::Server, Some(time)) = (exchange.role, &time) {
+                add_time(&self.parts.table, &exchange, &resource, time);
+            }
             let (cookie, wire, now_ns) = (exchange.connection.cookie, Wire::of(&exchange), exchange.end_ns);
             self.parts.links.span(
                 cookie,
                 wire,
-                assemble(exchange, resource, &self.parts.clock),
+                assemble(exchange, time, resource, &self.parts.clock),
                 now_ns,
                 &mut self.finished,
             );
@@ -296,6 +320,7 @@ impl Pipeline {
             self.parts.scope.sweep();
         }
         self.parts.names.advance(now_ns);
+        self.parts.explain.tick(self.records_ns);
         self.parts.flows.tick(self.records_ns, &mut self.exchanges);
         self.finish_exchanges();
         self.ask_kernel();
@@ -314,11 +339,12 @@ impl Pipeline {
 
     /// How full each table is.
     fn show_tables(&self) {
-        let Parts { names, scope, control, flows, links, table, .. } = &self.parts;
+        let Parts { names, scope, control, flows, links, explain, table, .. } = &self.parts;
         let sizes = [
             ("flows", flows.len(), flows.capacity()),
             ("names", names.len(), names.capacity()),
             ("flow_control", control.entries(), FlowControlMap::CAPACITY),
+            ("threads", explain.len(), explain.capacity()),
             ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
         ];
         for (name, entries, capacity) in sizes.into_iter().chain(links.sizes()) {
@@ -334,6 +360,7 @@ impl Pipeline {
             ("server_span_linked", links.linked),
             ("server_span_root", links.roots),
             ("server_span_without_its_client", links.given_up),
+            ("thread_account_refused", self.parts.explain.refused()),
             ("process_name_evicted", self.parts.names.evicted()),
             ("scope_table_full", self.parts.scope.failed()),
             ("flow_control_refused", self.parts.control.refused()),

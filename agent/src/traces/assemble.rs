@@ -13,6 +13,7 @@ use crate::model::connection::Role;
 use crate::model::exchange::{Exchange, WireId};
 use crate::model::process::Resource;
 use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use crate::model::thread::Breakdown;
 
 /// What both ends of a connection know of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,18 +68,28 @@ fn nonzero(id: u64) -> u64 {
     id.max(1)
 }
 
+/// How long a request had been at its socket before it was read, ns.
+const QUEUE_TIME: &str = "seismo.server.queue_time";
+
+/// What an exchange's span is called: of low cardinality.
+pub fn span_name(exchange: &Exchange) -> String {
+    match (exchange.operation.as_str(), exchange.resource.as_str()) {
+        (operation, "") => operation.to_owned(),
+        (operation, resource) => format!("{operation} {resource}"),
+    }
+}
+
 /// The span of an exchange, without a parent.
-pub fn assemble(exchange: Exchange, resource: Arc<Resource>, clock: &Clock) -> Span {
+pub fn assemble(mut exchange: Exchange, time: Option<Breakdown>, resource: Arc<Resource>, clock: &Clock) -> Span {
+    if let (Role::Server, Some(queued_ns)) = (exchange.role, exchange.request.queued_ns) {
+        exchange.attributes.set(QUEUE_TIME, queued_ns.cast_signed());
+    }
     let wire = Wire::of(&exchange);
     let (kind, span_id) = match exchange.role {
         Role::Client => (SpanKind::Client, wire.client_span_id()),
         Role::Server => (SpanKind::Server, wire.server_span_id()),
     };
-    let mut name = exchange.operation;
-    if !exchange.resource.is_empty() {
-        name.push(' ');
-        name.push_str(&exchange.resource);
-    }
+    let name = span_name(&exchange);
     let start_ns = exchange.request.first_ns;
     Span {
         trace_id: wire.trace_id(),
@@ -92,6 +103,7 @@ pub fn assemble(exchange: Exchange, resource: Arc<Resource>, clock: &Clock) -> S
         attributes: exchange.attributes,
         resource,
         incomplete: exchange.incomplete,
+        time,
     }
 }
 

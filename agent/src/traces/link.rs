@@ -281,6 +281,7 @@ mod tests {
             attributes: Attributes::default(),
             resource: Default::default(),
             incomplete: None,
+            time: None,
         }
     }
 

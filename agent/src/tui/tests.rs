@@ -21,6 +21,7 @@ fn span(kind: SpanKind, status: StatusCode, name: &str) -> Arc<Span> {
         attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: "shop".to_owned(), ..Resource::default() }),
         incomplete: None,
+        time: None,
     })
 }
 

@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use seismo::flows::{Config, Flows};
 use seismo::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction, Role};
-use seismo::model::payload::PayloadChunk;
+use seismo::model::payload::{Moment, PayloadChunk};
 
 #[derive(Arbitrary, Debug)]
 enum Action {
@@ -46,10 +46,7 @@ fuzz_target!(|actions: Vec<Action>| {
                     PayloadChunk {
                         connection,
                         direction,
-                        ktime_ns: now_ns,
-                        began_ns: now_ns,
-                        tgid: 1,
-                        tid: 1,
+                        moment: Moment { ktime_ns: now_ns, began_ns: now_ns, tgid: 1, tid: 1, ..Moment::default() },
                         position: u64::from(sequence_now),
                         sequence: sequence_now,
                         other_sequence,

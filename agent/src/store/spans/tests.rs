@@ -21,6 +21,7 @@ fn span(number: u64, service: &str) -> Span {
         attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: service.to_owned(), ..Resource::default() }),
         incomplete: None,
+        time: None,
     }
 }
 
