@@ -256,6 +256,7 @@ fn span(service: &str, status: StatusCode) -> Span {
         attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: service.to_owned(), pid: 5, ..Resource::default() }),
         incomplete: None,
+        time: None,
     }
 }
 

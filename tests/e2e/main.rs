@@ -15,6 +15,7 @@ mod haproxy;
 mod kernel_files;
 mod large;
 mod link;
+mod native;
 mod nginx_counts;
 mod nginx_times;
 mod odd_bytes;

@@ -21,11 +21,20 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts outside the scope and scrapes `target` every second.
     pub fn start(rig: &Rig, target: u16) -> Result<Self> {
+        Self::scraping(rig, target, &[])
+    }
+
+    /// The same, and asks for protobuf.
+    pub fn with_native_histograms(rig: &Rig, target: u16) -> Result<Self> {
+        Self::scraping(rig, target, &["--enable-feature=native-histograms"])
+    }
+
+    fn scraping(rig: &Rig, target: u16, arguments: &[&str]) -> Result<Self> {
         let text = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: seismo\n    \
              static_configs:\n      - targets: ['127.0.0.1:{target}']\n"
         );
-        Self::launch(rig, &text, &rig.dir().join("prometheus"), &[])
+        Self::launch(rig, &text, &rig.dir().join(format!("prometheus-{}", free_port()?)), arguments)
     }
 
     /// Starts outside the scope over a store that is there already, and scrapes nothing.

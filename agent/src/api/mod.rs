@@ -38,7 +38,7 @@ use crate::store::spans::Spans;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub content_type: String,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// Both ends of the connection that a request came on.

@@ -30,7 +30,9 @@ impl Pages for MadeUp {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         match accept {
             Some("break") => Err("the table is gone".to_owned()),
-            accept => Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n") }),
+            accept => {
+                Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n").into_bytes() })
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 //! One file per family, same stem as the kernel programs; one row per family in [`FAMILIES`]. Families know the wire
 //! contract and nothing of each other, of aya or of the stages behind them.
 
-use crate::model::metric::Histogram;
+use crate::model::exponential::Exponential;
+use crate::model::metric::Value;
 use crate::model::probe::FamilySpec;
 
 pub mod adopt;
@@ -41,26 +42,18 @@ pub const FAMILIES: &[&FamilySpec] = &[
 /// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.
 const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;
 
-/// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, one classic bucket
-/// per so many octaves. Bounds are exact powers of two, which are bounds of the fine buckets too: nothing is interpolated.
-fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Histogram> {
+/// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, with one classic bucket
+/// for so many octaves; none while nothing is counted. Classic bounds are exact powers of two, which are bounds of the fine
+/// buckets too: nothing is interpolated.
+fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Value> {
     use seismo_common::histogram::{BUCKETS, MIN_EXPONENT, PER_OCTAVE};
     let (sum_ns, fine) = lane.split_last()?;
-    if fine.len() != BUCKETS {
+    if fine.len() != BUCKETS || fine.iter().all(|count| *count == 0) {
         return None;
     }
-    let step = octaves_per_bucket.max(1);
-    let bounds: Vec<f64> = CLASSIC_EXPONENTS.step_by(step).map(|exponent| 2f64.powi(exponent)).collect();
-    let mut counts = vec![0; bounds.len() + 1];
-    let first = *CLASSIC_EXPONENTS.start() - MIN_EXPONENT;
-    for (index, count) in fine.iter().enumerate() {
-        // Fine bucket `index` ends at 2^(MIN_EXPONENT + index / PER_OCTAVE).
-        let octave = (index as i32 + PER_OCTAVE as i32 - 1) / PER_OCTAVE as i32;
-        let coarse = (octave - first).max(0) as usize;
-        let coarse = coarse.div_ceil(step).min(bounds.len());
-        counts[coarse] += count;
-    }
-    Some(Histogram { bounds: bounds.into(), counts, sum: *sum_ns as f64 * 1e-9 })
+    let fine = Exponential::of_lanes(fine, PER_OCTAVE.ilog2() as i32, MIN_EXPONENT);
+    let classic = fine.classic(CLASSIC_EXPONENTS, octaves_per_bucket, *sum_ns as f64 * 1e-9);
+    Some(Value::Exponential(fine, classic))
 }
 
 #[cfg(test)]
@@ -68,7 +61,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use seismo_common::histogram::{BUCKETS, bucket};
 
-    use super::{FAMILIES, seconds};
+    use super::{FAMILIES, Value, seconds};
 
     #[test]
     fn every_family_file_is_a_row() {
@@ -92,7 +85,9 @@ mod tests {
             lane[BUCKETS] += ns;
         }
         for octaves in [1, 2, 3] {
-            let histogram = seconds(&lane, octaves).unwrap();
+            let Some(Value::Exponential(fine, histogram)) = seconds(&lane, octaves) else { panic!("no histogram") };
+            assert_eq!(fine.count(), durations.len() as u64);
+            assert_eq!((fine.zero, fine.counts.last()), (0, Some(&1)));
             assert_eq!(histogram.counts.iter().sum::<u64>(), durations.len() as u64);
             let mut cumulative = 0;
             for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
@@ -103,5 +98,6 @@ mod tests {
             assert!((histogram.sum - durations.iter().sum::<u64>() as f64 * 1e-9).abs() < 1e-6);
         }
         assert_eq!(seconds(&lane[1..], 1), None);
+        assert_eq!(seconds(&[0; BUCKETS + 1], 1), None);
     }
 }

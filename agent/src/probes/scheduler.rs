@@ -9,7 +9,8 @@ use seismo_common::workload::{
     SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
 };
 
-use crate::model::metric::{Histogram, Kind, Metric, Sample, Value};
+use crate::model::exponential::Exponential;
+use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
 use crate::workload_labels;
 
@@ -87,30 +88,28 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
         count(&OFF_CPU_TIME, Some(reason), Value::Float(lane(OFF_CPU_OTHER + place) as f64 * 1e-9));
     }
     let waits = lanes.get(RUNQUEUE_WAITS..RUNQUEUE_WAITS + RUNQUEUE_BUCKETS).unwrap_or_default();
-    count(&RUNQUEUE, None, Value::Histogram(waited(waits, lane(RUNQUEUE_NS))));
+    count(&RUNQUEUE, None, waited(waits, lane(RUNQUEUE_NS)));
 }
 
-/// The kernel's octaves as classic buckets.
-fn waited(waits: &[u64], sum_ns: u64) -> Histogram {
-    let finite = RUNQUEUE_BUCKETS - 1;
-    let bounds: Vec<f64> =
-        (0..finite).step_by(OCTAVES_PER_BUCKET).map(|octave| 2f64.powi(RUNQUEUE_EXPONENT + octave as i32)).collect();
-    let mut counts = vec![0; bounds.len() + 1];
-    for (octave, count) in waits.iter().enumerate() {
-        counts[octave.div_ceil(OCTAVES_PER_BUCKET).min(bounds.len())] += count;
-    }
-    Histogram { bounds: bounds.into(), counts, sum: sum_ns as f64 * 1e-9 }
+/// The kernel's octaves, and as classic buckets.
+fn waited(waits: &[u64], sum_ns: u64) -> Value {
+    let octaves = Exponential::of_lanes(waits, 0, RUNQUEUE_EXPONENT);
+    let last = RUNQUEUE_EXPONENT + RUNQUEUE_BUCKETS as i32 - 2;
+    let classic = octaves.classic(RUNQUEUE_EXPONENT..=last, OCTAVES_PER_BUCKET, sum_ns as f64 * 1e-9);
+    Value::Exponential(octaves, classic)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::waited;
 
     #[test]
     fn every_wait_is_in_the_first_bucket_that_is_not_shorter() {
         let mut waits = [0; 26];
         (waits[0], waits[1], waits[2], waits[24], waits[25]) = (1, 10, 100, 1000, 10_000);
-        let histogram = waited(&waits, 2_500_000_000);
+        let value = waited(&waits, 2_500_000_000);
+        let histogram = value.histogram().unwrap();
         assert_eq!(histogram.bounds.len(), 13);
         assert_eq!((histogram.bounds[0], histogram.bounds[12]), (2f64.powi(-20), 16.0));
         assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[2]), (1, 110, 0));

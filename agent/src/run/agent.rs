@@ -30,6 +30,7 @@ use crate::bpf::decode::Batch;
 use crate::bpf::drain::{self, Progress};
 use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
+use crate::bpf::memory;
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
@@ -43,7 +44,7 @@ use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
 use crate::host::workloads::Workloads;
-use crate::metrics::{BuildInfo, CpuSource, HealthSource, ProcessSource, Table};
+use crate::metrics::{BuildInfo, CpuSource, Finer, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
@@ -59,6 +60,10 @@ const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
 /// Userspace is woken when this share of the ring is full.
 const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
+/// Octaves of a classic bucket at most.
+const WIDEST_BUCKET: usize = 8;
+/// Seconds after the start at which memory that only that needed is given back.
+const SETTLED: u32 = 3;
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -267,15 +272,16 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         })
         .context("starting the pipeline")?;
 
+    let octaves = config.metrics.octaves_per_bucket.min(WIDEST_BUCKET);
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![
-        Arc::clone(&kernel) as Arc<dyn Source>,
+        Finer::over(Arc::clone(&kernel) as Arc<dyn Source>, octaves),
         Arc::new(HealthSource(Arc::clone(&health))),
-        Arc::new(ProcessSource),
+        Arc::new(ProcessSource::new()),
         Arc::new(CpuSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
-        Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
+        Finer::over(Arc::new(WorkloadSource::new(&config, rows, families, &workloads)), octaves),
         Arc::new(FileSource::new(&config, files, workloads)),
     ];
     sources.extend(alerting.sources());
@@ -311,8 +317,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             }
             let mut every = tokio::time::interval(HOUSEKEEPING);
             let mut picture = picture;
+            let mut ticks = 0_u32;
             loop {
                 every.tick().await;
+                ticks = ticks.saturating_add(1);
+                if ticks == SETTLED {
+                    memory::let_go();
+                }
                 if let Some(programs) = &mut programs {
                     programs.flush_log();
                     if config.probes.stats {

@@ -90,6 +90,9 @@ impl Alerting {
                 tick = every.tick() => tick,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
+            if samples.are_unwanted() {
+                continue;
+            }
             // The time as scheduled: a step that is late by a millisecond must not make a `for` last an interval longer.
             let since_start = tick.saturating_duration_since(start).as_millis();
             let now_ms = i64::try_from(u128::from(start_ms) + since_start).unwrap_or(i64::MAX);

@@ -35,7 +35,7 @@ pub struct RunningAgent {
 impl Pages for RunningAgent {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         let format = prometheus::negotiate(accept);
-        let body = prometheus::render(gather(&self.sources), format).map_err(|error| error.to_string())?;
+        let body = prometheus::render(&gather(&self.sources), format).map_err(|error| error.to_string())?;
         Ok(Page { content_type: format.content_type().to_owned(), body })
     }
 

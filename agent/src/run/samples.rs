@@ -47,6 +47,11 @@ impl Samples {
         read(&self.rules).account()
     }
 
+    /// Whether nobody wants samples at present.
+    pub fn are_unwanted(&self) -> bool {
+        !self.rules_are_there && !self.config.keep_all && read(&self.asked).is_none()
+    }
+
     /// Gathers the present values for whoever wants them, and shows the store to the rules.
     pub fn step(&self, now_ms: i64, rules: impl FnOnce(&Recent)) {
         let history_ms = i64::try_from(self.config.history.0.as_millis()).unwrap_or(i64::MAX);

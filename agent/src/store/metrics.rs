@@ -364,7 +364,7 @@ impl Family {
             Value::Count(count) if self.plain.is_some() => out.push(*count as f64),
             Value::Float(number) if self.plain.is_some() => out.push(*number),
             Value::Count(_) | Value::Float(_) => {}
-            Value::Histogram(histogram) => {
+            Value::Histogram(histogram) | Value::Exponential(_, histogram) => {
                 if self.bucket.is_some() {
                     out.extend(histogram.counts.iter().scan(0u64, |sum, count| {
                         *sum += count;
@@ -386,7 +386,7 @@ impl Family {
         let mut names = Vec::new();
         match value {
             Value::Count(_) | Value::Float(_) => names.extend(self.plain.clone().map(|name| (name, None))),
-            Value::Histogram(histogram) => {
+            Value::Histogram(histogram) | Value::Exponential(_, histogram) => {
                 if let Some(name) = &self.bucket {
                     let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
                     let bounds = bounds.take(histogram.counts.len());
