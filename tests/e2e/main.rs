@@ -27,3 +27,4 @@ mod scrape;
 mod scripted;
 mod shutdown;
 mod socat;
+mod syscalls;

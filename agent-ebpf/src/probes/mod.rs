@@ -17,4 +17,5 @@ mod records;
 mod scheduler;
 mod syscall;
 mod tcp;
+mod udp;
 mod workload;

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod missed;
 pub mod offsets;
 pub mod plan;
+mod raw;
 pub mod scope;
 pub mod support;
 pub mod workloads;

@@ -1,7 +1,7 @@
 //! Classic buckets as narrow as the configuration wants them, for histograms whose counts are exponential.
 //!
 //! Families choose few buckets, since each is a series for every workload or system call; native histograms keep all that
-//! the kernel tells apart. Here the classic ones are made again from those, between the same ends.
+//! the kernel tells apart. Here the classic ones are made again from those, between the same ends and not narrower.
 
 use std::sync::Arc;
 
@@ -29,7 +29,9 @@ impl Source for Finer {
                 && let Some((first, last)) = classic.bounds.first().zip(classic.bounds.last())
             {
                 let exponent = |bound: f64| bound.log2().round() as i32;
-                *classic = native.classic(exponent(*first)..=exponent(*last), self.octaves, classic.sum);
+                // Never narrower than what was told apart.
+                let octaves = self.octaves.next_multiple_of(native.octaves_per_bucket());
+                *classic = native.classic(exponent(*first)..=exponent(*last), octaves, classic.sum);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Base-2 exponential histograms: counts whose bucket bounds are powers of 2^(2^-schema), as Prometheus' native histograms
 //! and OpenTelemetry's exponential ones have them.
 //!
-//! Schema 0: one bucket an octave; 2: four. Bucket `index` holds what is above base^(index-1) and at most base^index. The
+//! Schema 0: one bucket an octave; 2: four; -1: one for two octaves. Bucket `index` holds what is above base^(index-1) and at most base^index. The
 //! kernel programs count on the same bounds, so nothing is interpolated; a value that lies on a bound exactly is one
 //! bucket higher with them. Memory: the buckets between the lowest and the highest in use, at most [`MOST`].
 
@@ -44,7 +44,7 @@ impl Exponential {
             schema,
             zero_threshold: 2f64.powi(exponent),
             zero,
-            first: (exponent << schema) + 1 + used as i32,
+            first: if schema < 0 { exponent >> -schema } else { exponent << schema } + 1 + used as i32,
             counts: counts.get(used..end).unwrap_or_default().to_vec(),
         }
     }
@@ -94,17 +94,29 @@ impl Exponential {
         self.zero + self.counts.iter().sum::<u64>()
     }
 
+    /// Octaves that a bucket covers, at least 1.
+    pub const fn octaves_per_bucket(&self) -> usize {
+        if self.schema < 0 { 1 << -self.schema } else { 1 }
+    }
+
+    /// The octave that a bucket ends in, as a power of 2.
+    fn octave(&self, index: i32) -> i32 {
+        if self.schema < 0 {
+            return index << -self.schema;
+        }
+        let per_octave = 1 << self.schema;
+        index.div_euclid(per_octave) + i32::from(index.rem_euclid(per_octave) > 0)
+    }
+
     /// As classic buckets, one for so many octaves, between two powers of 2.
     pub fn classic(&self, exponents: RangeInclusive<i32>, octaves: usize, sum: f64) -> Histogram {
         let (lowest, step) = (*exponents.start(), octaves.max(1));
         let bounds: Vec<f64> = exponents.step_by(step).map(|exponent| 2f64.powi(exponent)).collect();
         let mut counts = vec![0; bounds.len() + 1];
-        let per_octave = 1 << self.schema;
         // What is below the first bucket ends where that begins: at the threshold.
-        let zero = ((self.zero_threshold.log2().round() as i32) * per_octave, &self.zero);
-        for (index, count) in (self.first..).zip(&self.counts).chain([zero]).filter(|(_, count)| **count > 0) {
-            // The octave that the bucket ends in.
-            let octave = index.div_euclid(per_octave) + i32::from(index.rem_euclid(per_octave) > 0);
+        let zero = (self.zero_threshold.log2().round() as i32, &self.zero);
+        let ends = (self.first..).map(|index| self.octave(index));
+        for (octave, count) in ends.zip(&self.counts).chain([zero]).filter(|(_, count)| **count > 0) {
             let place = usize::try_from(octave - lowest).unwrap_or(0).div_ceil(step).min(bounds.len());
             if let Some(sum) = counts.get_mut(place) {
                 *sum += count;

@@ -17,6 +17,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[],
     samples: |_, _| {},
     workload_samples: |_, _| {},
