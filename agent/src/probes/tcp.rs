@@ -381,7 +381,7 @@ mod tests {
         assert!(told.contains(&(RETRANSMITS.name, String::new(), Value::Count(0))), "{told:?}");
         assert!(told.contains(&(FAILED.name, "timeout".to_owned(), Value::Count(2))), "{told:?}");
         assert!(!told.iter().any(|(name, ..)| *name == CONNECT.name), "{told:?}");
-        let Some((.., Value::Histogram(rtt))) = told.last() else { panic!("{told:?}") };
+        let Some((.., Value::Exponential(_, rtt))) = told.last() else { panic!("{told:?}") };
         assert_eq!((rtt.counts.get(1), rtt.bounds.get(1)), (Some(&4), Some(&2f64.powi(-14))));
         assert!((rtt.sum - 200e-6).abs() < 1e-12, "{}", rtt.sum);
     }
