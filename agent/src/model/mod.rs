@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod connection;
 pub mod display;
 pub mod exchange;
+pub mod exponential;
 pub mod metric;
 pub mod payload;
 pub mod probe;

@@ -321,7 +321,7 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
     ] {
         let counts = of(first, buckets);
         if counts.iter().any(|count| *count > 0) {
-            push(metric, None, Value::Histogram(octaves(counts, exponent, step, 1, lane(us) as f64 * 1e-6)));
+            push(metric, None, octaves(counts, exponent, step, 1, lane(us) as f64 * 1e-6));
         }
     }
 }
@@ -378,7 +378,7 @@ mod tests {
         assert!(told.contains(&(RETRANSMITS.name, String::new(), Value::Count(0))), "{told:?}");
         assert!(told.contains(&(FAILED.name, "timeout".to_owned(), Value::Count(2))), "{told:?}");
         assert!(!told.iter().any(|(name, ..)| *name == CONNECT.name), "{told:?}");
-        let Some((.., Value::Histogram(rtt))) = told.last() else { panic!("{told:?}") };
+        let Some((.., Value::Exponential(_, rtt))) = told.last() else { panic!("{told:?}") };
         assert_eq!((rtt.counts.get(1), rtt.bounds.get(1)), (Some(&4), Some(&2f64.powi(-14))));
         assert!((rtt.sum - 200e-6).abs() < 1e-12, "{}", rtt.sum);
     }
