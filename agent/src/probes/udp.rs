@@ -121,10 +121,6 @@ mod tests {
             None
         }
 
-        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
-            std::collections::BTreeMap::new()
-        }
-
         fn constants(&self, _: &str) -> &[(String, u32)] {
             &[]
         }

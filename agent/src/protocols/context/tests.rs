@@ -3,7 +3,7 @@
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
 use super::{Reader, comment};
-use crate::model::context::{Context, Form, InBand, MAX_REQUEST_ID_BYTES};
+use crate::model::context::{Context, InBand, MAX_REQUEST_ID_BYTES};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
