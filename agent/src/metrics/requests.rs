@@ -94,7 +94,7 @@ mod tests {
         table.collect(&mut samples);
         samples.retain(|sample| sample.labels.len() > 1);
         assert_eq!(samples[0].labels, ["shop", "200"]);
-        let Value::Histogram(histogram) = &samples[0].value else { panic!("not a histogram") };
+        let Some(histogram) = samples[0].value.histogram() else { panic!("not a histogram") };
         assert_eq!((histogram.sum, histogram.counts.iter().sum::<u64>()), (0.003, 1));
         assert_eq!(samples[1].labels, ["shop", "http", "gap"]);
         assert_eq!(samples[1].value, Value::Count(1));

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod context;
 pub mod display;
 pub mod exchange;
+pub mod exponential;
 pub mod metric;
 pub mod payload;
 pub mod probe;

@@ -271,6 +271,7 @@ impl Pipeline {
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
             }
+            Record::Filler(_) => return,
         }
         self.finish_exchanges();
         self.ask_kernel();

@@ -208,7 +208,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 9).into(),
                 peer_cookie: None,
             },
-            number: 1,
+            number: 0,
             wire: None,
             role: Role::Server,
             pid: 1,
