@@ -370,6 +370,8 @@ impl Config {
             (1..=MAX_GROUPS).contains(&groups),
             format!("{groups} is not between 1 and {MAX_GROUPS}"),
         );
+        let margin = self.links.margin;
+        check("links.margin", (0.0..=1.0).contains(&margin), format!("{margin} is not between 0 and 1"));
         let idle = self.flows.idle_check;
         check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
         for (index, key, problem) in self.checks.problems() {
