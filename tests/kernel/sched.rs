@@ -82,7 +82,7 @@ fn cpu_time_is_that_of_the_control_group_s_own_account() -> Result<()> {
     Rig::run(|rig| {
         let agent = launch(rig)?;
         let mut both =
-            [rig.start_client(CLIENT, "one", &["mix", "3000"])?, rig.start_client(CLIENT, "two", &["mix", "3000"])?];
+            [rig.start_client(CLIENT, "one", &["mix", "2000"])?, rig.start_client(CLIENT, "two", &["mix", "2000"])?];
         for process in &mut both {
             process.finish(LIMIT)?;
         }
@@ -92,8 +92,9 @@ fn cpu_time_is_that_of_the_control_group_s_own_account() -> Result<()> {
             agent.still(|page| ["user", "system"].map(|mode| page.of_group(name, CPU, &[("cpu_mode", mode)])))?;
         let theirs = |key: &str| -> Result<f64> { Ok(group.cpu_stat(key)? as f64 / 1e6) };
         within("CPU time", theirs("usage_usec")?, ours[0] + ours[1], 1.0)?;
-        within("user time", theirs("user_usec")?, ours[0], 3.0)?;
-        within("system time", theirs("system_usec")?, ours[1], 3.0)
+        // Both sides tell them apart by the same thousand ticks, but not by the same arithmetic.
+        within("user time", theirs("user_usec")?, ours[0], 5.0)?;
+        within("system time", theirs("system_usec")?, ours[1], 5.0)
     })
 }
 
