@@ -116,7 +116,7 @@ pub fn mix(millis: u64) -> Result<()> {
     while used < end {
         while cpu_ns()? < used + TURN_NS {
             // Asking for the time is a system call: hardly ever.
-            (0..1_000_000).for_each(|_| std::hint::spin_loop());
+            (0..20_000).for_each(|_| std::hint::spin_loop());
         }
         while cpu_ns()? < used + 2 * TURN_NS {
             zeros.read_exact(&mut buffer)?;
