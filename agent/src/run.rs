@@ -16,6 +16,7 @@ mod pages;
 mod pipeline;
 mod probe_control;
 mod reload;
+mod samples;
 mod sampling;
 mod scope;
 mod scope_control;
@@ -121,7 +122,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
 }
 
 /// Families with programs, and whether the configuration wants them.
-fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
+fn families_of(probes: &Probes) -> [(&'static str, bool); 14] {
     [
         ("workload", probes.workload),
         ("process", probes.process),
@@ -136,6 +137,7 @@ fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
         ("drop", probes.drop),
         ("interrupt", probes.interrupt),
         ("floor", probes.floor),
+        ("records", probes.records),
     ]
 }
 

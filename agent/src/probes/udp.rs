@@ -121,10 +121,6 @@ mod tests {
             None
         }
 
-        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
-            std::collections::BTreeMap::new()
-        }
-
         fn constants(&self, _: &str) -> &[(String, u32)] {
             &[]
         }
@@ -132,6 +128,10 @@ mod tests {
         fn file(&self, path: &str) -> Option<String> {
             let text = if path == SNMP { self.0 } else { self.1 };
             (!text.is_empty()).then(|| text.to_owned())
+        }
+
+        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
+            std::collections::BTreeMap::new()
         }
 
         fn iterate(&self, _: &str) {}
