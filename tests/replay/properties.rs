@@ -194,7 +194,7 @@ proptest! {
                 script.tick(130 * MS);
             }
             operation.moment.ktime_ns = operation.moment.ktime_ns.max(script.now_ns);
-            operation.began_ns = operation.moment.ktime_ns;
+            operation.moment.began_ns = operation.moment.ktime_ns;
             if !lost.contains(&number) {
                 script.deliver(operation);
             }
