@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod config;
+pub mod link;
 pub mod logger;
 pub mod probes;
 pub mod query;
@@ -61,6 +62,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Link the spans of a file (one JSON object a line, `-`: standard input) as the agent would.
+    Link(link::Arguments),
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),

@@ -65,6 +65,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 9).into(),
                 peer_cookie: None,
             },
+            number: 1,
             wire: None,
             role: Role::Server,
             pid: 1,
@@ -79,6 +80,7 @@ mod tests {
             attributes: Attributes::default(),
             measure: Measure { metric: &DURATION, labels: vec!["200".to_owned()] },
             incomplete,
+            context: None,
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod alert;
 pub mod attributes;
 pub mod connection;
+pub mod context;
 pub mod display;
 pub mod exchange;
 pub mod exponential;

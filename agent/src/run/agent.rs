@@ -53,7 +53,7 @@ use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
-use crate::traces::link::Links;
+use crate::traces::live::Live;
 use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
@@ -254,7 +254,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         changes,
         control,
         flows: Flows::new(config.flows.clone()),
-        links: Links::new(config.links.clone()),
+        links: Live::new(config.links.clone()),
         explain: Explain::new(config.explain.clone()),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
