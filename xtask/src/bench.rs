@@ -4,9 +4,9 @@
 //! alternating order, with a fresh agent each pair, and every run holds its own null test. Prints a table, and with
 //! `--json` a file that a later `--compare` holds against new results. Takes at most 8 minutes, `--quick` 2.
 
-mod agent;
+pub mod agent;
 mod agent_cost;
-mod cgroup;
+pub mod cgroup;
 mod condition;
 mod cpu;
 mod judge;

@@ -22,6 +22,9 @@ pub struct Arguments {
     /// Also the programs that the tests run (Debian packages)
     #[arg(long)]
     test: bool,
+    /// Also what the accuracy lab runs beyond that: more of Python, Go, Java (Debian packages)
+    #[arg(long)]
+    accuracy: bool,
 }
 
 /// What a machine is set up for.
@@ -29,10 +32,16 @@ pub struct Arguments {
 pub enum Purpose {
     Build,
     Test,
+    /// Also for tests.
+    Accuracy,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
-    setup(if arguments.test { Purpose::Test } else { Purpose::Build })
+    setup(match arguments {
+        Arguments { accuracy: true, .. } => Purpose::Accuracy,
+        Arguments { test: true, .. } => Purpose::Test,
+        _ => Purpose::Build,
+    })
 }
 
 /// The compiler that is set up for.
@@ -58,16 +67,27 @@ const FOR_BUILDING: &[Requirement] = &[
     Requirement { name: "bpf-linker", find: linker::find, install: linker::install },
 ];
 
-const FOR_TESTING: &[Requirement] =
-    &[Requirement { name: "programs for the tests", find: packages::find, install: packages::install }];
+const FOR_TESTING: &[Requirement] = &[Requirement {
+    name: "programs for the tests",
+    find: |_| packages::find(packages::FOR_TESTS),
+    install: |_| packages::install(packages::FOR_TESTS),
+}];
+
+const FOR_ACCURACY: &[Requirement] = &[Requirement {
+    name: "programs for the accuracy lab",
+    find: |_| packages::find(packages::FOR_ACCURACY),
+    install: |_| packages::install(packages::FOR_ACCURACY),
+}];
 
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {
     let toolchain = toolchain()?;
-    let requirements = FOR_BUILDING.iter().chain(match purpose {
-        Purpose::Build => &[],
-        Purpose::Test => FOR_TESTING,
-    });
+    let (test, accuracy): (&[Requirement], &[Requirement]) = match purpose {
+        Purpose::Build => (&[], &[]),
+        Purpose::Test => (FOR_TESTING, &[]),
+        Purpose::Accuracy => (FOR_TESTING, FOR_ACCURACY),
+    };
+    let requirements = FOR_BUILDING.iter().chain(test).chain(accuracy);
     let mut missing = Vec::new();
     for requirement in requirements {
         match (requirement.find)(&toolchain)? {

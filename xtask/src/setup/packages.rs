@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Toolchain;
 use crate::{shell, workspace};
 
 /// How to see that a package's purpose is served.
-enum Evidence {
+pub(super) enum Evidence {
     Program(&'static str),
     /// A module of the distribution's own Python, the one the tests run.
     PythonModule(&'static str),
@@ -23,8 +22,11 @@ enum Evidence {
 
 use Evidence::{PostgresqlServer, Program, PythonModule};
 
+/// A Debian package, and how to see that it is there.
+pub(super) type Package = (&'static str, Evidence);
+
 /// The one list of what tests need from Debian.
-const PACKAGES: &[(&str, Evidence)] = &[
+pub(super) const FOR_TESTS: &[Package] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
@@ -54,6 +56,17 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("xz-utils", Program("xz")),
 ];
 
+/// What the accuracy lab runs beyond [`FOR_TESTS`]: compilers and runtimes that plain tests can do without.
+pub(super) const FOR_ACCURACY: &[Package] = &[
+    ("default-jdk-headless", Program("javac")),
+    ("golang-go", Program("go")),
+    ("gunicorn", PythonModule("gunicorn")),
+    ("python3-aiohttp", PythonModule("aiohttp")),
+    ("python3-fastapi", PythonModule("fastapi")),
+    ("python3-flask", PythonModule("flask")),
+    ("python3-uvicorn", PythonModule("uvicorn")),
+];
+
 const PYTHON: &str = "/usr/bin/python3";
 /// Where Debian keeps a folder for each version.
 const POSTGRESQL: &str = "/usr/lib/postgresql";
@@ -76,21 +89,21 @@ impl Evidence {
     }
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(packages: &[Package]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        PACKAGES.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
     packages.dedup();
     packages
 }
 
-pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
-    let mut names: Vec<_> = PACKAGES.iter().map(|(package, _)| *package).collect();
+pub(super) fn find(packages: &[Package]) -> Result<Option<String>> {
+    let mut names: Vec<_> = packages.iter().map(|(package, _)| *package).collect();
     names.dedup();
-    Ok(missing().is_empty().then(|| names.join(", ")))
+    Ok(missing(packages).is_empty().then(|| names.join(", ")))
 }
 
-pub(super) fn install(_: &Toolchain) -> Result<String> {
-    let wanted = missing();
+pub(super) fn install(packages: &[Package]) -> Result<String> {
+    let wanted = missing(packages);
     let list = wanted.join(" ");
     if workspace::program("apt-get").is_none() {
         bail!("no apt-get here; install with your package manager what Debian calls: {list}");
@@ -99,7 +112,7 @@ pub(super) fn install(_: &Toolchain) -> Result<String> {
     script.args(["-c", SCRIPT, "install-packages"]).args(&wanted);
     shell::watched(&format!("installing {list}"), &mut script, Duration::from_secs(900))
         .with_context(|| format!("cannot install {list}; `apt-get install {list}` may tell more"))?;
-    let still = missing();
+    let still = missing(packages);
     if !still.is_empty() {
         bail!("installed {list}, but cannot find what these should bring: {}", still.join(" "));
     }
