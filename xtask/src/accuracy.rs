@@ -78,10 +78,16 @@ pub struct Arguments {
     /// Judge this agent instead of building one
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// Everything that is needed has been installed and built
+    #[arg(long, hide = true)]
+    prepared: bool,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
-    setup::setup(Purpose::Accuracy)?;
+    if !arguments.prepared {
+        setup::setup(Purpose::Accuracy)?;
+        programs::build()?;
+    }
     let agent = match &arguments.agent {
         Some(agent) => agent.clone(),
         None => {
@@ -250,8 +256,8 @@ at the same time.
 /// The same command again as root, with the agent that has been built as the user.
 fn as_root(arguments: &Arguments, agent: &Path) -> Result<()> {
     let program = env::current_exe().context("cannot find this program's file")?;
-    let mut command = workspace::as_root(&program, &["PATH", "CARGO_TARGET_DIR", "CARGO_HOME"])?;
-    command.args(env::args_os().skip(1));
+    let mut command = workspace::as_root(&program, &["PATH", "CARGO_TARGET_DIR"])?;
+    command.args(env::args_os().skip(1)).arg("--prepared");
     if arguments.agent.is_none() {
         command.arg("--agent").arg(agent);
     }

@@ -57,11 +57,9 @@ pub struct Breakdown {
 }
 
 /// Times against the sender's clock, ns: the span's minus the sender's.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Latency {
-    #[serde(skip)]
     pub durations: Vec<i64>,
-    #[serde(skip)]
     pub starts: Vec<i64>,
 }
 
@@ -83,6 +81,7 @@ pub struct Judgement {
     pub whole: usize,
     /// Trace ids with spans of several requests.
     pub mixed_traces: usize,
+    #[serde(skip)]
     pub latency: Latency,
     pub breakdown: Breakdown,
     /// What the agent calls each service, by port name.

@@ -176,13 +176,16 @@ fn java(kept: &Path, folder: &Path) -> Result<PathBuf> {
     Ok(classes)
 }
 
-/// One of the test applications of this workspace.
+/// One of the test applications of this workspace, which [`build`] has made.
 fn rust(name: &str) -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    shell::run(cargo.args(["build", "--quiet", "--package", "seismo-lab", "--bin", name]))?;
     let product = workspace::target().join("debug").join(name);
     if !product.is_file() {
-        bail!("cargo built no {}", product.display());
+        bail!("no {}: `cargo build --package seismo-lab`", product.display());
     }
     Ok(product)
+}
+
+/// Compiles those applications that are Rust, as the user who works on them.
+pub(super) fn build() -> Result<()> {
+    shell::run(workspace::cargo().args(["build", "--quiet", "--package", "seismo-lab"]))
 }

@@ -146,10 +146,12 @@ fn row(cell: &Cell) -> [String; 14] {
     ]
 }
 
-/// Links made, over all runs without loss, by case and method.
-fn methods(cells: &[Cell]) -> Vec<[String; 5]> {
+/// Links made, over all runs without loss, by case and method; the last column is of all links that there are.
+fn methods(cells: &[Cell]) -> Vec<[String; 6]> {
     let mut sums: BTreeMap<(&str, &str), Links> = BTreeMap::new();
+    let mut all: BTreeMap<&str, usize> = BTreeMap::new();
     for cell in cells.iter().filter(|cell| !cell.lossy) {
+        *all.entry(cell.case).or_default() += cell.judgement.links().judged();
         for (method, links) in &cell.judgement.methods {
             let sum = sums.entry((cell.case, method)).or_default();
             *sum = sum.plus(*links);
@@ -157,8 +159,9 @@ fn methods(cells: &[Cell]) -> Vec<[String; 5]> {
     }
     let line = |((case, method), links): (&(&str, &str), &Links)| {
         let made = links.right + links.wrong + links.dangling;
+        let of_all = share(links.right, all.get(case).copied().unwrap_or(0).max(1));
         let [case, method] = [case, method].map(|text| (*text).to_owned());
-        [case, method, made.to_string(), links.wrong.to_string(), percent(links.precision())]
+        [case, method, made.to_string(), links.wrong.to_string(), percent(links.precision()), percent(of_all)]
     };
     sums.iter().map(line).collect()
 }
@@ -169,7 +172,7 @@ pub(super) fn text(cells: &[Cell], failures: &[(String, String)]) -> String {
     let methods = methods(cells);
     if !methods.is_empty() {
         text += "\nLinks by method, where nothing was lost on purpose:\n\n";
-        text += &table(&["case", "method", "made", "wrong", "right %"], &methods);
+        text += &table(&["case", "method", "made", "wrong", "right %", "of all links %"], &methods);
     }
     text += "\nTargets:\n\n";
     for cell in cells {

@@ -120,6 +120,7 @@ http {{
     )
 }
 
+/// A span's port of a server is what its request names; so the header has to name the one behind the proxy.
 fn haproxy(port: u16, upstream: u16) -> String {
     format!(
         "global
@@ -134,6 +135,7 @@ frontend in
   bind 127.0.0.1:{port}
   default_backend s2
 backend s2
+  http-request set-header Host 127.0.0.1:{upstream}
   server one 127.0.0.1:{upstream}
 "
     )

@@ -50,7 +50,7 @@ fn span(json: &Value) -> Option<Span> {
     let port = attributes.get("server.port").and_then(Value::as_u64).and_then(|port| port.try_into().ok()).unwrap_or(0);
     let said = |name: &str| attributes.get(name).and_then(Value::as_str);
     let place = said("url.path").and_then(|path| place(path, "/work/", '/'));
-    let place = place.or_else(|| said("db.query.text").and_then(|query| place_in_statement(query)));
+    let place = place.or_else(|| said("db.query.text").and_then(place_in_statement));
     let parts = attributes.iter().filter(|(name, _)| name.starts_with("seismo.time."));
     let accounted_ns = parts.map(|(_, part)| part.as_u64()).fold(None, |sum, part| Some(sum.unwrap_or(0) + part?));
     Some(Span {
