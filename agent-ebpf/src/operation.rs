@@ -1,21 +1,28 @@
-//! One send or receive, whichever hook saw it: counted for the host, and a record of it where it is in scope.
+//! One send or receive, whichever hook saw it: counted by workload, and a record of it where it is in scope.
 //!
-//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport, then a `PAYLOAD` record with the bytes, or a drop
-//! with its reason. Out of scope it costs one load and one add; `cargo xtask bench` measures a record.
+//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport in the row of the running thread's cgroup, then a
+//! `PAYLOAD` record with the bytes, or a drop with its reason. Out of scope it costs a look-up of that row and two adds,
+//! about 20 ns; `cargo xtask bench` measures a record.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 
 use seismo_common::config::{BUDGET_WINDOW_SHIFT, FLOW_CONTROLS, MAX_CAPTURE};
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES,
-    PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
-    UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE,
+    PAYLOAD_SUBMITTED,
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
+use seismo_common::histogram::octave;
 use seismo_common::payload::{
     CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
 };
 use seismo_common::record::PAYLOAD;
+use seismo_common::tcp::RTT_ONE_IN;
+use seismo_common::workload::{
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_RECEIVES, TCP_RTT_BUCKETS, TCP_RTT_EXPONENT,
+    TCP_RTT_US, TCP_RTTS, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_RECEIVES, UDP_SENDS, UDP_SENT_BYTES,
+    UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
 
 use crate::access::Access;
 use crate::account::Account;
@@ -25,6 +32,7 @@ use crate::kernel::{Registers, Task, setting};
 use crate::maps::{BUDGET, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
 use crate::user::{Place, UPPER, Want, capture};
+use crate::workload::Workload;
 
 /// Not captured of an operation longer than the other one while the ring is so many times fuller than where userspace is
 /// woken.
@@ -102,11 +110,22 @@ where
         UNIX_STREAM | UNIX_DATAGRAM => [UNIX_SENT_BYTES, UNIX_RECEIVED_BYTES],
         _ => [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES],
     };
-    count::<T>(if operation.direction == SEND { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+    let task = Task::current();
+    if let Some(workload) = Workload::of_task(task) {
+        let sends = operation.direction == SEND;
+        let add = |lane: usize, amount: u64| {
+            if T::INTERRUPTIBLE { workload.add_shared_at(lane, amount) } else { workload.add_at(lane, amount) }
+        };
+        add(if sends { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+        if transport == UDP {
+            add(if sends { UDP_SENDS } else { UDP_RECEIVES }, 1);
+        } else if transport == TCP && !sends {
+            look_at_round_trip(workload, operation.sock);
+        }
+    }
     if transport == OTHER {
         return;
     }
-    let task = Task::current();
     if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
         count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
         return;
@@ -114,6 +133,21 @@ where
     let rest = Operation { length: operation.length.saturating_sub(tier.told()), ..*operation };
     if rest.length > 0 {
         tell(tier, &rest, task, transport);
+    }
+}
+
+/// A receive in sixteen of a workload shows how long its connection's round trips are.
+#[inline(always)]
+fn look_at_round_trip<A: Access>(workload: Workload, sock: Sock<A>)
+where
+    Sock<A>: Checked<A>,
+{
+    if workload.next(TCP_RECEIVES) & (RTT_ONE_IN - 1) != 0 {
+        return;
+    }
+    if let Some(us) = sock.tcp().and_then(|tcp| tcp.round_trip_us()) {
+        workload.add_shared(TCP_RTT_US, us);
+        workload.add_shared_at(TCP_RTTS + octave(us * 1000, TCP_RTT_EXPONENT, TCP_RTT_BUCKETS), 1);
     }
 }
 

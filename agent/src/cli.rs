@@ -5,8 +5,10 @@
 
 pub mod client;
 pub mod config;
+pub mod link;
 pub mod logger;
 pub mod probes;
+pub mod query;
 pub mod rules;
 pub mod scope;
 pub mod spans;
@@ -46,10 +48,12 @@ pub enum Command {
     Run(RunArguments),
     /// What this kernel and host offer, and what is missing.
     Doctor(DoctorArguments),
-    /// Programs of a running agent: hook, state, runs, time.
+    /// Programs of a running agent: hook, state, runs, time; and switching probe families on and off.
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
+    /// A PromQL expression over the last minutes of a running agent.
+    Query(query::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.
     Scope(scope::Arguments),
     /// Every metric that the agent can show: name, type, unit, labels, and what gives it.
@@ -58,6 +62,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Link the spans of a file (one JSON object a line, `-`: standard input) as the agent would.
+    Link(link::Arguments),
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -180,5 +186,6 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let prefix = if wrong_file { "" } else { "seismo: " };
     // Standard error may be closed too; the exit code still tells.
     let _nobody_reads = writeln!(io::stderr(), "{prefix}{error:#}");
-    ExitCode::from(if wrong_file { 2 } else { 1 })
+    let wrong_usage = error.downcast_ref::<client::Refused>().is_some_and(client::Refused::is_wrong_usage);
+    ExitCode::from(if wrong_file || wrong_usage { 2 } else { 1 })
 }

@@ -7,12 +7,14 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use seismo::api::server::{Limits, bind, serve};
-use seismo::api::{Api, Ends, Page, Pages, Refused};
+use seismo::api::{Api, Definition, Ends, Page, Pages, Read, Refused};
 use seismo::health::{Health, ProbeState, ProbeStatus};
 use seismo::model::attributes::Attributes;
+use seismo::model::metric::{Kind, Metric, Sample, Value as Measured};
 use seismo::model::process::Resource;
 use seismo::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
 use seismo::store::spans::Spans;
+use seismo::store::{MetricsConfig, Recent};
 use serde_json::Value;
 
 fn seismo(arguments: &[&str]) -> Command {
@@ -97,13 +99,14 @@ fn what_config_print_prints_config_check_accepts() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_with_what_is_wrong() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["run", "--scope", "pid=abc"], "pid=abc: not a process id"),
         (&["run", "--listen", "localhost"], "'localhost' is not IP:PORT"),
         (&["run", "--duration", "5"], "'5' is not a duration"),
         (&["spans", "--status", "bad"], "[possible values: error, unset]"),
         (&["spans", "--agent", "https://x"], "only http:// is spoken"),
         (&["spans", "--limit", "-1"], "unexpected argument"),
+        (&["probes", "set", "tcp", "maybe"], "[possible values: on, off]"),
         (&["rules", "check"], "required arguments"),
         (&["frobnicate"], "unrecognized subcommand"),
         (&[], "Usage: seismo"),
@@ -127,18 +130,35 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn without_an_agent_a_client_command_says_how_to_start_one() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for command in ["spans", "probes", "scope"] {
-        let output = seismo(&[command]).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
+    for command in [&["spans"][..], &["probes"], &["scope"], &["query", "up"]] {
+        let output = seismo(command).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
         let expected = format!("seismo: no agent listens at http://{free} (start one with: seismo run)\n");
         assert_eq!(told(&output), (Some(1), String::new(), expected));
     }
 }
+
+static CALLS: Metric =
+    Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "Calls", labels: &["code"] };
 
 struct NoPages;
 
 impl Pages for NoPages {
     fn metrics(&self, _accept: Option<&str>) -> Result<Page, String> {
         Err("none".to_owned())
+    }
+
+    fn samples(&self, read: &mut Read<'_>) {
+        let config = MetricsConfig { keep_all: true, ..MetricsConfig::default() };
+        let mut store = Recent::new(config, vec![]);
+        for (second, count) in [(100, 5), (110, 25)] {
+            let value = Measured::Count(count);
+            store.append(second * 1000, &[Sample { metric: &CALLS, labels: vec!["200".into()], value }]);
+        }
+        read(&store, store.reach_ms().map(|(oldest_ms, _)| oldest_ms));
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        Vec::new()
     }
 
     fn rules(&self) -> Value {
@@ -165,6 +185,21 @@ impl Pages for NoPages {
         match wanted["include"].as_array() {
             Some(items) if items.is_empty() => Err(Refused::Wrong("that is not enough".to_owned())),
             _ => Ok(serde_json::json!({ "scope": wanted, "adopted": 3 })),
+        }
+    }
+
+    fn switch_probes(&self, _caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        match wanted["family"].as_str() {
+            Some("tcp") => {
+                let state = if wanted["enabled"] == true { "active" } else { "disabled" };
+                let program = serde_json::json!({
+                    "probe": "tcp", "program": "tcp_state", "hook": "tp_btf/x", "state": state, "reason": "",
+                    "verified_instructions": 10, "runs": null, "run_ns": null,
+                });
+                Ok(serde_json::json!({ "family": "tcp", "enabled": wanted["enabled"], "programs": [program] }))
+            }
+            Some("late") => Err(Refused::Failed("it is stopping".to_owned())),
+            _ => Err(Refused::Unknown("there is no such family".to_owned())),
         }
     }
 
@@ -237,7 +272,21 @@ fn span(service: &str, status: StatusCode) -> Span {
         attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: service.to_owned(), pid: 5, ..Resource::default() }),
         incomplete: None,
+        time: None,
     }
+}
+
+#[test]
+fn a_query_prints_its_result_and_says_on_standard_error_what_else_there_is() {
+    let agent = Agent::start();
+    let instant = agent.ask(&["query", "calls_total * 2", "--time", "111"]);
+    assert_eq!(instant, (Some(0), "{code=\"200\"} => 50 @[111]\n".to_owned(), String::new()));
+    let (code, out, err) = agent.ask(&["query", "irate(calls_total[30s])", "--start", "110", "--end", "110"]);
+    assert_eq!((code, out.as_str()), (Some(0), "{code=\"200\"} =>\n2 @[110]\n"));
+    assert_eq!(err, "seismo: samples are kept in memory; the oldest is of 1970-01-01T00:01:40Z\n");
+    let (code, out, err) = agent.ask(&["query", "rate(calls_total)"]);
+    assert!((code, out.as_str()) == (Some(1), "") && err.contains("parse error: expected type"), "{err}");
+    assert_eq!(agent.ask(&["query", "nothing", "--json"]), (Some(0), String::new(), String::new()));
 }
 
 #[test]
@@ -296,6 +345,20 @@ fn probes_are_a_table_or_json() {
 }
 
 #[test]
+fn a_family_is_switched_and_one_that_is_not_there_is_wrong_usage() {
+    let agent = Agent::start();
+    let run = |arguments: &[&str]| told(&seismo(arguments).env("SEISMO_AGENT", &agent.url).output().unwrap());
+    let (code, out, err) = run(&["probes", "set", "tcp", "off"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("tcp_state  tp_btf/x  disabled"), "{out}");
+    assert!(run(&["probes", "set", "tcp", "on"]).1.contains("  active  "));
+    let url = agent.url.trim_end_matches('/');
+    let told = format!("seismo: {url}/api/seismo/probes: there is no such family\n");
+    assert_eq!(run(&["probes", "set", "tpc", "off"]), (Some(2), String::new(), told));
+    assert_eq!(run(&["probes", "set", "late", "off"]).0, Some(1));
+}
+
+#[test]
 fn the_scope_is_shown_and_replaced_and_a_refusal_is_told() {
     let agent = Agent::start();
     let run = |arguments: &[&str]| told(&seismo(arguments).env("SEISMO_AGENT", &agent.url).output().unwrap());
@@ -304,6 +367,6 @@ fn the_scope_is_shown_and_replaced_and_a_refusal_is_told() {
     let set = run(&["scope", "set", "exe=nginx", "--exclude", "port=22"]);
     assert_eq!(set, shown("include exe=nginx\nexclude port=22\n3 open connections taken up\n"));
     let refused = format!("seismo: {}/api/seismo/scope: that is not enough\n", agent.url.trim_end_matches('/'));
-    assert_eq!(run(&["scope", "set"]), (Some(1), String::new(), refused));
+    assert_eq!(run(&["scope", "set"]), (Some(2), String::new(), refused));
     assert_eq!(run(&["scope", "set", "user=root"]).0, Some(2));
 }

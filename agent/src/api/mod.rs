@@ -1,16 +1,21 @@
 //! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
 //!
-//! Reads, but for the scope, which who may can replace; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
-//! come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
+//! Reads, but for what who may can change ([`change`]); one clear error for a wrong parameter. Nothing here knows how a
+//! metric or a rule is made: pages come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
 
 mod agent;
 mod answer;
-mod scope;
+mod change;
+mod parameters;
+mod query;
+mod query_json;
 pub mod server;
 pub mod span_json;
 mod spans;
 mod stall;
 
+#[cfg(test)]
+mod query_tests;
 #[cfg(test)]
 mod tests;
 
@@ -23,16 +28,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::health::Health;
+use crate::store::Query;
 use crate::store::spans::Spans;
 
 /// A page with its content type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub content_type: String,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// Both ends of the connection that a request came on.
@@ -42,11 +48,25 @@ pub struct Ends {
     pub local: SocketAddr,
 }
 
+/// What a metric is, as a query spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    pub help: &'static str,
+}
+
+/// Takes the samples, and the Unix ms of the oldest.
+pub type Read<'a> = dyn FnMut(&dyn Query, Option<i64>) + 'a;
+
 /// Why something was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// What was asked for is wrong.
     Wrong(String),
+    /// It names what is not there.
+    Unknown(String),
     /// The caller may not.
     Forbidden(String),
     /// The agent could not.
@@ -58,6 +78,10 @@ pub enum Refused {
 pub trait Pages: Send + Sync + 'static {
     /// The metrics page in the format that the `Accept` header asks for.
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String>;
+    /// Lends the recent samples, once. The first call may make the agent begin to keep them.
+    fn samples(&self, read: &mut Read<'_>);
+    /// Every metric that the agent can show.
+    fn definitions(&self) -> Vec<Definition>;
     /// `data` of Prometheus' `/api/v1/rules`.
     fn rules(&self) -> Value;
     /// `data` of Prometheus' `/api/v1/alerts`.
@@ -70,6 +94,8 @@ pub trait Pages: Send + Sync + 'static {
     fn scope(&self) -> Value;
     /// Replaces the scope for `caller`, and shows it with what that did.
     fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused>;
+    /// Switches a probe family for `caller`, and shows what became of it.
+    fn switch_probes(&self, caller: Ends, wanted: Value) -> Result<Value, Refused>;
     /// The kernel side of the pipeline: ring and drop counts; shown under `kernel`.
     fn kernel(&self) -> Value;
 }
@@ -82,17 +108,28 @@ pub struct Api {
     spans: Arc<Spans>,
     /// True once the agent stops: followers end then.
     stopping: watch::Receiver<bool>,
+    /// Places for queries.
+    evaluations: Arc<Semaphore>,
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 12] = [
+const ENDPOINTS: [(&str, &str); 15] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
+    (
+        "/api/v1/query?query=seismo_build_info",
+        "PromQL over the samples of the last minutes, as Prometheus answers it; also query_range, series, label/NAME/values",
+    ),
+    ("/api/v1/labels", "names of labels"),
+    ("/api/v1/metadata", "type and description of every metric"),
     ("/api/v1/rules", "alerting rules and their state, as Prometheus has them"),
     ("/api/v1/alerts", "pending and firing alerts, as Prometheus has them"),
     ("/api/v1/status/buildinfo", "version of the agent"),
-    ("/api/seismo/probes", "each kernel program: hook, state, runs, time"),
+    (
+        "/api/seismo/probes",
+        "each kernel program: hook, state, runs, time; PUT {\"family\": …, \"enabled\": …} switches one (root, from this host)",
+    ),
     ("/api/seismo/pipeline", "records in, out and lost, stage by stage"),
     ("/api/seismo/flows", "tracked connections"),
     ("/api/seismo/workloads", "services that were seen, and how much of their traffic could be read"),
@@ -106,7 +143,8 @@ const ENDPOINTS: [(&str, &str); 12] = [
 impl Api {
     /// `stopping` becomes true when followers shall end.
     pub fn new(pages: Arc<dyn Pages>, health: Arc<Health>, spans: Arc<Spans>, stopping: watch::Receiver<bool>) -> Self {
-        Self { pages, health, spans, stopping }
+        let evaluations = Arc::new(Semaphore::new(query::AT_ONCE));
+        Self { pages, health, spans, stopping, evaluations }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -115,14 +153,20 @@ impl Api {
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(agent::readyz))
+            .route("/api/v1/query", get(query::instant).post(query::instant))
+            .route("/api/v1/query_range", get(query::range).post(query::range))
+            .route("/api/v1/series", get(query::series).post(query::series))
+            .route("/api/v1/labels", get(query::labels).post(query::labels))
+            .route("/api/v1/label/{name}/values", get(query::label_values))
+            .route("/api/v1/metadata", get(query::metadata))
             .route("/api/v1/rules", get(|State(api): State<Self>| async move { api.json(Pages::rules).await }))
             .route("/api/v1/alerts", get(|State(api): State<Self>| async move { api.json(Pages::alerts).await }))
             .route("/api/v1/status/buildinfo", get(buildinfo))
-            .route("/api/seismo/probes", get(agent::probes))
+            .route("/api/seismo/probes", get(agent::probes).put(change::switch_probes))
             .route("/api/seismo/pipeline", get(agent::pipeline))
             .route("/api/seismo/flows", get(agent::flows))
             .route("/api/seismo/workloads", get(agent::workloads))
-            .route("/api/seismo/scope", get(scope::show).put(scope::replace))
+            .route("/api/seismo/scope", get(change::show_scope).put(change::replace_scope))
             .route("/api/seismo/spans", get(spans::spans))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());

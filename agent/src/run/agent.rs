@@ -15,10 +15,13 @@ use tokio::sync::watch;
 
 use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::families::Families;
 use super::kernel::KernelSource;
 use super::kernel_files::{self, FileSource};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
+use super::probe_control::ProbeControl;
+use super::sampling;
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
@@ -30,6 +33,7 @@ use crate::bpf::decode::Batch;
 use crate::bpf::drain::{self, Progress};
 use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
+use crate::bpf::memory;
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
@@ -43,13 +47,13 @@ use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
 use crate::host::workloads::Workloads;
-use crate::metrics::{BuildInfo, CpuSource, HealthSource, ProcessSource, Table};
+use crate::metrics::{BuildInfo, CpuSource, Finer, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
-use crate::traces::link::Links;
+use crate::traces::live::Live;
 use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
@@ -59,6 +63,10 @@ const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
 /// Userspace is woken when this share of the ring is full.
 const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
+/// Octaves of a classic bucket at most.
+const WIDEST_BUCKET: usize = 8;
+/// Seconds after the start at which memory that only that needed is given back.
+const SETTLED: u32 = 3;
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -78,7 +86,7 @@ pub struct RunningKernel {
     pub control: FlowControlMap,
     pub workloads: WorkloadCounts,
     pub health: Arc<Health>,
-    pub families: Vec<&'static FamilySpec>,
+    pub families: Arc<Families>,
     /// Keeps run statistics on.
     _stats: Option<std::os::fd::OwnedFd>,
 }
@@ -99,7 +107,6 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let ring_bytes = if resolved.is_empty() { configured.min(RING_WITHOUT_SCOPE) } else { configured };
     let settings = Settings {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
-        syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
@@ -116,12 +123,13 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
 
     let health = Arc::new(Health::new());
-    let families = report(&health, &loaded.programs);
-    if families.is_empty() {
+    let attached = report(&health, &loaded.programs);
+    if attached.is_empty() {
         bail!("no probe family could be attached (seismo doctor tells why)");
     }
     capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
 
+    let families = Arc::new(Families::new(attached));
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
     let sender = Arc::new(sender);
     let weak = Arc::downgrade(&sender);
@@ -136,17 +144,19 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
+    let mut counts = loaded.counts;
+    counts.pause = config.tcp_sockets.interval.0;
     Ok(RunningKernel {
         programs,
         drain,
         stop,
         batches,
         progress,
-        counts: loaded.counts,
+        counts,
         scope,
         control: loaded.control,
         workloads: loaded.workloads,
-        adoption: Adoption { sockets: loaded.sockets },
+        adoption: Adoption { sockets: loaded.sockets, families: Arc::clone(&families) },
         sender: weak,
         ring_is_small: ring_bytes < configured,
         health,
@@ -232,7 +242,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let table = Arc::new(Table::new(config.metrics.clone()));
     let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
-    let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let kernel = Arc::new(KernelSource { counts, families: Arc::clone(&families), health: Arc::clone(&health) });
     let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
     let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
@@ -244,7 +254,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         changes,
         control,
         flows: Flows::new(config.flows.clone()),
-        links: Links::new(config.links.clone()),
+        links: Live::new(config.links.clone()),
         explain: Explain::new(config.explain.clone()),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
@@ -267,37 +277,50 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         })
         .context("starting the pipeline")?;
 
+    let files = Arc::new(FileSource::new(&config, files, Arc::clone(&workloads)));
+    let probe_control = Arc::new(ProbeControl::new(
+        programs,
+        Arc::clone(&families),
+        Arc::clone(&files),
+        Arc::clone(&scope_control),
+        Arc::clone(&health),
+    ));
+    sampling::start(&probe_control, config.syscalls.sample_one_in).context("starting to sample")?;
+    let octaves = config.metrics.octaves_per_bucket.min(WIDEST_BUCKET);
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![
-        Arc::clone(&kernel) as Arc<dyn Source>,
+        Finer::over(Arc::clone(&kernel) as Arc<dyn Source>, octaves),
         Arc::new(HealthSource(Arc::clone(&health))),
-        Arc::new(ProcessSource),
+        Arc::new(ProcessSource::new()),
         Arc::new(CpuSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
-        Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
-        Arc::new(FileSource::new(&config, files, workloads)),
+        Finer::over(Arc::new(WorkloadSource::new(&config, rows, families, &workloads)), octaves),
+        files,
     ];
     sources.extend(alerting.sources());
     let checks = Checks::new(&config.checks);
     sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
+    let samples = alerting.samples();
+    samples.set_sources(Arc::clone(&sources));
 
     let (stopping, stopped) = watch::channel(false);
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
+        samples,
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
         control: Arc::clone(&scope_control),
+        probes: Arc::clone(&probe_control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
-    let mut programs = Some(programs);
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));
-        let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
+        let evaluating = tokio::spawn(alerting.run(stopped.clone()));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
         let picture = Picture::new(&config, Arc::clone(&sources), Arc::clone(&health), Arc::clone(&spans));
@@ -308,14 +331,14 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             }
             let mut every = tokio::time::interval(HOUSEKEEPING);
             let mut picture = picture;
+            let mut ticks = 0_u32;
             loop {
                 every.tick().await;
-                if let Some(programs) = &mut programs {
-                    programs.flush_log();
-                    if config.probes.stats {
-                        health.set_probes(programs.statuses_with_runs());
-                    }
+                ticks = ticks.saturating_add(1);
+                if ticks == SETTLED {
+                    memory::let_go();
                 }
+                probe_control.look_after(config.probes.stats);
                 if analysis.is_finished() {
                     return;
                 }
@@ -331,7 +354,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
-            reason = reload::on_hangup(&config, options.reload, scope_control) => reason,
+            reason = reload::on_hangup(&config, options.reload, scope_control, Arc::clone(&probe_control)) => reason,
         };
         logger::release();
         let began = Instant::now();
@@ -339,7 +362,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         health.set_ready(Err("stopping".to_owned()));
         let grace_ns = u64::try_from(STOP_GRACE.as_nanos()).unwrap_or(u64::MAX);
         deadline_ns.store(crate::clock::monotonic_ns() + grace_ns, Ordering::Relaxed);
-        if let Some(programs) = programs.take() {
+        if let Some(programs) = probe_control.end() {
             detach_and_drain(programs, drain, &stop);
         }
         // The drain thread's end closes the queue: the pipeline finishes what is in it and ends.

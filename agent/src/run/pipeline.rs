@@ -3,7 +3,7 @@
 //! One thread, one owner for flows, names and scope: no lock on the way but the metric table's and the span ring's.
 //! Every record of a batch ends as passed or as dropped with a reason.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
-use crate::model::connection::{ConnEvent, Role};
+use crate::model::connection::{ConnEvent, Cookie, Role};
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::{Resource, Resources as _};
@@ -26,11 +26,11 @@ use crate::model::thread::Breakdown;
 use crate::probes::{payload, process, tcp};
 use crate::run::adoption::Adoption;
 use crate::run::scope::ScopeKeeper;
-use crate::run::scope_control::ScopeChange;
+use crate::run::scope_control::{Change, Request};
 use crate::store::spans::Spans;
-use crate::traces::assemble::{Wire, assemble, span_name};
+use crate::traces::assemble::{assemble, span_name};
 use crate::traces::explain::Explain;
-use crate::traces::link::Links;
+use crate::traces::live::{Live, Sight};
 
 /// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
@@ -104,11 +104,11 @@ pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
     pub adoption: Adoption,
-    /// Changes of the scope that somebody asks for.
-    pub changes: Receiver<ScopeChange>,
+    /// Changes that somebody asks for.
+    pub changes: Receiver<Request>,
     pub control: FlowControlMap,
     pub flows: Flows,
-    pub links: Links,
+    pub links: Live,
     pub explain: Explain,
     pub table: Arc<Table>,
     pub spans: Arc<Spans>,
@@ -160,13 +160,19 @@ impl Pipeline {
         count
     }
 
-    /// Makes the changes of the scope that were asked for.
-    fn change_scope(&mut self) {
-        while let Ok(ScopeChange { resolved, answer }) = self.parts.changes.try_recv() {
-            let changed = self.parts.scope.change(resolved).map_err(|error| format!("{error:#}"));
-            let told = answer.try_send(changed.map(|()| self.adopt()));
-            if told.is_err() {
-                log::debug!("nobody waits for the change of the scope any more");
+    /// Makes the changes that were asked for.
+    fn make_changes(&mut self) {
+        while let Ok(Request { change, answer }) = self.parts.changes.try_recv() {
+            let made = match change {
+                Change::Scope(resolved) => {
+                    let changed = self.parts.scope.change(*resolved).map_err(|error| format!("{error:#}"));
+                    changed.map(|()| self.adopt())
+                }
+                Change::TakeUp => Ok(self.adopt()),
+                Change::Forget => Ok(self.forget(u64::MAX, &HashSet::new())),
+            };
+            if answer.try_send(made).is_err() {
+                log::debug!("nobody waits for the change any more");
             }
         }
     }
@@ -179,9 +185,16 @@ impl Pipeline {
             return;
         }
         let Some(open) = self.parts.adoption.open(&self.parts.scope.members()) else { return };
-        for cookie in self.parts.flows.end_gone(now_ns.saturating_sub(idle_ns), &open, &mut self.exchanges) {
-            self.parts.links.forget(cookie);
+        self.forget(now_ns.saturating_sub(idle_ns), &open);
+    }
+
+    /// Forgets connections that were quiet since `ktime_ns` and are not among `open`; says how many.
+    fn forget(&mut self, ktime_ns: u64, open: &HashSet<Cookie>) -> usize {
+        let gone = self.parts.flows.end_gone(ktime_ns, open, &mut self.exchanges);
+        for cookie in &gone {
+            self.parts.links.forget(*cookie);
         }
+        gone.len()
     }
 
     /// Hands on the connections taken up before `ktime_ns`.
@@ -211,7 +224,7 @@ impl Pipeline {
                 Err(RecvTimeoutError::Timeout) => self.records_ns = self.records_ns.max(drained_ns),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.change_scope();
+            self.make_changes();
             let now_ns = clock::monotonic_ns();
             if now_ns >= self.next_tick_ns {
                 self.next_tick_ns = now_ns + TICK.as_nanos() as u64;
@@ -258,6 +271,7 @@ impl Pipeline {
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
             }
+            Record::Filler(_) => return,
         }
         self.finish_exchanges();
         self.ask_kernel();
@@ -275,6 +289,7 @@ impl Pipeline {
     fn finish_exchanges(&mut self) {
         let Parts { flows, links, .. } = &mut self.parts;
         flows.drain_clients().for_each(|(cookie, wire)| links.client(cookie, wire));
+        flows.drain_opened().for_each(|opened| links.opened(&opened));
         if self.exchanges.is_empty() {
             return;
         }
@@ -286,14 +301,9 @@ impl Pipeline {
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
                 add_time(&self.parts.table, &exchange, &resource, time);
             }
-            let (cookie, wire, now_ns) = (exchange.connection.cookie, Wire::of(&exchange), exchange.end_ns);
-            self.parts.links.span(
-                cookie,
-                wire,
-                assemble(exchange, time, resource, &self.parts.clock),
-                now_ns,
-                &mut self.finished,
-            );
+            let (sight, now_ns) = (Sight::of(&exchange, &span_name(&exchange)), exchange.end_ns);
+            let span = assemble(exchange, time, resource, &self.parts.clock);
+            self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }
         self.store();
     }
@@ -354,7 +364,7 @@ impl Pipeline {
 
     /// Adds to the table what each stage's own counters gained since the last time.
     fn show_counts(&mut self) {
-        let links = self.parts.links.counts();
+        let (links, inside) = self.parts.links.counts();
         let others = [
             ("server_span_linked", links.linked),
             ("server_span_root", links.roots),
@@ -364,7 +374,7 @@ impl Pipeline {
             ("scope_table_full", self.parts.scope.failed()),
             ("flow_control_refused", self.parts.control.refused()),
         ];
-        for (reason, total) in self.parts.flows.counts().iter().chain(others) {
+        for (reason, total) in self.parts.flows.counts().iter().chain(others).chain(inside) {
             let shown = self.shown.entry(reason).or_default();
             if total > *shown {
                 self.parts.table.add(&EVENTS, &[reason], total - *shown);

@@ -25,6 +25,9 @@ pub struct Arguments {
     /// Also what the accuracy lab runs beyond that: more of Python, Go, Java (Debian packages)
     #[arg(long)]
     accuracy: bool,
+    /// Also what `cargo xtask bench` runs and measures the agent beside (Debian packages)
+    #[arg(long)]
+    bench: bool,
 }
 
 /// What a machine is set up for.
@@ -34,6 +37,7 @@ pub enum Purpose {
     Test,
     /// Also for tests.
     Accuracy,
+    Bench,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
@@ -41,7 +45,8 @@ pub fn command(arguments: &Arguments) -> Result<()> {
         Arguments { accuracy: true, .. } => Purpose::Accuracy,
         Arguments { test: true, .. } => Purpose::Test,
         _ => Purpose::Build,
-    })
+    })?;
+    if arguments.bench { setup(Purpose::Bench) } else { Ok(()) }
 }
 
 /// The compiler that is set up for.
@@ -79,15 +84,22 @@ const FOR_ACCURACY: &[Requirement] = &[Requirement {
     install: |_| packages::install(packages::FOR_ACCURACY),
 }];
 
+const FOR_MEASURING: &[Requirement] = &[Requirement {
+    name: "programs for measuring",
+    find: |_| packages::find(packages::FOR_MEASURING),
+    install: |_| packages::install(packages::FOR_MEASURING),
+}];
+
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {
     let toolchain = toolchain()?;
-    let (test, accuracy): (&[Requirement], &[Requirement]) = match purpose {
-        Purpose::Build => (&[], &[]),
-        Purpose::Test => (FOR_TESTING, &[]),
-        Purpose::Accuracy => (FOR_TESTING, FOR_ACCURACY),
+    let lists: &[&[Requirement]] = match purpose {
+        Purpose::Build => &[FOR_BUILDING],
+        Purpose::Test => &[FOR_BUILDING, FOR_TESTING],
+        Purpose::Accuracy => &[FOR_BUILDING, FOR_TESTING, FOR_ACCURACY],
+        Purpose::Bench => &[FOR_MEASURING],
     };
-    let requirements = FOR_BUILDING.iter().chain(test).chain(accuracy);
+    let requirements = lists.iter().copied().flatten();
     let mut missing = Vec::new();
     for requirement in requirements {
         match (requirement.find)(&toolchain)? {

@@ -51,6 +51,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     // Where control groups of both versions are mounted, crun cannot work.
     ("runc", Program("runc")),
     ("socat", Program("socat")),
+    ("strace", Program("strace")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
     ("xz-utils", Program("xz")),
@@ -65,6 +66,14 @@ pub(super) const FOR_ACCURACY: &[Package] = &[
     ("python3-fastapi", PythonModule("fastapi")),
     ("python3-flask", PythonModule("flask")),
     ("python3-uvicorn", PythonModule("uvicorn")),
+];
+
+/// What `cargo xtask bench` runs, and the tools that it measures beside the agent.
+pub(super) const FOR_MEASURING: &[Package] = &[
+    ("bpftrace", Program("bpftrace")),
+    ("libbpf-tools", Program("syscount")),
+    ("nginx", Program("nginx")),
+    ("wrk", Program("wrk")),
 ];
 
 const PYTHON: &str = "/usr/bin/python3";
