@@ -11,6 +11,7 @@ pub mod rules;
 pub mod scope;
 pub mod spans;
 pub mod table;
+pub mod trace;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ pub enum Command {
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
+    /// One trace of a running agent as a waterfall, with where each span's time went.
+    Trace(trace::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.
     Scope(scope::Arguments),
     /// Every metric that the agent can show: name, type, unit, labels, and what gives it.

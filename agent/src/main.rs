@@ -51,6 +51,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Rules(command) => cli::rules::command(command, check_rules),
         Command::Probes(arguments) => cli::probes::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
+        Command::Trace(arguments) => cli::trace::command(arguments),
     }
 }
 

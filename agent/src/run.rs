@@ -9,6 +9,7 @@ mod agent;
 mod alerting;
 mod catalogue;
 mod doctor;
+mod exporting;
 mod kernel;
 mod kernel_files;
 mod pages;

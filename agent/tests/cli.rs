@@ -12,6 +12,7 @@ use seismo::health::{Health, ProbeState, ProbeStatus};
 use seismo::model::attributes::Attributes;
 use seismo::model::process::Resource;
 use seismo::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use seismo::model::thread::Breakdown;
 use seismo::store::spans::Spans;
 use serde_json::Value;
 
@@ -237,6 +238,7 @@ fn span(service: &str, status: StatusCode) -> Span {
         attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: service.to_owned(), pid: 5, ..Resource::default() }),
         incomplete: None,
+        time: None,
     }
 }
 
@@ -267,6 +269,32 @@ fn spans_as_json_are_one_object_a_line() {
     assert_eq!(found["status"]["code"], 2);
     assert_eq!(found["resource"]["service.name"], "shop");
     assert_eq!(found["startTimeUnixNano"], "1700000000000000000");
+}
+
+#[test]
+fn a_trace_is_a_waterfall_or_json_lines_from_the_top_down() {
+    let agent = Agent::start();
+    let mut child = span("shop", StatusCode::Error);
+    (child.span_id, child.parent_span_id) = (SpanId([2; 8]), Some(SpanId([1; 8])));
+    child.start_ns += 500_000;
+    child.time = Some(Breakdown([400_000, 0, 0, 600_000, 0, 0, 0, 0]));
+    agent.spans.push(span("visitor", StatusCode::Unset));
+    agent.spans.push(child);
+    let id = "ab".repeat(16);
+    let (code, out, err) = agent.ask(&["trace", &id.to_uppercase()]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], format!("trace {id}: 2 spans of 2 services in 1.50ms"));
+    assert!(lines[1].starts_with("visitor server GET /a·[2Jb ") && lines[1].contains("===="), "{out}");
+    assert!(lines[2].starts_with("  shop server GET /a·[2Jb ") && lines[2].contains("#n"), "{out}");
+    let (_, out, _) = agent.ask(&["trace", &id, "--json"]);
+    let services: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(services.iter().map(|span| &span["resource"]["service.name"]).collect::<Vec<_>>(), ["visitor", "shop"]);
+    let (code, out, err) = agent.ask(&["trace", "77"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("seismo: the agent holds no span of trace 00000000000000000000000000000077"), "{err}");
+    assert_eq!(agent.ask(&["trace", "xyz"]).0, Some(2));
+    assert_eq!(agent.ask(&["spans", "--trace", &id]).1.lines().count(), 2);
 }
 
 #[test]

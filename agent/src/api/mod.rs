@@ -1,13 +1,13 @@
-//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
+//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON and as Jaeger has them.
 //!
 //! Reads, but for the scope, which who may can replace; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
 //! come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
 
 mod agent;
 mod answer;
+mod jaeger;
 mod scope;
 pub mod server;
-pub mod span_json;
 mod spans;
 mod stall;
 
@@ -85,7 +85,7 @@ pub struct Api {
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 12] = [
+const ENDPOINTS: [(&str, &str); 14] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
@@ -100,7 +100,9 @@ const ENDPOINTS: [(&str, &str); 12] = [
         "/api/seismo/scope",
         "whose payload may be read; PUT {\"include\": […], \"exclude\": […]} replaces it (root, from this host)",
     ),
-    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
+    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, trace, limit, follow)"),
+    ("/api/services", "Jaeger's query API, for its page and Grafana's: also /api/traces, /api/traces/{id}, /api/operations"),
+    ("/api/dependencies", "which service called which, and how often, as Jaeger has it"),
 ];
 
 impl Api {
@@ -124,6 +126,12 @@ impl Api {
             .route("/api/seismo/workloads", get(agent::workloads))
             .route("/api/seismo/scope", get(scope::show).put(scope::replace))
             .route("/api/seismo/spans", get(spans::spans))
+            .route("/api/services", get(jaeger::services))
+            .route("/api/services/{service}/operations", get(jaeger::service_operations))
+            .route("/api/operations", get(jaeger::operations))
+            .route("/api/traces", get(jaeger::traces))
+            .route("/api/traces/{id}", get(jaeger::trace))
+            .route("/api/dependencies", get(jaeger::dependencies))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());
                 answer::failure(StatusCode::NOT_FOUND, "not_found", &message)

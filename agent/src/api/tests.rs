@@ -64,16 +64,16 @@ impl Pages for MadeUp {
     }
 }
 
-struct Agent {
+pub(super) struct Agent {
     address: std::net::SocketAddr,
     health: Arc<Health>,
-    spans: Arc<Spans>,
+    pub(super) spans: Arc<Spans>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
 
 impl Agent {
-    async fn start(limits: Limits) -> Self {
+    pub(super) async fn start(limits: Limits) -> Self {
         let (stop, stopping) = watch::channel(false);
         let (health, spans) = (Arc::new(Health::new()), Arc::new(Spans::new(10_000)));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -98,7 +98,7 @@ impl Agent {
         (status, head.to_ascii_lowercase(), body.to_owned())
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         let (status, head, body) = self.ask(&format!("GET {path}"), "").await;
         // Streams are chunked; the tests ask for little, so that sizes stand on lines of their own.
         if !head.contains("transfer-encoding: chunked") {
@@ -226,12 +226,14 @@ async fn spans_are_filtered_newest_first() {
     for number in 0..4 {
         agent.spans.push(span(number));
     }
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("", &["s3", "s2", "s1", "s0"]),
         ("?limit=2", &["s3", "s2"]),
         ("?limit=0", &[]),
         ("?status=error", &["s1"]),
         ("?service=s2", &["s2"]),
+        ("?trace=abababababababababababababababab&limit=2", &["s3", "s2"]),
+        ("?trace=ab", &[]),
         ("?min_duration=2ms&limit=9", &["s3", "s2"]),
         ("?name=GET+/user/%7Bid%7D&status=unset&limit=1", &["s3"]),
     ];
@@ -253,6 +255,7 @@ async fn wrong_requests_get_one_clear_error() {
         ("GET /api/seismo/spans?limit=", 400, "limit: '' is not a whole number"),
         ("GET /api/seismo/spans?status=bad", 400, "status: 'bad' is not error or unset"),
         ("GET /api/seismo/spans?min_duration=5", 400, "min_duration: '5' is not a duration such as 5s or 250ms"),
+        ("GET /api/seismo/spans?trace=x", 400, "trace: 'x' is not a trace id"),
         ("GET /api/seismo/spans?follow=1", 400, "follow: '1' is not true or false"),
         ("GET /api/seismo/spans?limt=1", 400, "unknown parameter 'limt' (known: service, "),
         ("GET /api/seismo/spans?limit=1&limit=2", 400, "parameter 'limit' is given twice"),
