@@ -25,7 +25,10 @@ impl Engine {
     /// The alerts that fire now.
     pub fn firing(&self) -> impl Iterator<Item = &Alert> {
         let rules = self.groups.iter().flat_map(|state| &state.rules);
-        rules.flat_map(|rule| rule.active.values()).map(|active| &active.alert).filter(|alert| alert.state == AlertState::Firing)
+        rules
+            .flat_map(|rule| rule.active.values())
+            .map(|active| &active.alert)
+            .filter(|alert| alert.state == AlertState::Firing)
     }
 
     fn group_json(&self, state: &GroupState) -> Value {

@@ -100,8 +100,14 @@ const ENDPOINTS: [(&str, &str); 14] = [
         "/api/seismo/scope",
         "whose payload may be read; PUT {\"include\": […], \"exclude\": […]} replaces it (root, from this host)",
     ),
-    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, trace, limit, follow)"),
-    ("/api/services", "Jaeger's query API, for its page and Grafana's: also /api/traces, /api/traces/{id}, /api/operations"),
+    (
+        "/api/seismo/spans",
+        "recent spans, one JSON object a line (service, status, min_duration, name, trace, limit, follow)",
+    ),
+    (
+        "/api/services",
+        "Jaeger's query API, for its page and Grafana's: also /api/traces, /api/traces/{id}, /api/operations",
+    ),
     ("/api/dependencies", "which service called which, and how often, as Jaeger has it"),
 ];
 

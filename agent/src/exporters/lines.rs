@@ -49,20 +49,22 @@ pub struct Lines {
     writing: JoinHandle<()>,
 }
 
-impl Lines {
-    /// Opens the file and starts the thread; `None` where nothing is to be written.
-    pub fn start(config: &Config, account: Arc<Account>) -> Result<Option<Self>, String> {
-        let Some(path) = config.path.as_deref() else { return Ok(None) };
-        let out: Box<dyn Write + Send> = if path == "-" {
-            Box::new(io::stdout())
-        } else {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            Box::new(file.map_err(|error| format!("export.lines.path: {path}: {error}"))?)
-        };
-        Self::to(out, account).map(Some)
-    }
+/// Where lines go.
+pub type Out = Box<dyn Write + Send>;
 
-    fn to(out: Box<dyn Write + Send>, account: Arc<Account>) -> Result<Self, String> {
+/// Opens the file; `None` where nothing is to be written.
+pub fn open(config: &Config) -> Result<Option<Out>, String> {
+    let Some(path) = config.path.as_deref() else { return Ok(None) };
+    if path == "-" {
+        return Ok(Some(Box::new(io::stdout())));
+    }
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    Ok(Some(Box::new(file.map_err(|error| format!("export.lines.path: {path}: {error}"))?)))
+}
+
+impl Lines {
+    /// Starts the thread that writes.
+    pub fn start(out: Out, account: Arc<Account>) -> Result<Self, String> {
         let (queue, spans) = sync_channel(QUEUE);
         let shared = Arc::new(Shared { counts: Mutex::default(), account });
         let writing = std::thread::Builder::new().name("seismo-lines".to_owned()).spawn({
@@ -98,7 +100,7 @@ impl Lines {
     }
 }
 
-fn write(shared: &Shared, spans: &Receiver<Arc<Span>>, mut out: Box<dyn Write + Send>) {
+fn write(shared: &Shared, spans: &Receiver<Arc<Span>>, mut out: Out) {
     let mut told = false;
     while let Ok(first) = spans.recv() {
         // As many as there are in one go, but none waits for others.
@@ -172,7 +174,7 @@ mod tests {
 
     fn start(paper: &Paper) -> (Lines, Arc<Account>) {
         let account = Arc::new(Account::new("lines"));
-        (Lines::to(Box::new(paper.clone()), Arc::clone(&account)).unwrap(), account)
+        (Lines::start(Box::new(paper.clone()), Arc::clone(&account)).unwrap(), account)
     }
 
     #[test]

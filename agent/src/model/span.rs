@@ -22,7 +22,10 @@ impl FromStr for TraceId {
         let digits = (1..=32).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let number = if digits { u128::from_str_radix(text, 16).unwrap_or(0) } else { 0 };
         if number == 0 {
-            return Err(format!("'{}' is not a trace id (1 to 32 hexadecimal digits, not all zeros)", text.escape_debug()));
+            return Err(format!(
+                "'{}' is not a trace id (1 to 32 hexadecimal digits, not all zeros)",
+                text.escape_debug()
+            ));
         }
         Ok(Self(number.to_be_bytes()))
     }

@@ -18,7 +18,7 @@ use crate::alerts::Engine;
 use crate::cli::WrongFile;
 use crate::clock;
 use crate::config::Config;
-use crate::exporters::lines::Lines;
+use crate::exporters::lines::{self, Lines};
 use crate::exporters::otlp::Otlp;
 use crate::exporters::{self, Account};
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
@@ -58,7 +58,7 @@ pub struct Exporting {
     sampler: Sampler,
     shown: Arc<Shown>,
     otlp: Arc<Account>,
-    lines: Option<Lines>,
+    lines: Option<(lines::Out, Arc<Account>)>,
     config: exporters::Config,
     sources: Vec<Arc<dyn Source>>,
 }
@@ -76,10 +76,11 @@ impl Exporting {
             sources.push(Arc::clone(&otlp) as Arc<dyn Source>);
         }
         let of_lines = Arc::new(Account::new("lines"));
-        let lines = Lines::start(&config.export.lines, Arc::clone(&of_lines)).map_err(WrongFile)?;
+        let lines = lines::open(&config.export.lines).map_err(WrongFile)?;
         if lines.is_some() {
-            sources.push(of_lines);
+            sources.push(Arc::clone(&of_lines) as Arc<dyn Source>);
         }
+        let lines = lines.map(|out| (out, of_lines));
         let sampler = Sampler::new(config.sampling.clone());
         Ok(Some(Self { spans, sampler, shown, otlp, lines, config: config.export.clone(), sources }))
     }
@@ -104,6 +105,7 @@ impl Exporting {
 
     async fn run(mut self, engine: &Mutex<Engine>, mut stopped: watch::Receiver<bool>) -> Result<(), String> {
         let mut otlp = Otlp::start(&self.config.otlp, Arc::clone(&self.otlp))?;
+        let lines = self.lines.map(|(out, account)| Lines::start(out, account)).transpose()?;
         let mut every = tokio::time::interval(TICK);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut taken, mut kept) = (Vec::with_capacity(TAKEN), Vec::new());
@@ -134,7 +136,7 @@ impl Exporting {
             }
             self.shown.set(self.sampler.counts());
             for span in kept.drain(..) {
-                if let Some(lines) = &self.lines {
+                if let Some(lines) = &lines {
                     lines.take(Arc::clone(&span));
                 }
                 if let Some(otlp) = &mut otlp {
@@ -149,7 +151,7 @@ impl Exporting {
             Some(otlp) => otlp.finish(GRACE).await,
             None => 0,
         };
-        let unwritten = self.lines.map_or(0, |lines| lines.finish(GRACE));
+        let unwritten = lines.map_or(0, |lines| lines.finish(GRACE));
         if unsent + unwritten > 0 {
             log::warn!("{unsent} spans could not be sent and {unwritten} not be written before the end");
         }

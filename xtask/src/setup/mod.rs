@@ -7,6 +7,7 @@ mod core_source;
 pub mod debian;
 mod linker;
 mod packages;
+mod rotel;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::{shell, workspace};
 /// Find or install what building needs
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Also the programs that the tests run (Debian packages)
+    /// Also the programs that the tests run (Debian packages, and one of Python)
     #[arg(long)]
     test: bool,
 }
@@ -58,8 +59,10 @@ const FOR_BUILDING: &[Requirement] = &[
     Requirement { name: "bpf-linker", find: linker::find, install: linker::install },
 ];
 
-const FOR_TESTING: &[Requirement] =
-    &[Requirement { name: "programs for the tests", find: packages::find, install: packages::install }];
+const FOR_TESTING: &[Requirement] = &[
+    Requirement { name: "programs for the tests", find: packages::find, install: packages::install },
+    Requirement { name: "rotel", find: rotel::find, install: rotel::install },
+];
 
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {

@@ -89,10 +89,7 @@ pub(super) fn of_grpc_status(status: StatusCode) -> Answer {
 
 fn taken(body: &[u8]) -> Answer {
     let partial = proto::Response::decode(body).ok().and_then(|response| response.partial_success).unwrap_or_default();
-    Answer::Taken {
-        rejected: u64::try_from(partial.rejected_spans).unwrap_or(0),
-        why: shown(&partial.error_message),
-    }
+    Answer::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), why: shown(&partial.error_message) }
 }
 
 /// Harmless and short: it goes to the log.
@@ -196,14 +193,16 @@ mod tests {
     #[test]
     fn a_retry_info_says_when_to_come_again() {
         let info = proto::RetryInfo { retry_delay: Some(proto::Pause { seconds: 12, nanos: 5 }) };
-        let any = proto::Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value: info.encode_to_vec() };
+        let any =
+            proto::Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value: info.encode_to_vec() };
         let status = proto::RpcStatus { code: 8, message: "busy".to_owned(), details: vec![any] };
         const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let encoded: String = status
             .encode_to_vec()
             .chunks(3)
             .flat_map(|chunk| {
-                let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+                let bits =
+                    chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
                 let digit = move |place: usize| char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63]);
                 (0..=chunk.len()).map(digit).collect::<Vec<_>>()
             })

@@ -189,7 +189,10 @@ mod tests {
             ("seismo.time.network", "40"),
         ];
         assert_eq!(texts(&second.attributes), pairs(&of_second));
-        assert_eq!((second.kind, second.status, second.parent_span_id.len()), (2, Some(proto::Status { code: 2 }), 8));
+        assert_eq!(
+            (second.kind, second.status.clone(), second.parent_span_id.len()),
+            (2, Some(proto::Status { code: 2 }), 8)
+        );
         assert_eq!(second.end_time_unix_nano - second.start_time_unix_nano, 100);
     }
 

@@ -13,6 +13,9 @@ mod proto;
 mod target;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

@@ -270,11 +270,8 @@ mod tests {
 
     #[test]
     fn every_way_to_lose_a_span_is_counted_by_its_reason() {
-        let mut outbox = Outbox::new(&Config {
-            queue_bytes: ByteSize(300),
-            retry_for: Interval::secs(10),
-            ..Config::default()
-        });
+        let mut outbox =
+            Outbox::new(&Config { queue_bytes: ByteSize(300), retry_for: Interval::secs(10), ..Config::default() });
         (1..=5).for_each(|spans| put(&mut outbox, spans));
         outbox.step(0);
         outbox.answered(Answer::Taken { rejected: 1, why: "bad".to_owned() }, 0);
