@@ -10,6 +10,12 @@ pub const DEFAULT_CAPTURE: usize = 4096;
 pub const MAX_IOVECS: usize = 8;
 /// System call numbers that have a lane of their own; larger ones share the last lane.
 pub const SYSCALLS: usize = 512;
+/// Words of a CPU's counts of system calls: a lane each, and their sum.
+pub const SYSCALL_WORDS: usize = SYSCALLS + 1;
+/// Places of a CPU for kinds of failed system calls, a power of two.
+pub const SYSCALL_ERRORS: usize = 512;
+/// Places that are looked at for one kind.
+pub const SYSCALL_ERROR_PROBES: usize = 8;
 /// Slots for threads that reclaim memory (a power of two).
 pub const RECLAIM_SLOTS: usize = 1024;
 /// Threads whose page faults are remembered at once.
@@ -25,6 +31,7 @@ pub const UNIX_STREAMS: usize = 8192;
 /// Places for what userspace asks of connections ([`crate::payload::FlowControl`]): a connection's is at its identity,
 /// modulo this. Cookies are given out in sequence, so two share a place only when they are so many apart.
 pub const FLOW_CONTROLS: usize = 16_384;
+const _: () = assert!(SYSCALL_ERRORS.is_power_of_two());
 const _: () = assert!(FLOW_CONTROLS.is_power_of_two());
 /// Windows of the budget of captured bytes: 67 ms.
 pub const BUDGET_WINDOW_SHIFT: u32 = 26;
@@ -38,8 +45,6 @@ wire! {
         pub abi: u32,
         /// Bytes captured per operation, at most [`MAX_CAPTURE`].
         pub capture_bytes: u32,
-        /// Time one system call in `2^syscall_sample_shift`; 0 times every call.
-        pub syscall_sample_shift: u32,
         /// Drop a share of payload records on purpose (tests): one in `drop_every`; 0 drops none.
         pub drop_every: u32,
         /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
@@ -70,6 +75,8 @@ wire! {
         pub block_flushing: u32,
         /// Length of a tick of the kernel's timer, ns.
         pub tick_ns: u32,
+        /// The tracepoint of a segment sent again says what came of it, and is also there where nothing did (6.17).
+        pub retransmit_errors: u32,
         /// When the programs were loaded, seconds of the monotonic clock.
         pub began_s: u32,
         /// Secret of this run of the agent.
@@ -82,7 +89,6 @@ impl Settings {
     pub const DEFAULT: Self = Self {
         abi: crate::record::ABI_VERSION,
         capture_bytes: DEFAULT_CAPTURE as u32,
-        syscall_sample_shift: 4,
         drop_every: 0,
         wake_bytes: 1 << 20,
         budget_bytes: 0,
@@ -101,6 +107,7 @@ impl Settings {
         block_counted: 1 << 13,
         block_flushing: 1 << 4,
         tick_ns: 4_000_000,
+        retransmit_errors: 0,
         began_s: 0,
         salt: [0; 4],
     };

@@ -18,35 +18,8 @@ pub(crate) use lanes;
 
 // Counters with a name of their own; the drop lanes follow.
 lanes! { NAMED:
-    /// Segments retransmitted.
-    TCP_RETRANSMITS,
-    /// Resets sent.
-    TCP_RESETS_SENT,
-    /// Resets received.
-    TCP_RESETS_RECEIVED,
-    /// `SYN_SENT → CLOSE` with ECONNREFUSED.
-    TCP_CONNECT_REFUSED,
-    /// `SYN_SENT → CLOSE` with ETIMEDOUT.
-    TCP_CONNECT_TIMEOUT,
-    /// `SYN_SENT → CLOSE` with another error.
-    TCP_CONNECT_OTHER,
-    /// Connections opened from here (`SYN_SENT → ESTABLISHED`).
-    TCP_ACTIVE_OPENS,
-    /// Connections accepted here (`SYN_RECV → ESTABLISHED`).
-    TCP_PASSIVE_OPENS,
-    /// Connections that reached CLOSE after being established.
-    TCP_CLOSES,
-    /// Bytes sent and received by transport, whole host.
-    TCP_SENT_BYTES,
-    TCP_RECEIVED_BYTES,
-    UDP_SENT_BYTES,
-    UDP_RECEIVED_BYTES,
-    UNIX_SENT_BYTES,
-    UNIX_RECEIVED_BYTES,
-    OTHER_SENT_BYTES,
-    OTHER_RECEIVED_BYTES,
     /// Socket operations that want a record: each is submitted or dropped for one of the reasons in [`crate::drops`].
-    /// These two lanes, and the byte lanes above, are written in process context only, so plain adds are exact.
+    /// These two lanes are written in process context only, so plain adds are exact.
     PAYLOAD_OBSERVED,
     /// Payload records that the ring took.
     PAYLOAD_SUBMITTED,
@@ -78,10 +51,14 @@ lanes! { NAMED:
     RUNQUEUE_UNKNOWN,
     /// Sampled system calls whose slot another thread took.
     SYSCALL_SAMPLE_LOST,
+    /// Failed system calls that found no place in the table of their CPU: counted by workload, not by call and error.
+    SYSCALL_ERRORS_UNPLACED,
     /// Threads whose page faults are counted only when they end: the table was full.
     FAULTS_UNTRACKED,
     /// Reclaims whose beginning was not seen, or whose slot another thread took.
     RECLAIM_UNKNOWN,
+    /// Connections opened from here of which it is not known how long that took: another one took the slot.
+    TCP_CONNECT_UNKNOWN,
 }
 
 /// First of the lanes that count drops; add a [`crate::drops`] reason.

@@ -37,6 +37,14 @@ pub const fn bucket(ns: u64) -> usize {
     if index as usize >= BUCKETS - 1 { BUCKETS - 1 } else { index as usize }
 }
 
+/// The same in whole octaves: the first of `buckets` ends at 2^`exponent` s, the last has no end.
+#[inline(always)]
+pub const fn octave(ns: u64, exponent: i32, buckets: usize) -> usize {
+    let octave = bucket(ns).div_ceil(PER_OCTAVE as usize);
+    let octave = octave.saturating_sub((exponent - MIN_EXPONENT) as usize);
+    if octave >= buckets { buckets - 1 } else { octave }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -65,6 +73,25 @@ mod tests {
         assert_eq!(bucket(0), 0);
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
         assert_eq!(bucket(65_000_000_000), BUCKETS - 1);
+    }
+
+    #[test]
+    fn octaves_end_at_powers_of_two() {
+        let (second, buckets) = (1_000_000_000, 18);
+        for (ns, expected) in [
+            (0, 0),
+            (30_517, 0),
+            (30_519, 1),
+            (61_035, 1),
+            (61_037, 2),
+            (second, 15),
+            (second + 10_000, 16),
+            (2 * second, 16),
+            (2 * second + 10_000, 17),
+            (u64::MAX, 17),
+        ] {
+            assert_eq!(octave(ns, -15, buckets), expected, "{ns}");
+        }
     }
 
     #[test]

@@ -50,7 +50,16 @@ offsets! {
     task_start_time = false "task_struct": "start_time",
     task_arrived = false "task_struct": "sched_info.last_arrival",
     task_run_ns = false "task_struct": "se.sum_exec_runtime",
+    /// `task_run_ns` when the thread was last given a CPU; only the fair class keeps it.
+    task_run_before = false "task_struct": "se.prev_sum_exec_runtime",
     task_migrations = false "task_struct": "se.nr_migrations",
+    /// ns, most often in steps of a tick.
+    task_user_time = false "task_struct": "utime",
+    task_system_time = false "task_struct": "stime",
+    /// Held back by the CPU limit of its cgroup: of the thread itself (6.18+), or of its run queue.
+    task_throttled = false "task_struct": "throttled",
+    task_queue = false "task_struct": "se.cfs_rq",
+    queue_throttled = false "cfs_rq": "throttle_count",
     task_state = false "task_struct": "__state"|"state",
     /// In bits.
     task_iowait = false "task_struct": "in_iowait#",
@@ -113,6 +122,21 @@ offsets! {
     tcp_bytes_acked = true "tcp_sock": "bytes_acked",
     tcp_bytes_received = true "tcp_sock": "bytes_received",
     sock_state = true "sock": "__sk_common.skc_state",
+    /// Both directions are shut down where it is 3.
+    sock_shutdown = false "sock": "sk_shutdown",
+    /// Of a listener: connections that wait to be accepted, how many may, attempts that it dropped.
+    sock_waiting = false "sock": "sk_ack_backlog",
+    sock_waiting_limit = false "sock": "sk_max_ack_backlog",
+    sock_dropped = false "sock": "sk_drops.counter",
+    /// Smoothed round trip time in eighths of a µs.
+    tcp_srtt = false "tcp_sock": "srtt_us",
+    /// When the last segment came or went, µs.
+    tcp_now = false "tcp_sock": "tcp_mstamp",
+    /// When the first SYN went, until it is answered: the lower half of that clock's ms, or of its µs where the bit is set.
+    tcp_first_syn = false "tcp_sock": "retrans_stamp",
+    tcp_in_us = false "tcp_sock": "tcp_usec_ts#",
+    packet_control = false "sk_buff": "cb",
+    control_segments = false "tcp_skb_cb": "tcp_gso_segs",
     message_iterator = true "msghdr": "msg_iter",
     iterator_kind = true "iov_iter": "iter_type",
     iterator_offset = true "iov_iter": "iov_offset",

@@ -1,4 +1,5 @@
-//! Names of the x86-64 system calls by number (`arch/x86/entry/syscalls/syscall_64.tbl`, Linux 6.18).
+//! Names of the x86-64 system calls by number (`arch/x86/entry/syscalls/syscall_64.tbl`, Linux 6.18), and of what they
+//! fail with ([`errno`]).
 //!
 //! Numbers 337–423 are not used on x86-64. The lane of 32-bit and unknown numbers is [`OTHER`].
 
@@ -21,6 +22,52 @@ pub const fn name(number: usize) -> Option<&'static str> {
     };
     if name.is_empty() { None } else { Some(name) }
 }
+
+/// A kind of failure as the kernel programs write it: never 0.
+pub const fn failure(lane: u32, errno: u32) -> u64 {
+    (lane as u64 + 1) << 16 | errno as u64
+}
+
+/// Lane and error of [`failure`].
+pub const fn of_failure(kind: u64) -> (usize, u32) {
+    ((kind >> 16).saturating_sub(1) as usize, kind as u32 & 0xffff)
+}
+
+/// Largest error that a system call returns (`MAX_ERRNO`).
+pub const MAX_ERRNO: u64 = 4095;
+
+/// Name of an error (`errno-base.h`, `errno.h`). Those from 512 on the kernel gives itself when a signal interrupts a call:
+/// the program sees EINTR, or the call begins again.
+pub const fn errno(number: u32) -> Option<&'static str> {
+    let name = match number {
+        512 => "ERESTARTSYS",
+        513 => "ERESTARTNOINTR",
+        514 => "ERESTARTNOHAND",
+        516 => "ERESTART_RESTARTBLOCK",
+        _ if (number as usize) < ERRORS.len() => ERRORS[number as usize],
+        _ => "",
+    };
+    if name.is_empty() { None } else { Some(name) }
+}
+
+/// 41 and 58 are not used.
+#[rustfmt::skip]
+const ERRORS: [&str; 134] = [
+    "", "EPERM", "ENOENT", "ESRCH", "EINTR", "EIO", "ENXIO", "E2BIG", "ENOEXEC", "EBADF", "ECHILD", "EAGAIN", "ENOMEM",
+    "EACCES", "EFAULT", "ENOTBLK", "EBUSY", "EEXIST", "EXDEV", "ENODEV", "ENOTDIR", "EISDIR", "EINVAL", "ENFILE", "EMFILE",
+    "ENOTTY", "ETXTBSY", "EFBIG", "ENOSPC", "ESPIPE", "EROFS", "EMLINK", "EPIPE", "EDOM", "ERANGE", "EDEADLK",
+    "ENAMETOOLONG", "ENOLCK", "ENOSYS", "ENOTEMPTY", "ELOOP", "", "ENOMSG", "EIDRM", "ECHRNG", "EL2NSYNC", "EL3HLT",
+    "EL3RST", "ELNRNG", "EUNATCH", "ENOCSI", "EL2HLT", "EBADE", "EBADR", "EXFULL", "ENOANO", "EBADRQC", "EBADSLT", "",
+    "EBFONT", "ENOSTR", "ENODATA", "ETIME", "ENOSR", "ENONET", "ENOPKG", "EREMOTE", "ENOLINK", "EADV", "ESRMNT", "ECOMM",
+    "EPROTO", "EMULTIHOP", "EDOTDOT", "EBADMSG", "EOVERFLOW", "ENOTUNIQ", "EBADFD", "EREMCHG", "ELIBACC", "ELIBBAD",
+    "ELIBSCN", "ELIBMAX", "ELIBEXEC", "EILSEQ", "ERESTART", "ESTRPIPE", "EUSERS", "ENOTSOCK", "EDESTADDRREQ", "EMSGSIZE",
+    "EPROTOTYPE", "ENOPROTOOPT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EOPNOTSUPP", "EPFNOSUPPORT", "EAFNOSUPPORT",
+    "EADDRINUSE", "EADDRNOTAVAIL", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ECONNABORTED", "ECONNRESET", "ENOBUFS",
+    "EISCONN", "ENOTCONN", "ESHUTDOWN", "ETOOMANYREFS", "ETIMEDOUT", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH",
+    "EALREADY", "EINPROGRESS", "ESTALE", "EUCLEAN", "ENOTNAM", "ENAVAIL", "EISNAM", "EREMOTEIO", "EDQUOT", "ENOMEDIUM",
+    "EMEDIUMTYPE", "ECANCELED", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED", "EOWNERDEAD", "ENOTRECOVERABLE",
+    "ERFKILL", "EHWPOISON",
+];
 
 #[rustfmt::skip]
 const FROM_0: [&str; 337] = [
@@ -79,7 +126,37 @@ const FROM_424: [&str; 46] = [
 
 #[cfg(test)]
 mod tests {
-    use super::name;
+    use super::{errno, failure, name, of_failure};
+
+    #[test]
+    fn errors_stand_at_their_numbers() {
+        for (number, expected) in [
+            (1, "EPERM"),
+            (11, "EAGAIN"),
+            (22, "EINVAL"),
+            (38, "ENOSYS"),
+            (42, "ENOMSG"),
+            (59, "EBFONT"),
+            (88, "ENOTSOCK"),
+            (110, "ETIMEDOUT"),
+            (111, "ECONNREFUSED"),
+            (133, "EHWPOISON"),
+            (512, "ERESTARTSYS"),
+        ] {
+            assert_eq!(errno(number), Some(expected), "{number}");
+        }
+        for none in [0, 41, 58, 134, 515, 4095, u32::MAX] {
+            assert_eq!(errno(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_kind_of_failure_is_not_zero_and_comes_back_as_it_was() {
+        for (lane, error) in [(0, 1), (511, 4095), (39, 22)] {
+            assert_ne!(failure(lane, error), 0);
+            assert_eq!(of_failure(failure(lane, error)), (lane as usize, error));
+        }
+    }
 
     #[test]
     fn names_stand_at_their_numbers() {

@@ -10,7 +10,7 @@ pub const WORKLOADS: usize = 1024;
 /// Places that are looked at for a cgroup, from the one that its id names.
 pub const WORKLOAD_PROBES: usize = 4;
 /// Lanes of a row.
-pub const WORKLOAD_LANES: usize = 96;
+pub const WORKLOAD_LANES: usize = 128;
 
 const _: () = assert!(WORKLOADS.is_power_of_two());
 
@@ -58,6 +58,37 @@ lanes! { NAMED:
     /// Datagrams that found their socket's buffer full, or the protocol out of memory.
     UDP_FULL_BUFFERS,
     UDP_NO_MEMORY,
+    /// Datagrams sent and received that were not empty.
+    UDP_SENDS,
+    UDP_RECEIVES,
+    /// Bytes that threads moved through sockets, by transport: sent, then received.
+    TCP_SENT_BYTES,
+    TCP_RECEIVED_BYTES,
+    UDP_SENT_BYTES,
+    UDP_RECEIVED_BYTES,
+    UNIX_SENT_BYTES,
+    UNIX_RECEIVED_BYTES,
+    OTHER_SENT_BYTES,
+    OTHER_RECEIVED_BYTES,
+    /// Segments retransmitted; resets sent and received.
+    TCP_RETRANSMITS,
+    TCP_RESETS_SENT,
+    TCP_RESETS_RECEIVED,
+    /// Connections opened from here (`SYN_SENT → ESTABLISHED`) and accepted here (`SYN_RECV → ESTABLISHED`), and those that
+    /// reached CLOSE after that.
+    TCP_ACTIVE_OPENS,
+    TCP_PASSIVE_OPENS,
+    TCP_CLOSES,
+    /// `SYN_SENT → CLOSE`, by why, in the order of [`crate::tcp::FAILURES`].
+    TCP_FAILURES,
+    TCP_FAILURES_2,
+    TCP_FAILURES_3,
+    TCP_FAILURES_4,
+    TCP_FAILURES_5,
+    TCP_FAILURES_6,
+    /// Time from the first SYN to its answer, and round trips that were looked at, µs.
+    TCP_CONNECT_US,
+    TCP_RTT_US,
     /// Switches from a thread that had to wait for something, and from one that could have gone on.
     SWITCHES_VOLUNTARY,
     SWITCHES_INVOLUNTARY,
@@ -69,16 +100,34 @@ lanes! { NAMED:
     OFF_CPU_NETWORK,
     OFF_CPU_FUTEX,
     OFF_CPU_SLEEP,
+    OFF_CPU_THROTTLED,
     /// Time in the run queue, ns.
     RUNQUEUE_NS,
+    /// Time on CPU, ns, and what is not told apart yet.
+    CPU_USER_NS,
+    CPU_SYSTEM_NS,
+    CPU_UNTOLD_NS,
+    /// System calls, and those that failed.
+    SYSCALL_CALLS,
+    SYSCALL_FAILURES,
 }
 
 /// What a thread that is off CPU waits for; a reason's lane is [`OFF_CPU_OTHER`] plus its place here.
-pub const OFF_CPU: [&str; 5] = ["other", "disk", "network", "futex", "sleep"];
+pub const OFF_CPU: [&str; 6] = ["other", "disk", "network", "futex", "sleep", "throttled"];
 /// Waits in the run queue, by octave: the first bucket ends at 2^[`RUNQUEUE_EXPONENT`] s, the last has no end.
 pub const RUNQUEUE_WAITS: usize = NAMED;
 pub const RUNQUEUE_BUCKETS: usize = 26;
 pub const RUNQUEUE_EXPONENT: i32 = -20;
+/// Times of opened connections, two octaves a bucket: the first ends at 2^[`TCP_CONNECT_EXPONENT`] s.
+pub const TCP_CONNECTS: usize = RUNQUEUE_WAITS + RUNQUEUE_BUCKETS;
+pub const TCP_CONNECT_BUCKETS: usize = 12;
+pub const TCP_CONNECT_EXPONENT: i32 = -14;
+/// Round trips, by octave: the first bucket ends at 2^[`TCP_RTT_EXPONENT`] s.
+pub const TCP_RTTS: usize = TCP_CONNECTS + TCP_CONNECT_BUCKETS;
+pub const TCP_RTT_BUCKETS: usize = 18;
+pub const TCP_RTT_EXPONENT: i32 = -15;
 
-const _: () = assert!(RUNQUEUE_WAITS + RUNQUEUE_BUCKETS <= WORKLOAD_LANES);
+const _: () = assert!(TCP_RTTS + TCP_RTT_BUCKETS <= WORKLOAD_LANES);
+const _: () = assert!(TCP_FAILURES_6 + 1 - TCP_FAILURES == crate::tcp::FAILURES.len());
+const _: () = assert!(OFF_CPU_THROTTLED + 1 - OFF_CPU_OTHER == OFF_CPU.len());
 const _: () = assert!(PROCESS_ENDS_14 + 1 - PROCESS_ENDS == crate::process::ENDS.len());

@@ -6,7 +6,7 @@
 use seismo_common::config::THREAD_SLOTS;
 use seismo_common::offsets::ABSENT;
 use seismo_common::payload::ACCOUNT;
-use seismo_common::workload::OFF_CPU_OTHER;
+use seismo_common::workload::{OFF_CPU_OTHER, OFF_CPU_THROTTLED};
 
 use crate::kernel::{Task, offset};
 use crate::maps::THREAD_RUNS;
@@ -53,12 +53,16 @@ impl Account {
         let away_ns = arrived_ns.saturating_sub(left.left_ns).saturating_sub(waited_ns);
         // SAFETY: as above.
         let off_cpu_ns = unsafe { (*slot).off_cpu_ns };
-        let mut ns = [run_delay_ns; ACCOUNT];
+        // What a CPU limit held back is a wait for a CPU to the kernel.
+        let held_ns = waited_ns * u64::from(left.reason as usize == OFF_CPU_THROTTLED);
+        let mut ns = [run_delay_ns - off_cpu_ns[OFF_CPU_THROTTLED - OFF_CPU_OTHER] - held_ns; ACCOUNT];
         for (reason, before_ns) in off_cpu_ns.into_iter().enumerate() {
             let last = left.reason as usize == OFF_CPU_OTHER + reason;
             // Without a branch: each would double the verifier's work.
             ns[1 + reason] = before_ns + away_ns * u64::from(last);
         }
+        let throttled = 1 + OFF_CPU_THROTTLED - OFF_CPU_OTHER;
+        ns[throttled] = off_cpu_ns[throttled - 1] + held_ns;
         Self { ns, epoch: left.epoch }
     }
 }

@@ -10,13 +10,14 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
 use seismo_common::config::{
     FAULT_THREADS, FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, RECLAIM_SLOTS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES,
-    SKB_REASONS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+use seismo_common::tcp::{CONNECT_SLOTS, PASS_WORDS};
 use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
 use crate::operation::Asked;
@@ -154,9 +155,18 @@ pub static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(REQ
 #[map]
 pub static THREAD_REQUESTS: Array<u64> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
-/// Calls per system call.
+/// Calls per system call, and all of them.
 #[map]
-pub static SYSCALL_COUNTS: PerCpuArray<[u64; SYSCALLS]> = PerCpuArray::with_max_entries(1, 0);
+pub static SYSCALL_COUNTS: PerCpuArray<[u64; SYSCALL_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sum of a CPU's calls when it last went to another thread; 0: not known.
+#[map]
+pub static SYSCALLS_TOLD: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Failed calls: kind ([`seismo_common::syscall::failure`]; 0: free) and count in turn. A kind has one of several places on
+/// each CPU, which only that CPU takes.
+#[map]
+pub static SYSCALL_FAILED: PerCpuArray<[[u64; 2]; SYSCALL_ERRORS]> = PerCpuArray::with_max_entries(1, 0);
 
 /// A sampled system call under way, in the slot of its thread.
 #[repr(C)]
@@ -185,6 +195,9 @@ pub struct ThreadLeft {
     pub left_ns: u64,
     /// Address of its `css_set`, and the place of its cgroup.
     pub cgroups: u64,
+    /// Its time on CPU as the kernel tells it apart.
+    pub user_ns: u64,
+    pub system_ns: u64,
     pub place: u32,
     pub tid: u32,
     pub migrations: u32,
@@ -230,6 +243,10 @@ pub static BLOCK: PerCpuArray<[u64; DEVICE_LANES]> = PerCpuArray::with_max_entri
 #[map]
 pub static FAULTS: HashMap<u64, [u64; 2]> = HashMap::with_max_entries(FAULT_THREADS as u32, BPF_F_NO_PREALLOC);
 
+/// When faults were last begun to be counted again, ns of the monotonic clock. Written by userspace alone.
+#[map]
+pub static FAULTS_SINCE: Array<u64> = Array::with_max_entries(1, 0);
+
 /// A reclaim under way, in the slot of its thread.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -253,3 +270,25 @@ pub static SKB_DROPS: PerCpuArray<[u64; SKB_REASONS]> = PerCpuArray::with_max_en
 /// [`seismo_common::interrupt`] lanes.
 #[map]
 pub static INTERRUPTS: PerCpuArray<[u64; INTERRUPT_LANES]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Segments received since a round trip time was looked at last, roughly.
+#[map]
+pub static TCP_SEGMENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A connection whose SYN was sent again.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ConnectStart {
+    /// Address of the socket.
+    pub sock: u64,
+    /// When the first SYN went, µs on the clock of `tcp_mstamp`.
+    pub first_us: u64,
+}
+
+/// In the slot that the socket's address names.
+#[map]
+pub static CONNECT_STARTS: Array<ConnectStart> = Array::with_max_entries(CONNECT_SLOTS as u32, 0);
+
+/// What a pass over all TCP sockets counts, see [`seismo_common::tcp`].
+#[map]
+pub static TCP_PASS: Array<[u64; PASS_WORDS]> = Array::with_max_entries(1, 0);

@@ -1,21 +1,25 @@
-//! One send or receive, whichever hook saw it: counted for the host, and a record of it where it is in scope.
+//! One send or receive, whichever hook saw it: counted by workload, and a record of it where it is in scope.
 //!
-//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport, then a `PAYLOAD` record with the bytes, or a drop
-//! with its reason. Out of scope it costs one load and one add; `cargo xtask bench` measures a record.
+//! [`Operation`] + what its [`Tier`] knows → byte lanes by transport in the row of the running thread's cgroup, then a
+//! `PAYLOAD` record with the bytes, or a drop with its reason. Out of scope it costs a look-up of that row and two adds,
+//! about 20 ns; `cargo xtask bench` measures a record.
 
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 
 use seismo_common::config::{BUDGET_WINDOW_SHIFT, FLOW_CONTROLS, MAX_CAPTURE};
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES,
-    PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_SUBMITTED, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
-    UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED, PAYLOAD_OUT_OF_SCOPE,
+    PAYLOAD_SUBMITTED,
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
 use seismo_common::payload::{
     CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
 };
 use seismo_common::record::PAYLOAD;
+use seismo_common::workload::{
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_RECEIVES,
+    UDP_SENDS, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
 
 use crate::access::Access;
 use crate::account::Account;
@@ -25,6 +29,7 @@ use crate::kernel::{Registers, Task, setting};
 use crate::maps::{BUDGET, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
 use crate::user::{Place, UPPER, Want, capture};
+use crate::workload::Workload;
 
 /// Not captured of an operation longer than the other one while the ring is so many times fuller than where userspace is
 /// woken.
@@ -102,11 +107,20 @@ where
         UNIX_STREAM | UNIX_DATAGRAM => [UNIX_SENT_BYTES, UNIX_RECEIVED_BYTES],
         _ => [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES],
     };
-    count::<T>(if operation.direction == SEND { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+    let task = Task::current();
+    if let Some(workload) = Workload::of_task(task) {
+        let sends = operation.direction == SEND;
+        let add = |lane: usize, amount: u64| {
+            if T::INTERRUPTIBLE { workload.add_shared_at(lane, amount) } else { workload.add_at(lane, amount) }
+        };
+        add(if sends { lanes[0] } else { lanes[1] }, u64::from(operation.length));
+        if transport == UDP {
+            add(if sends { UDP_SENDS } else { UDP_RECEIVES }, 1);
+        }
+    }
     if transport == OTHER {
         return;
     }
-    let task = Task::current();
     if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
         count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
         return;

@@ -10,6 +10,7 @@ use core::marker::PhantomData;
 
 use seismo_common::offsets::ABSENT;
 use seismo_common::payload::{AF_INET, AF_INET6, AF_UNIX, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM};
+use seismo_common::tcp::{NEW_SYN_RECV, TIME_WAIT};
 
 use crate::access::{Access, Typed};
 use crate::kernel::{frozen, offset, setting};
@@ -98,6 +99,19 @@ impl<A: Access> Sock<A> {
     #[inline(always)]
     pub fn state(self) -> u8 {
         self.load(offset!(sock_state))
+    }
+
+    /// A whole `struct sock`: not what is left of a connection that is over, nor a request for one.
+    #[inline(always)]
+    pub fn is_full(self) -> bool {
+        !matches!(self.state(), TIME_WAIT | NEW_SYN_RECV)
+    }
+
+    /// Its owner wants neither direction any more; false where that is not known.
+    #[inline(always)]
+    pub fn is_shut(self) -> bool {
+        const SHUTDOWN_MASK: u8 = 3;
+        offset!(sock_shutdown) != ABSENT && self.load::<u8>(offset!(sock_shutdown)) & SHUTDOWN_MASK == SHUTDOWN_MASK
     }
 
     /// Its owner closed it: nobody will read or write any more.
@@ -331,5 +345,50 @@ impl<A: Access> TcpSock<A> {
     #[inline(always)]
     pub fn retransmits(self) -> u32 {
         self.load(offset!(tcp_total_retrans))
+    }
+
+    /// Smoothed round trip time, µs; `None` before the first, or where it is not known.
+    #[inline(always)]
+    pub fn round_trip_us(self) -> Option<u64> {
+        if offset!(tcp_srtt) == ABSENT {
+            return None;
+        }
+        match self.load::<u32>(offset!(tcp_srtt)) {
+            0 => None,
+            eighths => Some(u64::from(eighths >> 3)),
+        }
+    }
+
+    /// When the last segment came or went, µs; 0 where it is not known.
+    #[inline(always)]
+    pub fn now_us(self) -> u64 {
+        if offset!(tcp_now) == ABSENT { 0 } else { self.load(offset!(tcp_now)) }
+    }
+
+    /// When the first of several SYNs went that are not answered, on the clock of [`TcpSock::now_us`], to a ms.
+    #[inline(always)]
+    pub fn first_syn_us(self) -> Option<u64> {
+        if offset!(tcp_now) == ABSENT || offset!(tcp_first_syn) == ABSENT {
+            return None;
+        }
+        let (now_us, first): (u64, u32) = (self.now_us(), self.load(offset!(tcp_first_syn)));
+        let in_us = offset!(tcp_in_us) != ABSENT
+            && self.load::<u8>(offset!(tcp_in_us) / 8) >> (offset!(tcp_in_us) % 8) & 1 != 0;
+        let since_us = if in_us {
+            u64::from((now_us as u32).wrapping_sub(first))
+        } else {
+            u64::from(((now_us / 1000) as u32).wrapping_sub(first)) * 1000
+        };
+        Some(now_us.saturating_sub(since_us))
+    }
+
+    /// Of a listener: connections that wait to be accepted, how many may, attempts that it dropped.
+    #[inline(always)]
+    pub fn accept_queue(self) -> [u32; 3] {
+        if offset!(sock_waiting) == ABSENT || offset!(sock_waiting_limit) == ABSENT || offset!(sock_dropped) == ABSENT {
+            return [0; 3];
+        }
+        // A tcp_sock begins with its sock.
+        [self.load(offset!(sock_waiting)), self.load(offset!(sock_waiting_limit)), self.load(offset!(sock_dropped))]
     }
 }

@@ -69,6 +69,16 @@ impl Workload {
         self.add(opaque(lane as u64) as usize, amount);
     }
 
+    /// What is in a lane that only one program writes, with interrupts off; 0 is there afterwards.
+    #[inline(always)]
+    pub fn take(self, lane: usize) -> u64 {
+        if lane >= WORKLOAD_LANES {
+            return 0;
+        }
+        // SAFETY: the lane is inside the row, which is this CPU's.
+        unsafe { self.0.add(lane).replace(0) }
+    }
+
     /// Adds to a lane that programs write which can interrupt each other.
     #[inline(always)]
     pub fn add_shared(self, lane: usize, amount: u64) {
@@ -76,6 +86,12 @@ impl Workload {
             // SAFETY: as above.
             unsafe { emit::atomic_add(self.0.add(lane), amount) };
         }
+    }
+
+    /// As [`Workload::add_shared`], to a lane that is only known while the program runs.
+    #[inline(always)]
+    pub fn add_shared_at(self, lane: usize, amount: u64) {
+        self.add_shared(opaque(lane as u64) as usize, amount);
     }
 }
 

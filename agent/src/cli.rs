@@ -47,7 +47,7 @@ pub enum Command {
     Run(RunArguments),
     /// What this kernel and host offer, and what is missing.
     Doctor(DoctorArguments),
-    /// Programs of a running agent: hook, state, runs, time.
+    /// Programs of a running agent: hook, state, runs, time; and switching probe families on and off.
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
@@ -183,5 +183,6 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let prefix = if wrong_file { "" } else { "seismo: " };
     // Standard error may be closed too; the exit code still tells.
     let _nobody_reads = writeln!(io::stderr(), "{prefix}{error:#}");
-    ExitCode::from(if wrong_file { 2 } else { 1 })
+    let wrong_usage = error.downcast_ref::<client::Refused>().is_some_and(client::Refused::is_wrong_usage);
+    ExitCode::from(if wrong_file || wrong_usage { 2 } else { 1 })
 }

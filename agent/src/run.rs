@@ -10,11 +10,14 @@ mod alerting;
 mod catalogue;
 mod doctor;
 mod exporting;
+mod families;
 mod kernel;
 mod kernel_files;
 mod pages;
 mod pipeline;
+mod probe_control;
 mod reload;
+mod sampling;
 mod scope;
 mod scope_control;
 mod screen;
@@ -31,7 +34,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::bpf::plan::Wanted;
-use crate::config::Config;
+use crate::config::{Config, Probes};
 use crate::health::ProbeState;
 
 /// Reads the configuration again, with what the command line lays over it.
@@ -112,11 +115,19 @@ pub fn tap(config: Config, duration: Duration) -> Result<ExitCode> {
 
 /// What the configuration wants of the kernel.
 fn wanted(config: &Config) -> Wanted<'static> {
-    let probes = &config.probes;
-    let families = [
+    let families =
+        families_of(&config.probes).into_iter().filter_map(|(name, wanted)| wanted.then_some(name)).collect();
+    let forced = config.payload.tier.name().map(|tier| ("payload", tier)).into_iter().collect();
+    Wanted { families, forced, ..Wanted::default() }
+}
+
+/// Families with programs, and whether the configuration wants them.
+fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
+    [
         ("workload", probes.workload),
         ("process", probes.process),
         ("tcp", probes.tcp),
+        ("udp", probes.udp),
         ("payload", probes.payload),
         ("adopt", probes.adopt),
         ("scheduler", probes.scheduler),
@@ -127,9 +138,27 @@ fn wanted(config: &Config) -> Wanted<'static> {
         ("interrupt", probes.interrupt),
         ("floor", probes.floor),
     ]
-    .into_iter()
-    .filter_map(|(name, wanted)| wanted.then_some(name))
-    .collect();
-    let forced = config.payload.tier.name().map(|tier| ("payload", tier)).into_iter().collect();
-    Wanted { families, forced, ..Wanted::default() }
+}
+
+/// The same of what is read of files.
+const fn files_of(probes: &Probes) -> [(&'static str, bool); 2] {
+    [("pressure", probes.pressure), ("cgroup", probes.cgroup)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{families_of, files_of, kernel_files::FileSource};
+    use crate::config::Probes;
+    use crate::probes::FAMILIES;
+
+    #[test]
+    fn every_family_has_its_key_in_the_configuration() {
+        let probes = Probes::default();
+        let mut keys = families_of(&probes).map(|(name, _)| name);
+        let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        keys.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(keys.as_slice(), names);
+        assert_eq!(files_of(&probes).map(|(name, _)| name), FileSource::NAMES);
+    }
 }

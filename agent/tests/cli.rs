@@ -103,13 +103,14 @@ fn what_config_print_prints_config_check_accepts() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_with_what_is_wrong() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["run", "--scope", "pid=abc"], "pid=abc: not a process id"),
         (&["run", "--listen", "localhost"], "'localhost' is not IP:PORT"),
         (&["run", "--duration", "5"], "'5' is not a duration"),
         (&["spans", "--status", "bad"], "[possible values: error, unset]"),
         (&["spans", "--agent", "https://x"], "only http:// is spoken"),
         (&["spans", "--limit", "-1"], "unexpected argument"),
+        (&["probes", "set", "tcp", "maybe"], "[possible values: on, off]"),
         (&["rules", "check"], "required arguments"),
         (&["frobnicate"], "unrecognized subcommand"),
         (&[], "Usage: seismo"),
@@ -171,6 +172,21 @@ impl Pages for NoPages {
         match wanted["include"].as_array() {
             Some(items) if items.is_empty() => Err(Refused::Wrong("that is not enough".to_owned())),
             _ => Ok(serde_json::json!({ "scope": wanted, "adopted": 3 })),
+        }
+    }
+
+    fn switch_probes(&self, _caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        match wanted["family"].as_str() {
+            Some("tcp") => {
+                let state = if wanted["enabled"] == true { "active" } else { "disabled" };
+                let program = serde_json::json!({
+                    "probe": "tcp", "program": "tcp_state", "hook": "tp_btf/x", "state": state, "reason": "",
+                    "verified_instructions": 10, "runs": null, "run_ns": null,
+                });
+                Ok(serde_json::json!({ "family": "tcp", "enabled": wanted["enabled"], "programs": [program] }))
+            }
+            Some("late") => Err(Refused::Failed("it is stopping".to_owned())),
+            _ => Err(Refused::Unknown("there is no such family".to_owned())),
         }
     }
 
@@ -329,6 +345,20 @@ fn probes_are_a_table_or_json() {
 }
 
 #[test]
+fn a_family_is_switched_and_one_that_is_not_there_is_wrong_usage() {
+    let agent = Agent::start();
+    let run = |arguments: &[&str]| told(&seismo(arguments).env("SEISMO_AGENT", &agent.url).output().unwrap());
+    let (code, out, err) = run(&["probes", "set", "tcp", "off"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("tcp_state  tp_btf/x  disabled"), "{out}");
+    assert!(run(&["probes", "set", "tcp", "on"]).1.contains("  active  "));
+    let url = agent.url.trim_end_matches('/');
+    let told = format!("seismo: {url}/api/seismo/probes: there is no such family\n");
+    assert_eq!(run(&["probes", "set", "tpc", "off"]), (Some(2), String::new(), told));
+    assert_eq!(run(&["probes", "set", "late", "off"]).0, Some(1));
+}
+
+#[test]
 fn the_scope_is_shown_and_replaced_and_a_refusal_is_told() {
     let agent = Agent::start();
     let run = |arguments: &[&str]| told(&seismo(arguments).env("SEISMO_AGENT", &agent.url).output().unwrap());
@@ -337,6 +367,6 @@ fn the_scope_is_shown_and_replaced_and_a_refusal_is_told() {
     let set = run(&["scope", "set", "exe=nginx", "--exclude", "port=22"]);
     assert_eq!(set, shown("include exe=nginx\nexclude port=22\n3 open connections taken up\n"));
     let refused = format!("seismo: {}/api/seismo/scope: that is not enough\n", agent.url.trim_end_matches('/'));
-    assert_eq!(run(&["scope", "set"]), (Some(1), String::new(), refused));
+    assert_eq!(run(&["scope", "set"]), (Some(2), String::new(), refused));
     assert_eq!(run(&["scope", "set", "user=root"]).0, Some(2));
 }

@@ -7,7 +7,9 @@
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
 //! `storm CONNECTIONS REQUESTS AFTER` ·
 //! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS` ·
-//! `touch PAGES FILE` · `flood N` · `hog`.
+//! `calls N` · `rest KIND MS` · `share CPU MS` · `mix MS` ·
+//! `touch PAGES FILE` · `flood N` · `hog` ·
+//! `sink`, `pour`, `echo`, `ask`, `connect`, `abandon` with an ADDRESS:PORT and counts · `overflow BACKLOG N` · `datagrams N BYTES`.
 
 mod compat;
 mod cover;
@@ -15,12 +17,14 @@ mod crowd;
 mod host;
 mod hostile;
 mod http;
+mod net;
 mod pairs;
 mod play;
 mod region;
 mod storm;
 mod transfer;
 mod uring;
+mod waits;
 mod work;
 
 use std::process::ExitCode;
@@ -57,12 +61,25 @@ fn run(words: &[&str]) -> Result<()> {
         ["churn", count] => work::churn(count.parse()?),
         ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),
+        ["getppid-for", millis] => work::getppid_for(millis.parse()?),
         ["spawn", count] => work::spawn(count.parse()?),
         ["refused", port, count] => work::refused(port.parse()?, count.parse()?),
         ["spin", threads, millis] => work::spin(threads.parse()?, millis.parse()?),
+        ["calls", count] => waits::calls(count.parse()?),
+        ["rest", kind, millis] => waits::rest(kind, millis.parse()?),
+        ["share", processor, millis] => waits::share(processor.parse()?, millis.parse()?),
+        ["mix", millis] => waits::mix(millis.parse()?),
         ["touch", pages, file] => host::touch(pages.parse()?, file),
         ["flood", count] => host::flood(count.parse()?),
         ["hog"] => host::hog(),
+        ["sink", address, connections] => net::sink(address, connections.parse()?),
+        ["pour", address, connections, bytes] => net::pour(address, connections.parse()?, bytes.parse()?),
+        ["echo", address, connections] => net::echo(address, connections.parse()?),
+        ["ask", address, connections, count] => net::ask(address, connections.parse()?, count.parse()?),
+        ["connect", address, count] => net::connect(address, count.parse()?),
+        ["abandon", address, count] => net::abandon(address, count.parse()?),
+        ["overflow", backlog, count] => net::overflow(backlog.parse()?, count.parse()?),
+        ["datagrams", count, bytes] => net::datagrams(count.parse()?, bytes.parse()?),
         _ => bail!("unknown arguments: {words:?}"),
     }
 }

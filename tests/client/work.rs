@@ -17,6 +17,15 @@ pub fn getppid(count: u64) -> Result<()> {
     Ok(())
 }
 
+/// Calls `getppid` for so long, ms.
+pub fn getppid_for(millis: u64) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(millis) {
+        getppid(1000)?;
+    }
+    Ok(())
+}
+
 /// Starts `count` processes, each running a program of its own, one after the other.
 pub fn spawn(count: u64) -> Result<()> {
     for _ in 0..count {

@@ -26,3 +26,4 @@ mod scrape;
 mod scripted;
 mod shutdown;
 mod socat;
+mod syscalls;

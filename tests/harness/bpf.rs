@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -38,6 +40,42 @@ pub fn loaded() -> Result<BTreeSet<u32>> {
     }
 }
 
+/// Ids of the programs that are attached by a link now, whoever made it.
+pub fn attached() -> Result<BTreeSet<u32>> {
+    /// `bpf(2)` commands on links.
+    const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+    const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+    let mut programs = BTreeSet::new();
+    let mut attributes = NextId::default();
+    let size = size_of::<NextId>();
+    loop {
+        // SAFETY: as in `loaded`.
+        if unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_GET_NEXT_ID, &raw mut attributes, size) } != 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() == Some(libc::ENOENT) {
+                return Ok(programs);
+            }
+            bail!("listing eBPF links: {error}");
+        }
+        let link = NextId { start: attributes.next, ..NextId::default() };
+        // SAFETY: as above; the command reads the id and gives a descriptor.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_GET_FD_BY_ID, &raw const link, size) };
+        // It may be gone by now.
+        if fd >= 0 {
+            // SAFETY: a descriptor that was just made and that nobody else owns.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+            programs.extend(program_of(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())));
+        }
+        attributes.start = attributes.next;
+    }
+}
+
+/// The program that a descriptor holds, by its fdinfo. A descriptor may be closed between the listing and the reading.
+fn program_of(info: impl AsRef<Path>) -> Option<u32> {
+    let text = fs::read_to_string(info).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+}
+
 /// How often the kernel did not run a program of a process because it was running on that CPU already (5.12+).
 pub fn missed_runs(pid: u32) -> Result<u64> {
     let place = format!("/proc/{pid}/fdinfo");
@@ -56,10 +94,7 @@ pub fn held_by(pid: u32) -> Result<BTreeSet<u32>> {
     let mut ids = BTreeSet::new();
     let place = format!("/proc/{pid}/fdinfo");
     for entry in fs::read_dir(&place).with_context(|| place.clone())? {
-        // A descriptor may be closed between the listing and the reading.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let id: Option<u32> = text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-        ids.extend(id);
+        ids.extend(program_of(entry?.path()));
     }
     Ok(ids)
 }

@@ -40,6 +40,18 @@ impl Cgroup {
         OpenOptions::new().write(true).open(&file).with_context(|| file.display().to_string())
     }
 
+    /// Its last part, which no other group has.
+    pub fn name(&self) -> Result<&str> {
+        self.path.file_name().and_then(|name| name.to_str()).context("a control group has a name")
+    }
+
+    /// A number of its `cpu.stat`, which every group has, also where another hierarchy limits its CPUs.
+    pub fn cpu_stat(&self, key: &str) -> Result<u64> {
+        let text = fs::read_to_string(self.path.join("cpu.stat"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no {key} in cpu.stat"))?.trim().parse()?)
+    }
+
     /// Its path below the root of the hierarchy.
     pub fn below_root(&self) -> Result<&Path> {
         Ok(self.path.strip_prefix(mounted_at()?)?)

@@ -80,6 +80,12 @@ impl Page {
         sums
     }
 
+    /// Sum over the series of a control group, by the end of its path (`metrics.workload_labels: [cgroup]`).
+    pub fn of_group(&self, group: &str, name: &str, with: &[(&str, &str)]) -> f64 {
+        let of_group = |sample: &&Sample| sample.labels.get("cgroup").is_some_and(|own| own.ends_with(group));
+        self.select(name, with).filter(of_group).map(|sample| sample.value).sum()
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|sample| sample.name == name)
     }

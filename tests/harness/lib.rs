@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod container;
 pub mod controller;
 pub mod conversation;
+pub mod cpu_limit;
 pub mod exposition;
 pub mod haproxy;
 pub mod http;

@@ -73,6 +73,11 @@ impl Netns {
         self.within(|| Ok(fs::write("/proc/sys/net/ipv4/ip_forward", "1")?))
     }
 
+    /// A counter of the network's own account: `file` is `snmp` or `netstat`.
+    pub fn counter(&self, file: &str, protocol: &str, name: &str) -> Result<u64> {
+        self.within(|| counter(file, protocol, name))
+    }
+
     /// Does anything listen there? Asks no question.
     pub fn listens(&self, address: IpAddr, port: u16) -> bool {
         let connect = || Ok(TcpStream::connect_timeout(&SocketAddr::new(address, port), Duration::from_secs(1))?);
@@ -83,6 +88,15 @@ impl Netns {
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
+}
+
+/// A counter of the network that this thread is in, out of the kernel's tables of its protocols.
+pub fn counter(file: &str, protocol: &str, name: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = lines.next().zip(lines.next()).with_context(|| format!("no counters of {protocol}"))?;
+    let at = names.split(' ').position(|each| each == name).with_context(|| format!("no {name}"))?;
+    Ok(values.split(' ').nth(at).context("a short line")?.parse()?)
 }
 
 fn enter(file: &File) -> io::Result<()> {

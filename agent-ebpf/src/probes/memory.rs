@@ -20,7 +20,7 @@ use seismo_common::workload::{MAJOR_FAULTS, MINOR_FAULTS, OOM_KILLS, RECLAIM_NS}
 use crate::access::{Access as _, Typed};
 use crate::emit;
 use crate::kernel::{Task, offset, setting};
-use crate::maps::{FAULTS, RECLAIM, RECLAIM_STARTS};
+use crate::maps::{FAULTS, FAULTS_SINCE, RECLAIM, RECLAIM_STARTS};
 use crate::workload::{Workload, compare_exchange};
 
 /// Member of `struct bpf_iter__task`, which is kernel API.
@@ -129,12 +129,13 @@ fn faults(task: Task) -> [u64; 2] {
     unsafe { [Typed::load(task.0, offset!(task_minor_faults)), Typed::load(task.0, offset!(task_major_faults))] }
 }
 
-/// Is the thread older than the agent's programs?
+/// Is the thread older than the agent's programs, or than the last time that they were attached?
 #[inline(always)]
 fn is_older(task: Task) -> bool {
     // SAFETY: a task_struct to the verifier; the offset is `start_time`, ns of the monotonic clock.
     let started: u64 = unsafe { Typed::load(task.0, offset!(task_start_time)) };
-    started < u64::from(setting!(began_s)) * 1_000_000_000
+    let since = FAULTS_SINCE.get(0).copied().unwrap_or(0);
+    started < u64::from(setting!(began_s)) * 1_000_000_000 || started < since
 }
 
 /// Counts what is new since `seen`, unless somebody else does at this moment.

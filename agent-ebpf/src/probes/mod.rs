@@ -16,4 +16,5 @@ mod process;
 mod scheduler;
 mod syscall;
 mod tcp;
+mod udp;
 mod workload;

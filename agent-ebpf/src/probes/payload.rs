@@ -1,11 +1,11 @@
 //! Socket payload, tier L0: a record per successful send or receive in scope, with its stream position and the bytes
-//! themselves; byte counts by transport for the whole host.
+//! themselves; byte counts by transport and workload.
 //!
 //! Hooks: `tp_btf/sock_send_length`, `tp_btf/sock_recv_length` (6.3+), for every kind of socket. Both run after the copy,
 //! so the length is exact and the pages are resident. The buffer is found through the thread's saved registers, and for
 //! tier L0a through what `payload_locked` noted before; whoever moved the bytes without a buffer in user memory
 //! (sendfile, splice) gives length and position, and says `CUT_NO_BUFFER`.
-//! Out of scope: one load and one add.
+//! Out of scope: a look-up of the workload's row and two adds.
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;

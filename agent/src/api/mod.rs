@@ -1,12 +1,12 @@
 //! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON and as Jaeger has them.
 //!
-//! Reads, but for the scope, which who may can replace; one clear error for a wrong parameter. Nothing here knows how a metric or a rule is made: pages
-//! come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
+//! Reads, but for what who may can change ([`change`]); one clear error for a wrong parameter. Nothing here knows how a
+//! metric or a rule is made: pages come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
 
 mod agent;
 mod answer;
+mod change;
 mod jaeger;
-mod scope;
 pub mod server;
 mod spans;
 mod stall;
@@ -47,6 +47,8 @@ pub struct Ends {
 pub enum Refused {
     /// What was asked for is wrong.
     Wrong(String),
+    /// It names what is not there.
+    Unknown(String),
     /// The caller may not.
     Forbidden(String),
     /// The agent could not.
@@ -70,6 +72,8 @@ pub trait Pages: Send + Sync + 'static {
     fn scope(&self) -> Value;
     /// Replaces the scope for `caller`, and shows it with what that did.
     fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused>;
+    /// Switches a probe family for `caller`, and shows what became of it.
+    fn switch_probes(&self, caller: Ends, wanted: Value) -> Result<Value, Refused>;
     /// The kernel side of the pipeline: ring and drop counts; shown under `kernel`.
     fn kernel(&self) -> Value;
 }
@@ -92,7 +96,10 @@ const ENDPOINTS: [(&str, &str); 14] = [
     ("/api/v1/rules", "alerting rules and their state, as Prometheus has them"),
     ("/api/v1/alerts", "pending and firing alerts, as Prometheus has them"),
     ("/api/v1/status/buildinfo", "version of the agent"),
-    ("/api/seismo/probes", "each kernel program: hook, state, runs, time"),
+    (
+        "/api/seismo/probes",
+        "each kernel program: hook, state, runs, time; PUT {\"family\": …, \"enabled\": …} switches one (root, from this host)",
+    ),
     ("/api/seismo/pipeline", "records in, out and lost, stage by stage"),
     ("/api/seismo/flows", "tracked connections"),
     ("/api/seismo/workloads", "services that were seen, and how much of their traffic could be read"),
@@ -126,11 +133,11 @@ impl Api {
             .route("/api/v1/rules", get(|State(api): State<Self>| async move { api.json(Pages::rules).await }))
             .route("/api/v1/alerts", get(|State(api): State<Self>| async move { api.json(Pages::alerts).await }))
             .route("/api/v1/status/buildinfo", get(buildinfo))
-            .route("/api/seismo/probes", get(agent::probes))
+            .route("/api/seismo/probes", get(agent::probes).put(change::switch_probes))
             .route("/api/seismo/pipeline", get(agent::pipeline))
             .route("/api/seismo/flows", get(agent::flows))
             .route("/api/seismo/workloads", get(agent::workloads))
-            .route("/api/seismo/scope", get(scope::show).put(scope::replace))
+            .route("/api/seismo/scope", get(change::show_scope).put(change::replace_scope))
             .route("/api/seismo/spans", get(spans::spans))
             .route("/api/services", get(jaeger::services))
             .route("/api/services/{service}/operations", get(jaeger::service_operations))

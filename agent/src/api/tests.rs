@@ -59,6 +59,13 @@ impl Pages for MadeUp {
         }
     }
 
+    fn switch_probes(&self, _: Ends, wanted: Value) -> Result<Value, Refused> {
+        match wanted["family"].as_str() {
+            Some("tcp") => Ok(wanted),
+            _ => Err(Refused::Unknown("no such family".to_owned())),
+        }
+    }
+
     fn kernel(&self) -> Value {
         json!({ "ring_full": 1 })
     }
@@ -291,6 +298,12 @@ async fn the_scope_is_replaced_as_a_whole_or_refused_with_what_is_wrong() {
         let (answered, text) = put(body).await;
         assert!(answered == status && text.contains(word), "{body}: {answered} {text}");
     }
+    let switch = async |body: &str| {
+        let head = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        agent.ask("PUT /api/seismo/probes", &head).await.0
+    };
+    assert_eq!(switch(r#"{"family":"tcp","enabled":false}"#).await, 200);
+    assert_eq!(switch(r#"{"family":"tpc","enabled":false}"#).await, 404);
     let huge = format!("[{}]", "1,".repeat(40_000));
     assert_eq!(put(&huge).await.0, 400);
 }

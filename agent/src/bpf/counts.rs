@@ -1,28 +1,42 @@
 //! Reads the counts that kernel programs keep: one system call per table, or per row of a table with many.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
-use seismo_common::config::{SKB_REASONS, SYSCALLS};
+use seismo_common::config::{SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS};
 use seismo_common::counter::COUNTERS;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
+use seismo_common::tcp::PASS_WORDS;
 
 use super::iterate::Iterator;
 use super::missed::Missed;
 use super::support::Constants;
 use crate::model::probe::KernelCounts;
 
-/// The program that goes over all threads.
+/// The programs that go over all threads and over all TCP sockets.
 const TASKS: &str = "memory_tasks";
+const SOCKETS: &str = "tcp_sockets";
+
+/// The program that goes over all TCP sockets, and what it counts in.
+struct Sockets {
+    iterator: Option<Iterator>,
+    counted: Array<MapData, [u64; PASS_WORDS]>,
+    /// What the last pass counted, and when that was.
+    last: Option<(Instant, Vec<u64>)>,
+}
 
 /// Handles to the maps that hold counts.
 pub struct Counts {
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
-    syscalls: PerCpuArray<MapData, [u64; SYSCALLS]>,
+    syscalls: PerCpuArray<MapData, [u64; SYSCALL_WORDS]>,
+    syscalls_failed: PerCpuArray<MapData, [[u64; 2]; SYSCALL_ERRORS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
     block_devices: Array<MapData, [u64; DEVICES]>,
     block: PerCpuArray<MapData, [u64; DEVICE_LANES]>,
@@ -30,6 +44,10 @@ pub struct Counts {
     skb_drops: PerCpuArray<MapData, [u64; SKB_REASONS]>,
     interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
     tasks: Option<Iterator>,
+    /// One pass at a time: each begins by clearing what it counts in.
+    sockets: Mutex<Sockets>,
+    /// Least time between two passes over all TCP sockets.
+    pub pause: Duration,
     pub missed: Missed,
     constants: Constants,
 }
@@ -37,15 +55,19 @@ pub struct Counts {
 impl Counts {
     pub(super) fn take(ebpf: &mut Ebpf, constants: Constants) -> Result<Self> {
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
+        let counted = Array::try_from(map("TCP_PASS")?)?;
         Ok(Self {
             counters: PerCpuArray::try_from(map("COUNTERS")?)?,
             syscalls: PerCpuArray::try_from(map("SYSCALL_COUNTS")?)?,
+            syscalls_failed: PerCpuArray::try_from(map("SYSCALL_FAILED")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
             block_devices: Array::try_from(map("BLOCK_DEVICES")?)?,
             block: PerCpuArray::try_from(map("BLOCK")?)?,
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
+            sockets: Mutex::new(Sockets { iterator: Iterator::take(ebpf, SOCKETS)?, counted, last: None }),
+            pause: Duration::ZERO,
             tasks: Iterator::take(ebpf, TASKS)?,
             missed: Missed::take(ebpf),
             constants,
@@ -74,6 +96,18 @@ impl KernelCounts for Counts {
         }
     }
 
+    fn keyed(&self, map: &str) -> BTreeMap<u64, u64> {
+        let mut total = BTreeMap::new();
+        if map == "SYSCALL_FAILED"
+            && let Ok(per_cpu) = self.syscalls_failed.get(&0, 0)
+        {
+            for [key, count] in per_cpu.iter().flatten().filter(|[key, _]| *key != 0) {
+                *total.entry(*key).or_default() += count;
+            }
+        }
+        total
+    }
+
     fn constants(&self, enumeration: &str) -> &[(String, u32)] {
         self.constants.get(enumeration).map_or(&[], Vec::as_slice)
     }
@@ -89,6 +123,23 @@ impl KernelCounts for Counts {
         {
             log::warn!("{program}: {error:#}");
         }
+    }
+
+    fn pass(&self, program: &str) -> Option<Vec<u64>> {
+        if program != SOCKETS {
+            return None;
+        }
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, words)) = sockets.last.as_ref().filter(|(at, _)| at.elapsed() < self.pause) {
+            return Some(words.clone());
+        }
+        if let Err(error) = sockets.iterator.as_ref()?.run() {
+            log::warn!("{program}: {error:#}");
+            return None;
+        }
+        let words = sockets.counted.get(&0, 0).ok()?.to_vec();
+        sockets.last = Some((Instant::now(), words.clone()));
+        Some(words)
     }
 }
 

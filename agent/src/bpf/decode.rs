@@ -110,16 +110,22 @@ pub(super) fn read<T: Wire>(bytes: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Bytes, Malformed, PAYLOAD, Record};
+    use std::mem::offset_of;
+
+    use super::{Batch, Bytes, Malformed, PAYLOAD, PayloadRecord, Record};
+
+    const CAPTURED: usize = offset_of!(PayloadRecord, captured);
 
     /// A payload record of `captured` bytes, as the kernel lays it out.
     fn payload(captured: u32) -> Vec<u8> {
-        let mut bytes = vec![0u8; 120 + captured as usize];
+        const HEAD: usize = size_of::<PayloadRecord>();
+        let mut bytes = vec![0u8; HEAD + captured as usize];
         bytes[0..2].copy_from_slice(&PAYLOAD.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&(120 + captured).to_ne_bytes());
-        bytes[48..52].copy_from_slice(&captured.to_ne_bytes()); // length
-        bytes[56..60].copy_from_slice(&captured.to_ne_bytes()); // captured
-        bytes[120..].fill(b'x');
+        bytes[4..8].copy_from_slice(&(HEAD as u32 + captured).to_ne_bytes());
+        for field in [offset_of!(PayloadRecord, length), CAPTURED] {
+            bytes[field..field + 4].copy_from_slice(&captured.to_ne_bytes());
+        }
+        bytes[HEAD..].fill(b'x');
         bytes
     }
 
@@ -145,7 +151,7 @@ mod tests {
             assert_eq!(batch(whole[..end].to_vec()).iter().next(), Some(Err(Malformed::Length)), "cut at {end}");
         }
         let mut lies = payload(16);
-        lies[56..60].copy_from_slice(&17u32.to_ne_bytes());
+        lies[CAPTURED..CAPTURED + 4].copy_from_slice(&17u32.to_ne_bytes());
         assert_eq!(batch(lies).iter().next(), Some(Err(Malformed::Length)));
         let mut unknown = payload(0);
         unknown[0] = 99;

@@ -2,12 +2,12 @@
 //! that over all threads only counts.
 //!
 //! Reading runs the kernel program once for each open file of the host (about 50 ns each) in the reader's own thread.
-//! At most [`MAX_RECORDS`] records are kept, the rest is counted. Linking takes the capabilities of loading; reading
-//! takes none on kernels from 5.19 and CAP_BPF before. What the records mean is not known here.
+//! At most [`MAX_RECORDS`] records are kept, the rest is counted. A program is linked only while it is read, which takes no
+//! capability on kernels from 5.19 and CAP_BPF before. What the records mean is not known here.
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context, Result};
 use aya::Ebpf;
@@ -16,7 +16,7 @@ use aya::programs::Iter;
 use seismo_common::adopt::SocketRecord;
 use seismo_common::config::{TGID_EXCLUDED, TGID_INCLUDED};
 
-use super::decode;
+use super::{decode, raw};
 
 /// Name of the program and of the map that tells it about control groups.
 const PROGRAM: &str = "adopt_files";
@@ -26,33 +26,24 @@ pub const MAX_RECORDS: usize = 131_072;
 /// The kernel hands over at most this much at once.
 const CHUNK: usize = 32 << 10;
 
-/// Commands and a constant of bpf(2) (`linux/bpf.h`).
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_ITER_CREATE: libc::c_long = 33;
-const BPF_TRACE_ITER: u32 = 28;
-
-/// The linked program.
+/// The loaded program.
 pub struct SocketIterator {
-    link: OwnedFd,
+    program: OwnedFd,
     groups: HashMap<MapData, u32, u8>,
 }
 
-/// A linked program that writes nothing to its reader.
+/// A loaded program that writes nothing to its reader.
 pub struct Iterator(OwnedFd);
 
 impl Iterator {
-    /// Links the program; `None` where it was not loaded.
+    /// `None` where it was not loaded.
     pub(super) fn take(ebpf: &Ebpf, name: &str) -> Result<Option<Self>> {
-        let program: Option<&Iter> = ebpf.program(name).and_then(|program| program.try_into().ok());
-        let Some(program) = program.and_then(|program| program.fd().ok()) else { return Ok(None) };
-        let words = [program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0, 0, 0, 0, 0];
-        Ok(Some(Self(bpf(BPF_LINK_CREATE, words).with_context(|| format!("linking {name}"))?)))
+        Ok(descriptor(ebpf, name)?.map(Self))
     }
 
     /// Goes over everything once, in the calling thread.
     pub fn run(&self) -> Result<()> {
-        let words = [self.0.as_raw_fd().cast_unsigned(), 0, 0, 0, 0, 0, 0, 0];
-        let mut file = File::from(bpf(BPF_ITER_CREATE, words).context("opening the iterator")?);
+        let mut file = File::from(raw::iterator(self.0.as_fd()).context("opening the iterator")?);
         let mut byte = [0; 16];
         while file.read(&mut byte).context("reading the iterator")? > 0 {}
         Ok(())
@@ -70,13 +61,10 @@ pub struct Pass {
 }
 
 impl SocketIterator {
-    /// Links the program; `None` where it was not loaded.
+    /// `None` where it was not loaded.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Option<Self>> {
         let groups = HashMap::try_from(ebpf.take_map(GROUPS).context("the object has no map ADOPT_TGIDS")?)?;
-        let program: Option<&Iter> = ebpf.program(PROGRAM).and_then(|program| program.try_into().ok());
-        let Some(program) = program.and_then(|program| program.fd().ok()) else { return Ok(None) };
-        let words = [program.as_fd().as_raw_fd().cast_unsigned(), 0, BPF_TRACE_ITER, 0, 0, 0, 0, 0];
-        Ok(Some(Self { link: bpf(BPF_LINK_CREATE, words).context("linking the iterator over files")?, groups }))
+        Ok(descriptor(ebpf, PROGRAM)?.map(|program| Self { program, groups }))
     }
 
     /// One pass over every open file. `members`: processes that are in or out of scope by their control group.
@@ -95,8 +83,7 @@ impl SocketIterator {
     }
 
     fn read_files(&self, pass: &mut Pass) -> Result<()> {
-        let words = [self.link.as_raw_fd().cast_unsigned(), 0, 0, 0, 0, 0, 0, 0];
-        let mut file = File::from(bpf(BPF_ITER_CREATE, words).context("opening the iterator over files")?);
+        let mut file = File::from(raw::iterator(self.program.as_fd()).context("opening the iterator over files")?);
         let mut buffer = vec![0; CHUNK];
         let mut filled = 0;
         loop {
@@ -119,13 +106,9 @@ impl SocketIterator {
     }
 }
 
-/// A bpf(2) command that gives a descriptor; `words` is the beginning of its attributes, the rest is zero.
-fn bpf(command: libc::c_long, words: [u32; 8]) -> std::io::Result<OwnedFd> {
-    // SAFETY: the attributes are valid for the call and no member of them is a pointer.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_ptr(), size_of_val(&words)) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that was just made and that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+/// A descriptor of an iterator program, if it was loaded.
+fn descriptor(ebpf: &Ebpf, name: &str) -> Result<Option<OwnedFd>> {
+    let program: Option<&Iter> = ebpf.program(name).and_then(|program| program.try_into().ok());
+    let Some(program) = program.and_then(|program| program.fd().ok()) else { return Ok(None) };
+    Ok(Some(program.as_fd().try_clone_to_owned().with_context(|| format!("keeping {name}"))?))
 }

@@ -1,11 +1,13 @@
 //! Acts on a plan: creates the maps, loads and attaches each program on its own, and gives memory back.
 //!
-//! One program that fails is a verdict, not an end. The kernel's BTF (30 MB parsed) is dropped and the allocator
-//! trimmed once everything is attached. Dropping [`Loaded`] detaches everything; so does the kernel when the process
-//! dies, because nothing is pinned.
+//! One program that fails is a verdict, not an end. The programs of families that are off are loaded too and not attached:
+//! loading needs capabilities and the kernel's type information, which are both gone afterwards; attaching does not. The
+//! kernel's BTF (30 MB parsed) is dropped and the allocator trimmed once everything is attached. Dropping [`Loaded`]
+//! detaches everything; so does the kernel when the process dies, because nothing is pinned.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
@@ -19,11 +21,13 @@ use super::counts::Counts;
 use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
+use super::raw;
 use super::scope::ScopeMaps;
 use super::support::Facts;
 use super::workloads::{self, WorkloadCounts};
+use crate::clock;
 use crate::health::{ProbeState, ProbeStatus};
-use crate::model::probe::{FamilySpec, Hook};
+use crate::model::probe::{FamilySpec, Hook, Restart};
 
 /// The kernel object, built from `agent-ebpf` by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seismo-ebpf"));
@@ -41,13 +45,27 @@ pub struct Loaded {
     pub workloads: WorkloadCounts,
 }
 
-/// Attached programs. Detached when dropped.
+/// Loaded programs, most of them attached. Detached when dropped.
 pub struct Programs {
     ebpf: Ebpf,
     statuses: Vec<ProbeStatus>,
+    /// What the kernel said to each, in the same order.
+    verdicts: Vec<Verdict>,
     #[cfg(feature = "kernel-log")]
     log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
+
+/// What the kernel said to a program.
+struct Verdict {
+    hook: Hook,
+    state: ProbeState,
+    reason: String,
+    /// While it is attached.
+    link: Option<OwnedFd>,
+}
+
+/// Why a program is not attached: its family is off.
+pub const OFF: &str = "off in the configuration";
 
 /// What to do with a program that the kernel accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,14 +102,14 @@ pub fn load_best(
 
 /// A tier that lacks a program which it cannot do without, and why.
 fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'static str, String)> {
-    plan.programs.iter().zip(statuses).find_map(|(planned, status)| {
+    plan.programs.iter().zip(statuses).filter(|(planned, _)| planned.wanted).find_map(|(planned, status)| {
         let tried = planned.decision == Decision::Attach && status.state != ProbeState::Active;
         let lost = tried && !planned.tier.is_empty() && planned.program.without.is_none();
         lost.then(|| (planned.family, planned.tier, format!("{}: {}", status.hook, status.reason)))
     })
 }
 
-/// Loads what the plan says, and attaches it if asked to.
+/// Loads what the plan says, and attaches what is wanted if asked to.
 fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
     let settings = Settings { salt: salt()?, ..plan::settings(facts, plan, settings) };
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
@@ -107,37 +125,45 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         .load(OBJECT)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
+    let mut verdicts = Vec::new();
     for planned in &plan.programs {
+        let hook = planned.program.hook;
         let mut status = ProbeStatus {
             probe: planned.family.to_owned(),
             program: planned.program.name.to_owned(),
-            hook: planned.program.hook.label(),
-            state: ProbeState::Active,
+            hook: hook.label(),
+            state: ProbeState::Disabled,
             tier: planned.tier.to_owned(),
-            reason: String::new(),
+            reason: OFF.to_owned(),
             verified_instructions: 0,
             runs: None,
             run_ns: None,
         };
+        let mut verdict = Verdict { hook, state: ProbeState::Active, reason: String::new(), link: None };
+        let tried = planned.wanted || mode == Attach::Yes;
         match &planned.decision {
-            Decision::Disabled => status.state = ProbeState::Disabled,
             Decision::OtherTier(used) => {
-                status.state = ProbeState::Disabled;
-                status.reason = format!("tier {used} is used");
+                verdict.state = ProbeState::Disabled;
+                verdict.reason = format!("tier {used} is used");
             }
             Decision::Unsupported(fact) => {
-                status.state = ProbeState::Unsupported;
-                status.reason.clone_from(fact);
+                verdict.state = ProbeState::Unsupported;
+                verdict.reason.clone_from(fact);
             }
-            Decision::Attach => match attach(&mut ebpf, planned, &btf, mode) {
+            Decision::Attach if tried => match load_one(&mut ebpf, planned, &btf) {
                 Ok(verified_instructions) => status.verified_instructions = verified_instructions,
-                Err((state, reason)) => {
-                    status.state = state;
-                    status.reason = reason;
-                }
+                Err((state, reason)) => (verdict.state, verdict.reason) = (state, reason),
             },
+            Decision::Attach => {}
+        }
+        if planned.wanted {
+            (status.state, status.reason) = match mode {
+                Attach::Yes => verdict.attached(&ebpf, planned.program.name),
+                Attach::No => (verdict.state, verdict.reason.clone()),
+            };
         }
         statuses.push(status);
+        verdicts.push(verdict);
     }
     drop(btf);
     let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
@@ -153,6 +179,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
             ebpf,
             statuses,
+            verdicts,
         },
         counts,
         ring,
@@ -163,8 +190,8 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     })
 }
 
-/// Loads (and attaches) one program; the verified instruction count, or what the kernel said.
-fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result<u32, (ProbeState, String)> {
+/// Loads one program; the verified instruction count, or what the kernel said.
+fn load_one(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<u32, (ProbeState, String)> {
     let name = planned.program.name;
     let failed = |reason| (ProbeState::Failed, reason);
     let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
@@ -172,20 +199,13 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
         Hook::TpBtf(tracepoint) | Hook::TpBtfOf { name: tracepoint, .. } => {
             let program: &mut BtfTracePoint = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(tracepoint, btf).map_err(|error| verdict(&error))?;
-            if mode == Attach::Yes {
-                program.attach().map_err(|error| verdict(&error))?;
-            }
             program.info()
         }
         Hook::FExit(function) => {
             let program: &mut FExit = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(function, btf).map_err(|error| verdict(&error))?;
-            if mode == Attach::Yes {
-                program.attach().map_err(|error| verdict(&error))?;
-            }
             program.info()
         }
-        // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
         Hook::Iter { over, .. } => {
             let program: &mut Iter = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
             program.load(over, btf).map_err(|error| verdict(&error))?;
@@ -193,6 +213,31 @@ fn attach(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf, mode: Attach) -> Result
         }
     };
     Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+}
+
+impl Verdict {
+    /// Attaches the program if the kernel accepted it; its state then, and why it is not active.
+    fn attached(&mut self, ebpf: &Ebpf, name: &str) -> (ProbeState, String) {
+        if self.state != ProbeState::Active || self.link.is_some() {
+            return (self.state, self.reason.clone());
+        }
+        if let Hook::Iter { .. } = self.hook {
+            // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
+            return (ProbeState::Active, String::new());
+        }
+        let linked = match ebpf.program(name).map(aya::programs::Program::fd) {
+            Some(Ok(program)) => raw::attach(program.as_fd()).map_err(|error| format!("attaching it: {error}")),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err(format!("the object has no program {name}")),
+        };
+        match linked {
+            Ok(link) => {
+                self.link = Some(link);
+                (ProbeState::Active, String::new())
+            }
+            Err(reason) => (ProbeState::Failed, reason),
+        }
+    }
 }
 
 /// Secret numbers for one run of the agent.
@@ -227,6 +272,60 @@ impl Programs {
         self.statuses.clone()
     }
 
+    /// Detaches the programs of a family, for the reason that `seismo probes` shows.
+    pub fn detach(&mut self, family: &FamilySpec, reason: &str) {
+        for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
+            if status.probe == family.name {
+                verdict.link = None;
+                status.state = ProbeState::Disabled;
+                reason.clone_into(&mut status.reason);
+                (status.runs, status.run_ns) = (None, None);
+            }
+        }
+    }
+
+    /// Attaches the programs of a family that are not attached, after what they kept of things under way is gone. An error
+    /// says which map could not be emptied; then nothing is attached.
+    pub fn attach(&mut self, family: &FamilySpec) -> Result<()> {
+        for restart in family.restart {
+            let (Restart::Clear(name) | Restart::Now(name)) = *restart;
+            let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+            match restart {
+                Restart::Clear(_) => raw::clear(map),
+                Restart::Now(_) => raw::set(map, clock::monotonic_ns()),
+            }
+            .with_context(|| format!("emptying {name}"))?;
+        }
+        for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
+            if status.probe == family.name {
+                (status.state, status.reason) = verdict.attached(&self.ebpf, &status.program);
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches a program for a while: it counts as attached.
+    pub fn pause(&mut self, program: &str) {
+        for (status, verdict) in self.statuses.iter().zip(&mut self.verdicts) {
+            if status.program == program {
+                verdict.link = None;
+            }
+        }
+    }
+
+    /// Attaches a paused program again, if its family is still on; why that failed.
+    pub fn resume(&mut self, program: &str) -> Result<(), String> {
+        for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
+            if status.program == program && status.state == ProbeState::Active {
+                (status.state, status.reason) = verdict.attached(&self.ebpf, program);
+                if status.state != ProbeState::Active {
+                    return Err(status.reason.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hands the programs' debug messages to the agent's log; does nothing unless built with the feature `kernel-log`.
     pub fn flush_log(&mut self) {
         #[cfg(feature = "kernel-log")]
@@ -244,7 +343,7 @@ impl Programs {
 
     /// `run_cnt` and `run_time_ns` from the program's fdinfo.
     fn run_stats(&self, name: &str) -> Option<(u64, u64)> {
-        use std::os::fd::{AsFd as _, AsRawFd as _};
+        use std::os::fd::AsRawFd as _;
         let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());

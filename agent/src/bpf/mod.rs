@@ -15,6 +15,7 @@ mod mapped;
 pub mod missed;
 pub mod offsets;
 pub mod plan;
+mod raw;
 pub mod scope;
 pub mod support;
 pub mod workloads;

@@ -15,8 +15,6 @@ use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Attach,
-    /// Switched off in the configuration.
-    Disabled,
     /// Its family uses this tier, to which the program does not belong.
     OtherTier(&'static str),
     /// The fact that stands against it.
@@ -29,6 +27,8 @@ pub struct Planned {
     pub family: &'static str,
     pub program: &'static ProgramSpec,
     pub decision: Decision,
+    /// Its family is wanted now; else it is only made ready.
+    pub wanted: bool,
     /// Name of the tier that is used, if the program belongs to it.
     pub tier: &'static str,
 }
@@ -54,23 +54,28 @@ pub struct Wanted<'a> {
     pub every_tier: bool,
 }
 
-/// Decides for every program of every family. An error says why a tier that must be used cannot be.
+/// Decides for every program of every family, those that are off too: they may be switched on later. An error says why a tier that must be used cannot be.
 pub fn plan(facts: &Facts, families: &[&'static FamilySpec], wanted: &Wanted<'_>) -> Result<Plan, String> {
     let mut plan = Plan::default();
     for family in families {
         let enabled = wanted.families.contains(family.name);
-        let tier = if enabled { choose(facts, family, wanted)? } else { None };
+        let (tier, refusal) = match choose(facts, family, wanted) {
+            Ok(tier) => (tier, None),
+            // What is off does not keep the agent from starting.
+            Err(refusal) if !enabled => (None, Some(refusal)),
+            Err(refusal) => return Err(refusal),
+        };
         for program in family.programs {
             let own = tier.filter(|tier| program.tiers.contains(&tier.name));
             let decision = match tier {
-                _ if !enabled => Decision::Disabled,
+                None if refusal.is_some() => Decision::Unsupported(refusal.clone().unwrap_or_default()),
                 Some(tier) if !program.tiers.is_empty() && own.is_none() && !wanted.every_tier => {
                     Decision::OtherTier(tier.name)
                 }
                 _ => decide(facts, family, program),
             };
             let tier = own.map_or("", |tier| tier.name);
-            plan.programs.push(Planned { family: family.name, program, decision, tier });
+            plan.programs.push(Planned { family: family.name, program, decision, wanted: enabled, tier });
         }
         if let Some(tier) = tier {
             plan.tiers.insert(family.name, tier);
@@ -124,6 +129,7 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
         // Which programs may call the helper is nowhere to be read; this one became free to use about as late.
         cgroup_ancestor: has(COOKIE),
         cookies: has(COOKIE),
+        retransmit_errors: u32::from(facts.tracepoints.get("tcp_retransmit_skb").is_some_and(|given| *given > 2)),
         ..base
     };
     for traits in traits {
@@ -270,6 +276,8 @@ mod tests {
             program("slow", Hook::TpBtf("old"), &["last"]),
         ],
         tiers: &[tier("best", true, 1), tier("good", true, 1), tier("traced", true, 12), tier("last", false, 1)],
+        restart: &[],
+        beside: &[],
         metrics: &[],
         samples: |_, _| {},
         workload_samples: |_, _| {},

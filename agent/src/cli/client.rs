@@ -85,11 +85,33 @@ impl AgentArguments {
         }
         let told: Option<serde_json::Value> = serde_json::from_reader(answer.by_ref().take(MAX_ERROR_BYTES)).ok();
         match told.as_ref().and_then(|body| body["error"].as_str()) {
-            Some(message) => bail!("{url}: {message}"),
+            Some(message) => Err(Refused { status, message: format!("{url}: {message}") }.into()),
             None => bail!("{url}: answered {status}"),
         }
     }
 }
+
+/// What the agent answered to a request that it did not serve.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refused {
+    /// What was asked for is wrong, as the command line may be.
+    pub fn is_wrong_usage(&self) -> bool {
+        matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND)
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 fn refused(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

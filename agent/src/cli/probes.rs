@@ -1,9 +1,13 @@
-//! `seismo probes`: the kernel programs of a running agent, one line each.
+//! `seismo probes`: the kernel programs of a running agent, one line each; `seismo probes set` switches a family.
+//!
+//! A switch lasts until the next one, or until SIGHUP or a restart brings back what the configuration says.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
+use serde_json::json;
 
 use super::client::AgentArguments;
 use super::table::{Table, colours};
@@ -14,13 +18,46 @@ pub struct Arguments {
     #[command(flatten)]
     agent: AgentArguments,
     /// As a JSON list.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Attach or detach the programs of a family, until SIGHUP or a restart. For root, and for the user that runs the agent.
+    Set {
+        /// As in the first column, or a key of the configuration's `probes`.
+        family: String,
+        /// Off: no program of it is attached and its metrics are absent.
+        to: Switch,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// What the agent answers to a switch.
+#[derive(Debug, Deserialize)]
+struct Switched {
+    programs: Vec<ProbeStatus>,
+}
+
+const PATH: &str = "/api/seismo/probes";
 
 pub fn command(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    let probes: Vec<ProbeStatus> = arguments.agent.json("/api/seismo/probes")?;
+    let probes: Vec<ProbeStatus> = match &arguments.command {
+        None => arguments.agent.json(PATH)?,
+        Some(Command::Set { family, to }) => {
+            let wanted = json!({ "family": family, "enabled": *to == Switch::On });
+            arguments.agent.put::<Switched>(PATH, &wanted)?.programs
+        }
+    };
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&probes)?)?;
     } else {

@@ -2,6 +2,8 @@
 //!
 //! `probes/` fills these in (one row per family), `bpf/` acts on them without knowing any family.
 
+use std::collections::BTreeMap;
+
 use super::metric::{Metric, Sample};
 
 /// A place in the kernel.
@@ -92,12 +94,28 @@ pub trait KernelCounts {
     fn lanes(&self, map: &str) -> Option<Vec<u64>>;
     /// One row of an array map, added up over CPUs where each has its own.
     fn row(&self, map: &str, index: u32) -> Option<Vec<u64>>;
+    /// Counts of a per-CPU map whose places hold a key and its count, added up over CPUs.
+    fn keyed(&self, map: &str) -> BTreeMap<u64, u64>;
     /// Names and numbers of one of the kernel's enumerations; none where it does not have it.
     fn constants(&self, enumeration: &str) -> &[(String, u32)];
     /// Text of a file in which the kernel itself keeps counts.
     fn file(&self, path: &str) -> Option<String>;
     /// Runs an iterator program once over everything that it iterates over; nothing where it was not loaded.
     fn iterate(&self, program: &str);
+    /// The same for a program that counts anew in each pass: what it counted in this one, or in one a moment ago.
+    fn pass(&self, _program: &str) -> Option<Vec<u64>> {
+        None
+    }
+}
+
+/// What a family's programs must not find as it was when they last ran: they are attached again after a time in which they
+/// saw nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// A map of what was under way, by name: emptied.
+    Clear(&'static str),
+    /// A map of one word: the time of now, ns of the monotonic clock.
+    Now(&'static str),
 }
 
 /// A probe family: one file in `probes/`, one row in its registry.
@@ -110,6 +128,10 @@ pub struct FamilySpec {
     pub programs: &'static [ProgramSpec],
     /// From the best to the worst; empty: there is only one way.
     pub tiers: &'static [TierSpec],
+    /// Done before the programs are attached again while the agent runs.
+    pub restart: &'static [Restart],
+    /// Metrics that stand still, and so are absent, while another family, by name, is not attached.
+    pub beside: &'static [(&'static Metric, &'static str)],
     /// Every metric that [`FamilySpec::samples`] and [`FamilySpec::workload_samples`] can produce.
     pub metrics: &'static [&'static Metric],
     /// Kernel counts to samples; called at every scrape while the family is active.

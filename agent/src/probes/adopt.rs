@@ -49,6 +49,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         without: None,
     }],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&ADOPTED, &ADOPT_FAILED, &ADOPT_TIME],
     samples: |_, _| {},
     workload_samples: |_, _| {},

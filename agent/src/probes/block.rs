@@ -114,6 +114,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         ),
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&DEVICE_IO, &DEVICE_OPERATIONS, &DURATION, &SIZE, &FAILED, &ACTIVE, &WORKLOAD_IO, &WORKLOAD_OPERATIONS],
     samples,
     workload_samples,

@@ -1,4 +1,4 @@
-//! Packets that the kernel dropped, by its own reasons; datagrams that found their socket full, by workload.
+//! Packets that the kernel dropped, by its own reasons.
 //!
 //! Kernel programs: `agent-ebpf/src/probes/drop.rs`. No records. Reasons are named as the kernel's type information has
 //! them, so a reason that is new is there without a change here.
@@ -6,11 +6,9 @@
 use std::borrow::Cow;
 
 use seismo_common::config::SKB_REASONS;
-use seismo_common::workload::{UDP_FULL_BUFFERS, UDP_NO_MEMORY};
 
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
-use crate::workload_labels;
 
 static DROPPED: Metric = Metric {
     name: "seismo.network.packet.dropped",
@@ -26,39 +24,24 @@ static UNSPECIFIED: Metric = Metric {
     description: "Packets that the kernel freed and for which it gives no reason: not all of them are losses",
     labels: &[],
 };
-static DATAGRAMS: Metric = Metric {
-    name: "seismo.udp.dropped",
-    unit: "{datagram}",
-    kind: Kind::Counter,
-    description: "UDP datagrams that came and were dropped: the socket's buffer was full, or UDP was out of memory",
-    labels: workload_labels!("reason"),
-};
 
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "drop",
     gives: "packets dropped, by reason",
-    programs: &[
-        ProgramSpec {
-            name: "drop_packet",
-            hook: Hook::TpBtfOf { name: "kfree_skb", arguments: 3 },
-            structs: &[],
-            fields: &[],
-            without: Some("dropped packets are not counted"),
-            tiers: &[],
-        },
-        ProgramSpec {
-            name: "drop_datagram",
-            hook: Hook::TpBtf("udp_fail_queue_rcv_skb"),
-            structs: &["sock"],
-            fields: &[],
-            without: Some("datagrams that found their socket full are not counted"),
-            tiers: &[],
-        },
-    ],
+    programs: &[ProgramSpec {
+        name: "drop_packet",
+        hook: Hook::TpBtfOf { name: "kfree_skb", arguments: 3 },
+        structs: &[],
+        fields: &[],
+        without: None,
+        tiers: &[],
+    }],
     tiers: &[],
-    metrics: &[&DROPPED, &UNSPECIFIED, &DATAGRAMS],
+    restart: &[],
+    beside: &[],
+    metrics: &[&DROPPED, &UNSPECIFIED],
     samples,
-    workload_samples,
+    workload_samples: |_, _| {},
 };
 
 const ENUMERATION: &str = "skb_drop_reason";
@@ -85,14 +68,6 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     }
 }
 
-fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
-    for (reason, lane) in [("receive_buffer", UDP_FULL_BUFFERS), ("memory", UDP_NO_MEMORY)] {
-        if let Some(count) = lanes.get(lane).filter(|count| **count > 0) {
-            out.push(Sample { metric: &DATAGRAMS, labels: vec![Cow::Borrowed(reason)], value: Value::Count(*count) });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +81,10 @@ mod tests {
 
         fn row(&self, _: &str, _: u32) -> Option<Vec<u64>> {
             None
+        }
+
+        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
+            std::collections::BTreeMap::new()
         }
 
         fn constants(&self, _: &str) -> &[(String, u32)] {

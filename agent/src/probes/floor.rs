@@ -27,6 +27,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         empty("floor_receive", "sock_recv_length"),
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[],
     samples: |_, _| {},
     workload_samples: |_, _| {},

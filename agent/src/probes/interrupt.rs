@@ -57,6 +57,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         program("interrupt_soft_exit", "softirq_exit", SOFT_LOST),
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&HARD_TIME, &HARD, &SOFT_TIME, &SOFT],
     samples,
     workload_samples: |_, _| {},

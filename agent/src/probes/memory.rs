@@ -9,7 +9,7 @@ use seismo_common::workload::{MAJOR_FAULTS, MINOR_FAULTS, OOM_KILLS, RECLAIM_NS}
 
 use super::seconds;
 use crate::model::metric::{Kind, Metric, Sample, Value};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart};
 use crate::semconv::PROCESS_PAGING_FAULT_TYPE;
 use crate::workload_labels;
 
@@ -88,6 +88,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
+    restart: &[Restart::Clear("FAULTS"), Restart::Clear("RECLAIM_STARTS"), Restart::Now("FAULTS_SINCE")],
+    beside: &[],
     metrics: &[&FAULTS, &RECLAIM_TIME, &RECLAIM, &KILLS],
     samples,
     workload_samples,

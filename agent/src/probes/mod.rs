@@ -17,6 +17,7 @@ pub mod process;
 pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
+pub mod udp;
 pub mod workload;
 
 /// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
@@ -27,6 +28,7 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &scheduler::FAMILY,
     &syscall::FAMILY,
     &tcp::FAMILY,
+    &udp::FAMILY,
     &block::FAMILY,
     &memory::FAMILY,
     &drop::FAMILY,
@@ -61,12 +63,61 @@ fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Histogram> {
     Some(Histogram { bounds: bounds.into(), counts, sum: *sum_ns as f64 * 1e-9 })
 }
 
+/// A workload's lanes of durations as seconds. The first ends at 2^`exponent` s, each other so many octaves later than the
+/// one before, the last has no end; so many of them are one bucket.
+fn octaves(lanes: &[u64], exponent: i32, octaves: usize, lanes_per_bucket: usize, sum_s: f64) -> Histogram {
+    let (finite, step) = (lanes.len().saturating_sub(1), lanes_per_bucket.max(1));
+    let bounds: Vec<f64> =
+        (0..finite).step_by(step).map(|lane| 2f64.powi(exponent + (octaves * lane) as i32)).collect();
+    let mut counts = vec![0; bounds.len() + 1];
+    for (lane, count) in lanes.iter().enumerate() {
+        counts[lane.div_ceil(step).min(bounds.len())] += count;
+    }
+    Histogram { bounds: bounds.into(), counts, sum: sum_s }
+}
+
+/// A value out of the kernel's tables of its protocols (`/proc/net/snmp`, `netstat`), which have a line of names and a line
+/// of values for each protocol.
+fn account(table: &str, protocol: &str, name: &str) -> Option<u64> {
+    let mut lines = table.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = lines.next().zip(lines.next())?;
+    let at = names.split_ascii_whitespace().position(|each| each == name)?;
+    values.split_ascii_whitespace().nth(at)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use seismo_common::histogram::{BUCKETS, bucket};
 
-    use super::{FAMILIES, seconds};
+    use super::{FAMILIES, account, octaves, seconds};
+
+    #[test]
+    fn every_wait_is_in_the_first_bucket_that_is_not_shorter() {
+        let mut waits = [0; 26];
+        (waits[0], waits[1], waits[2], waits[24], waits[25]) = (1, 10, 100, 1000, 10_000);
+        let histogram = octaves(&waits, -20, 1, 2, 2.5);
+        assert_eq!(histogram.bounds.len(), 13);
+        assert_eq!((histogram.bounds[0], histogram.bounds[12]), (2f64.powi(-20), 16.0));
+        assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[2]), (1, 110, 0));
+        assert_eq!((histogram.counts[12], histogram.counts[13], histogram.sum), (1000, 10_000, 2.5));
+        let histogram = octaves(&[1, 2, 3], -14, 2, 1, 0.0);
+        assert_eq!(
+            (histogram.bounds.to_vec(), histogram.counts),
+            (vec![2f64.powi(-14), 2f64.powi(-12)], vec![1, 2, 3])
+        );
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_name_and_none_where_the_table_has_not() {
+        let table = "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: A\nIpExt: 9\nUdp: X\n";
+        let of = |protocol, name| account(table, protocol, name);
+        assert_eq!(
+            [of("TcpExt", "ListenOverflows"), of("TcpExt", "B"), of("IpExt", "A")],
+            [Some(22), Some(3), Some(9)]
+        );
+        assert_eq!([of("TcpExt", "C"), of("Tcp", "A"), of("Udp", "X"), account("", "Tcp", "A")], [None; 4]);
+    }
 
     #[test]
     fn every_family_file_is_a_row() {

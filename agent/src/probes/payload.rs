@@ -1,4 +1,4 @@
-//! Socket payload: records to [`PayloadChunk`]; bytes by transport and direction for the whole host to metrics.
+//! Socket payload: records to [`PayloadChunk`]; bytes by transport, direction and workload to metrics.
 //!
 //! Kernel programs: `agent-ebpf/src/probes/payload*.rs`, one file per tier.
 
@@ -6,26 +6,30 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use seismo_common::counter::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_BUDGET_BYTES, PAYLOAD_CUT_COMPAT_BYTES,
-    PAYLOAD_CUT_FAULT_BYTES, PAYLOAD_CUT_IOVECS_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_CUT_NO_BUFFER_BYTES,
-    PAYLOAD_CUT_SKIP_BYTES, PAYLOAD_DROPPED_BYTES, PAYLOAD_MESSAGES_UNSEEN, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS,
-    TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    PAYLOAD_CAPTURED_BYTES, PAYLOAD_CUT_BUDGET_BYTES, PAYLOAD_CUT_COMPAT_BYTES, PAYLOAD_CUT_FAULT_BYTES,
+    PAYLOAD_CUT_IOVECS_BYTES, PAYLOAD_CUT_LIMIT_BYTES, PAYLOAD_CUT_NO_BUFFER_BYTES, PAYLOAD_CUT_SKIP_BYTES,
+    PAYLOAD_DROPPED_BYTES, PAYLOAD_MESSAGES_UNSEEN, PAYLOAD_OUT_OF_SCOPE, PAYLOAD_PEEKS,
 };
 use seismo_common::payload::{AF_UNIX, PayloadRecord, SEND, UDP, UNIX_DATAGRAM, UNIX_STREAM};
-use seismo_common::workload::OFF_CPU;
+use seismo_common::workload::{
+    OFF_CPU, OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES,
+    UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+};
 
 use crate::model::connection::{Connection, Cookie, Direction, Transport, socket_address};
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::payload::{Moment, PayloadChunk};
-use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, TierSpec, TierTraits};
+use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart, TierSpec, TierTraits};
 use crate::model::thread::{RUNQUEUE, STATES, ThreadAccount, UNKNOWN};
+use crate::semconv::{NETWORK_IO_DIRECTION, NETWORK_TRANSPORT};
+use crate::workload_labels;
 
 static SOCKET_IO: Metric = Metric {
     name: "seismo.socket.io",
     unit: "By",
     kind: Kind::Counter,
-    description: "Bytes moved through sockets on this host",
-    labels: &["network.io.direction", "network.transport"],
+    description: "Bytes that threads moved through sockets",
+    labels: workload_labels!(NETWORK_IO_DIRECTION, NETWORK_TRANSPORT),
 };
 static SKIPPED: Metric = Metric {
     name: "seismo.payload.skipped",
@@ -119,9 +123,16 @@ pub static FAMILY: FamilySpec = FamilySpec {
             traits: TierTraits { cookies: false, iterators: false, scratches: 1 },
         },
     ],
+    restart: &[
+        Restart::Clear("SEND_STARTS"),
+        Restart::Clear("REQUESTS"),
+        Restart::Clear("THREAD_REQUESTS"),
+        Restart::Clear("UNIX_STREAMS"),
+    ],
+    beside: &[],
     metrics: &[&SOCKET_IO, &SKIPPED, &CAPTURE],
     samples,
-    workload_samples: |_, _| {},
+    workload_samples,
 };
 
 /// A record with its bytes as a chunk.
@@ -185,19 +196,6 @@ fn peer_cookie(record: &PayloadRecord) -> Option<Cookie> {
 
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     let Some(lanes) = kernel.lanes("COUNTERS") else { return };
-    for (direction, transport, lane) in [
-        ("transmit", "tcp", TCP_SENT_BYTES),
-        ("receive", "tcp", TCP_RECEIVED_BYTES),
-        ("transmit", "udp", UDP_SENT_BYTES),
-        ("receive", "udp", UDP_RECEIVED_BYTES),
-        ("transmit", "unix", UNIX_SENT_BYTES),
-        ("receive", "unix", UNIX_RECEIVED_BYTES),
-        ("transmit", "other", OTHER_SENT_BYTES),
-        ("receive", "other", OTHER_RECEIVED_BYTES),
-    ] {
-        let labels = vec![Cow::Borrowed(direction), Cow::Borrowed(transport)];
-        out.push(Sample { metric: &SOCKET_IO, labels, value: Value::Count(lanes[lane]) });
-    }
     for (outcome, lane) in [
         ("captured", PAYLOAD_CAPTURED_BYTES),
         ("limit", PAYLOAD_CUT_LIMIT_BYTES),
@@ -215,5 +213,23 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
         [("message_unseen", PAYLOAD_MESSAGES_UNSEEN), ("out_of_scope", PAYLOAD_OUT_OF_SCOPE), ("peek", PAYLOAD_PEEKS)]
     {
         out.push(Sample { metric: &SKIPPED, labels: vec![Cow::Borrowed(reason)], value: Value::Count(lanes[lane]) });
+    }
+}
+
+fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
+    for (direction, transport, lane) in [
+        ("transmit", "tcp", TCP_SENT_BYTES),
+        ("receive", "tcp", TCP_RECEIVED_BYTES),
+        ("transmit", "udp", UDP_SENT_BYTES),
+        ("receive", "udp", UDP_RECEIVED_BYTES),
+        ("transmit", "unix", UNIX_SENT_BYTES),
+        ("receive", "unix", UNIX_RECEIVED_BYTES),
+        ("transmit", "other", OTHER_SENT_BYTES),
+        ("receive", "other", OTHER_RECEIVED_BYTES),
+    ] {
+        let labels = vec![Cow::Borrowed(direction), Cow::Borrowed(transport)];
+        if let Some(bytes) = lanes.get(lane).filter(|bytes| **bytes > 0) {
+            out.push(Sample { metric: &SOCKET_IO, labels, value: Value::Count(*bytes) });
+        }
     }
 }

@@ -67,6 +67,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&STARTS, &EXECS, &EXITS],
     samples: |_, _| {},
     workload_samples,

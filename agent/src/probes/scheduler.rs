@@ -1,16 +1,18 @@
-//! Scheduler by workload: waits in the run queue, time off CPU by what was waited for, switches, migrations.
+//! Scheduler by workload: time on CPU, waits in the run queue, time off CPU by what was waited for, switches, migrations.
 //!
 //! Kernel program: `agent-ebpf/src/probes/scheduler.rs`. No records; a row per workload read at every scrape.
 
 use std::borrow::Cow;
 
 use seismo_common::workload::{
-    MIGRATIONS, OFF_CPU, OFF_CPU_OTHER, RUNQUEUE_BUCKETS, RUNQUEUE_EXPONENT, RUNQUEUE_NS, RUNQUEUE_WAITS,
-    SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
+    CPU_SYSTEM_NS, CPU_USER_NS, MIGRATIONS, OFF_CPU, OFF_CPU_OTHER, RUNQUEUE_BUCKETS, RUNQUEUE_EXPONENT, RUNQUEUE_NS,
+    RUNQUEUE_WAITS, SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY,
 };
 
-use crate::model::metric::{Histogram, Kind, Metric, Sample, Value};
-use crate::model::probe::{FamilySpec, Hook, ProgramSpec};
+use super::octaves;
+use crate::model::metric::{Kind, Metric, Sample, Value};
+use crate::model::probe::{FamilySpec, Hook, ProgramSpec, Restart};
+use crate::semconv::CPU_MODE;
 use crate::workload_labels;
 
 static RUNQUEUE: Metric = Metric {
@@ -20,11 +22,20 @@ static RUNQUEUE: Metric = Metric {
     description: "Time that runnable threads waited for a CPU, by the kernel's own account, recorded when the run that followed ends",
     labels: workload_labels!(),
 };
+static CPU_TIME: Metric = Metric {
+    name: "process.cpu.time",
+    unit: "s",
+    kind: Kind::Counter,
+    description: "Time on CPU, by the scheduler's own account, recorded when a thread leaves its CPU; user and system are told \
+                  apart by the ticks that it saw, what saw none waits for the next (a few milliseconds a CPU)",
+    labels: workload_labels!(CPU_MODE),
+};
 static OFF_CPU_TIME: Metric = Metric {
     name: "seismo.scheduler.offcpu",
     unit: "s",
     kind: Kind::Counter,
-    description: "Time that threads waited for something else than a CPU, by what it was, recorded when the run that followed ends",
+    description: "Time that threads waited for something else than a CPU, by what it was, recorded when the run that followed \
+                  ends; throttled: the CPU limit of the cgroup, from when it stopped the thread until it had a CPU again",
     labels: workload_labels!("reason"),
 };
 static SWITCHES: Metric = Metric {
@@ -44,7 +55,7 @@ static MOVES: Metric = Metric {
 
 pub static FAMILY: FamilySpec = FamilySpec {
     name: "scheduler",
-    gives: "run-queue latency, time off CPU by reason, switches and migrations by workload",
+    gives: "time on CPU, run-queue latency, time off CPU by reason, switches and migrations by workload",
     programs: &[ProgramSpec {
         name: "scheduler_switch",
         hook: Hook::TpBtf("sched_switch"),
@@ -62,7 +73,9 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
-    metrics: &[&RUNQUEUE, &OFF_CPU_TIME, &SWITCHES, &MOVES],
+    restart: &[Restart::Clear("THREAD_RUNS"), Restart::Clear("SYSCALLS_TOLD")],
+    beside: &[],
+    metrics: &[&CPU_TIME, &RUNQUEUE, &OFF_CPU_TIME, &SWITCHES, &MOVES],
     samples: |_, _| {},
     workload_samples,
 };
@@ -83,37 +96,13 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
     count(&SWITCHES, Some("voluntary"), Value::Count(switches[0]));
     count(&SWITCHES, Some("involuntary"), Value::Count(switches[1]));
     count(&MOVES, None, Value::Count(lane(MIGRATIONS)));
+    for (mode, at) in [("user", CPU_USER_NS), ("system", CPU_SYSTEM_NS)] {
+        count(&CPU_TIME, Some(mode), Value::Float(lane(at) as f64 * 1e-9));
+    }
     for (place, reason) in OFF_CPU.iter().enumerate() {
         count(&OFF_CPU_TIME, Some(reason), Value::Float(lane(OFF_CPU_OTHER + place) as f64 * 1e-9));
     }
     let waits = lanes.get(RUNQUEUE_WAITS..RUNQUEUE_WAITS + RUNQUEUE_BUCKETS).unwrap_or_default();
-    count(&RUNQUEUE, None, Value::Histogram(waited(waits, lane(RUNQUEUE_NS))));
-}
-
-/// The kernel's octaves as classic buckets.
-fn waited(waits: &[u64], sum_ns: u64) -> Histogram {
-    let finite = RUNQUEUE_BUCKETS - 1;
-    let bounds: Vec<f64> =
-        (0..finite).step_by(OCTAVES_PER_BUCKET).map(|octave| 2f64.powi(RUNQUEUE_EXPONENT + octave as i32)).collect();
-    let mut counts = vec![0; bounds.len() + 1];
-    for (octave, count) in waits.iter().enumerate() {
-        counts[octave.div_ceil(OCTAVES_PER_BUCKET).min(bounds.len())] += count;
-    }
-    Histogram { bounds: bounds.into(), counts, sum: sum_ns as f64 * 1e-9 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::waited;
-
-    #[test]
-    fn every_wait_is_in_the_first_bucket_that_is_not_shorter() {
-        let mut waits = [0; 26];
-        (waits[0], waits[1], waits[2], waits[24], waits[25]) = (1, 10, 100, 1000, 10_000);
-        let histogram = waited(&waits, 2_500_000_000);
-        assert_eq!(histogram.bounds.len(), 13);
-        assert_eq!((histogram.bounds[0], histogram.bounds[12]), (2f64.powi(-20), 16.0));
-        assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[2]), (1, 110, 0));
-        assert_eq!((histogram.counts[12], histogram.counts[13], histogram.sum), (1000, 10_000, 2.5));
-    }
+    let waited = octaves(waits, RUNQUEUE_EXPONENT, 1, OCTAVES_PER_BUCKET, lane(RUNQUEUE_NS) as f64 * 1e-9);
+    count(&RUNQUEUE, None, Value::Histogram(waited));
 }

@@ -28,6 +28,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
         tiers: &[],
     }],
     tiers: &[],
+    restart: &[],
+    beside: &[],
     metrics: &[&UNPLACED],
     samples: |_, _| {},
     workload_samples,

@@ -5,29 +5,37 @@
 //! younger. Where the kernel has no such iterator there are none, and the family's state says so.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::families::Families;
 use crate::bpf::iterate::SocketIterator;
 use crate::metrics::Table;
 use crate::model::connection::{ConnEvent, ConnEventKind, Cookie, Role};
-use crate::probes::adopt::{ADOPT_FAILED, ADOPT_TIME, ADOPTED, events};
+use crate::probes::adopt::{ADOPT_FAILED, ADOPT_TIME, ADOPTED, FAMILY, events};
 
 pub struct Adoption {
-    /// Where the kernel has one and the configuration wants it.
+    /// Where the kernel has one.
     pub sockets: Option<SocketIterator>,
+    pub families: Arc<Families>,
 }
 
 impl Adoption {
+    /// What reads open sockets, while its family is on.
+    fn wanted(&mut self) -> Option<&mut SocketIterator> {
+        self.sockets.as_mut().filter(|_| self.families.is_on(FAMILY.name))
+    }
+
     /// Every open connection in scope; `None` where they cannot be told.
     pub fn open(&mut self, members: &[(u32, bool)]) -> Option<HashSet<Cookie>> {
-        let pass = self.sockets.as_mut()?.read(members).ok()?;
+        let pass = self.wanted()?.read(members).ok()?;
         (pass.too_many == 0 && pass.untold == 0)
             .then(|| pass.records.iter().map(|record| Cookie(record.cookie)).collect())
     }
 
     /// One event per connection in scope; `members` are in or out of scope by their cgroup.
     pub fn pass(&mut self, members: &[(u32, bool)], table: &Table) -> Vec<ConnEvent> {
-        let Some(sockets) = &mut self.sockets else { return Vec::new() };
+        let Some(sockets) = self.wanted() else { return Vec::new() };
         let began = Instant::now();
         let pass = match sockets.read(members) {
             Ok(pass) => pass,

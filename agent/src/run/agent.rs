@@ -16,10 +16,13 @@ use tokio::sync::watch;
 use super::adoption::Adoption;
 use super::alerting::Alerting;
 use super::exporting::Exporting;
+use super::families::Families;
 use super::kernel::KernelSource;
 use super::kernel_files::{self, FileSource};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
+use super::probe_control::ProbeControl;
+use super::sampling;
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
@@ -79,7 +82,7 @@ pub struct RunningKernel {
     pub control: FlowControlMap,
     pub workloads: WorkloadCounts,
     pub health: Arc<Health>,
-    pub families: Vec<&'static FamilySpec>,
+    pub families: Arc<Families>,
     /// Keeps run statistics on.
     _stats: Option<std::os::fd::OwnedFd>,
 }
@@ -100,7 +103,6 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let ring_bytes = if resolved.is_empty() { configured.min(RING_WITHOUT_SCOPE) } else { configured };
     let settings = Settings {
         capture_bytes: u32::try_from(config.capture.bytes.0).unwrap_or(u32::MAX),
-        syscall_sample_shift: config.syscalls.sample_one_in.trailing_zeros(),
         drop_every: config.capture.drop_one_in,
         budget_bytes: budget_bytes(config.capture.bytes_per_second.0),
         wake_bytes: ring_bytes / WAKE_SHARE,
@@ -117,12 +119,13 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
 
     let health = Arc::new(Health::new());
-    let families = report(&health, &loaded.programs);
-    if families.is_empty() {
+    let attached = report(&health, &loaded.programs);
+    if attached.is_empty() {
         bail!("no probe family could be attached (seismo doctor tells why)");
     }
     capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
 
+    let families = Arc::new(Families::new(attached));
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
     let sender = Arc::new(sender);
     let weak = Arc::downgrade(&sender);
@@ -137,17 +140,19 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
             .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
+    let mut counts = loaded.counts;
+    counts.pause = config.tcp_sockets.interval.0;
     Ok(RunningKernel {
         programs,
         drain,
         stop,
         batches,
         progress,
-        counts: loaded.counts,
+        counts,
         scope,
         control: loaded.control,
         workloads: loaded.workloads,
-        adoption: Adoption { sockets: loaded.sockets },
+        adoption: Adoption { sockets: loaded.sockets, families: Arc::clone(&families) },
         sender: weak,
         ring_is_small: ring_bytes < configured,
         health,
@@ -235,7 +240,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let clock = Arc::new(Clock::new());
     let table = Arc::new(Table::new(config.metrics.clone()));
     let view = Arc::new(View::default());
-    let kernel = Arc::new(KernelSource { counts, families: families.clone(), health: Arc::clone(&health) });
+    let kernel = Arc::new(KernelSource { counts, families: Arc::clone(&families), health: Arc::clone(&health) });
     let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
     let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
@@ -270,6 +275,15 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         })
         .context("starting the pipeline")?;
 
+    let files = Arc::new(FileSource::new(&config, files, Arc::clone(&workloads)));
+    let probe_control = Arc::new(ProbeControl::new(
+        programs,
+        Arc::clone(&families),
+        Arc::clone(&files),
+        Arc::clone(&scope_control),
+        Arc::clone(&health),
+    ));
+    sampling::start(&probe_control, config.syscalls.sample_one_in).context("starting to sample")?;
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![
         Arc::clone(&kernel) as Arc<dyn Source>,
@@ -279,7 +293,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
         Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
-        Arc::new(FileSource::new(&config, files, workloads)),
+        files,
     ];
     sources.extend(alerting.sources());
     sources.extend(exporting.iter_mut().flat_map(Exporting::sources));
@@ -297,9 +311,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view,
         table: Arc::clone(&table),
         control: Arc::clone(&scope_control),
+        probes: Arc::clone(&probe_control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
-    let mut programs = Some(programs);
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));
@@ -316,12 +330,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             let mut picture = picture;
             loop {
                 every.tick().await;
-                if let Some(programs) = &mut programs {
-                    programs.flush_log();
-                    if config.probes.stats {
-                        health.set_probes(programs.statuses_with_runs());
-                    }
-                }
+                probe_control.look_after(config.probes.stats);
                 if analysis.is_finished() {
                     return;
                 }
@@ -337,7 +346,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
-            reason = reload::on_hangup(&config, options.reload, scope_control) => reason,
+            reason = reload::on_hangup(&config, options.reload, scope_control, Arc::clone(&probe_control)) => reason,
         };
         logger::release();
         let began = Instant::now();
@@ -345,7 +354,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         health.set_ready(Err("stopping".to_owned()));
         let grace_ns = u64::try_from(STOP_GRACE.as_nanos()).unwrap_or(u64::MAX);
         deadline_ns.store(crate::clock::monotonic_ns() + grace_ns, Ordering::Relaxed);
-        if let Some(programs) = programs.take() {
+        if let Some(programs) = probe_control.end() {
             detach_and_drain(programs, drain, &stop);
         }
         // The drain thread's end closes the queue: the pipeline finishes what is in it and ends.

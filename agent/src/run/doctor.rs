@@ -107,8 +107,8 @@ pub fn obstacles(facts: &Facts) -> Vec<String> {
 
 fn planned_status(planned: &plan::Planned) -> ProbeStatus {
     let (state, reason) = match &planned.decision {
+        _ if !planned.wanted => (ProbeState::Disabled, loader::OFF.to_owned()),
         Decision::Attach => (ProbeState::Active, String::new()),
-        Decision::Disabled => (ProbeState::Disabled, String::new()),
         Decision::OtherTier(used) => (ProbeState::Disabled, format!("tier {used} is used")),
         Decision::Unsupported(fact) => (ProbeState::Unsupported, fact.clone()),
     };

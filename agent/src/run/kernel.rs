@@ -5,32 +5,34 @@ use std::sync::Arc;
 
 use seismo_common::counter::{
     DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
-    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_SAMPLE_LOST,
+    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_ERRORS_UNPLACED, SYSCALL_SAMPLE_LOST,
+    TCP_CONNECT_UNKNOWN,
 };
 use seismo_common::drops::DROP_NAMES;
 
+use super::families::Families;
 use crate::bpf::counts::Counts;
 use crate::health::{Health, Stage};
 use crate::metrics::PROBE_MISSED;
 use crate::model::metric::{Sample, Source, Value};
-use crate::model::probe::{FamilySpec, KernelCounts};
+use crate::model::probe::KernelCounts;
+use crate::probes::FAMILIES;
 
 /// Reads the maps at every scrape: about ten system calls, and one more per system call number in use.
 pub struct KernelSource {
     pub counts: Counts,
-    /// Families that are attached, whole or in part; the metrics of the others are absent, never zero.
-    pub families: Vec<&'static FamilySpec>,
+    pub families: Arc<Families>,
     pub health: Arc<Health>,
 }
 
 impl Source for KernelSource {
     fn collect(&self, out: &mut Vec<Sample>) {
         self.account();
-        for family in &self.families {
+        for family in self.families.list() {
             (family.samples)(&self.counts, out);
         }
         for (program, count) in self.counts.missed.read() {
-            let family = self.families.iter().find(|family| family.programs.iter().any(|each| each.name == program));
+            let family = FAMILIES.iter().find(|family| family.programs.iter().any(|each| each.name == program));
             let labels = vec![Cow::Borrowed(family.map_or("", |family| family.name)), Cow::Owned(program.to_owned())];
             out.push(Sample { metric: &PROBE_MISSED, labels, value: Value::Count(count) });
         }
@@ -49,8 +51,10 @@ impl KernelSource {
             ("dropped_bytes", PAYLOAD_DROPPED_BYTES),
             ("runqueue_waits_unknown", RUNQUEUE_UNKNOWN),
             ("syscall_samples_lost", SYSCALL_SAMPLE_LOST),
+            ("syscall_errors_unplaced", SYSCALL_ERRORS_UNPLACED),
             ("fault_threads_untracked", FAULTS_UNTRACKED),
             ("reclaims_unknown", RECLAIM_UNKNOWN),
+            ("tcp_connects_unknown", TCP_CONNECT_UNKNOWN),
         ];
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, DROPS + reason));
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()

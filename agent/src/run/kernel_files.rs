@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::pipeline::{EVENTS, TABLE_CAPACITY, TABLE_ENTRIES};
 use crate::clock;
 use crate::config::Config;
+use crate::health::{ProbeState, ProbeStatus};
 use crate::host::kernel_files::{KernelFiles, Wanted};
 use crate::host::workloads::{Counts, Workloads};
 use crate::metrics::by_workload;
@@ -19,8 +20,11 @@ const PROC: &str = "/proc";
 
 /// What the configuration wants of this host's files, and whether it can be had.
 pub fn open(config: &Config) -> KernelFiles {
-    let wanted = Wanted { pressure: config.probes.pressure, cgroup: config.probes.cgroup };
-    KernelFiles::new(PROC, wanted, config.workloads.capacity)
+    KernelFiles::new(PROC, wanted(config), config.workloads.capacity)
+}
+
+fn wanted(config: &Config) -> Wanted {
+    Wanted { pressure: config.probes.pressure, cgroup: config.probes.cgroup }
 }
 
 /// See the module's documentation.
@@ -30,23 +34,50 @@ pub struct FileSource {
     labels: Vec<WorkloadLabel>,
     series_limit: usize,
     interval_ns: u64,
+    /// How many workloads are read.
+    capacity: usize,
 }
 
 struct Inner {
+    wanted: Wanted,
     files: KernelFiles,
     shown: Vec<Sample>,
     next_ns: u64,
 }
 
 impl FileSource {
+    /// Families without a program: keys of the configuration's `probes`.
+    pub const NAMES: [&'static str; 2] = ["pressure", "cgroup"];
+
     pub fn new(config: &Config, files: KernelFiles, workloads: Arc<Mutex<Workloads>>) -> Self {
         Self {
-            inner: Mutex::new(Inner { files, shown: Vec::new(), next_ns: 0 }),
+            inner: Mutex::new(Inner { wanted: wanted(config), files, shown: Vec::new(), next_ns: 0 }),
             workloads,
             labels: config.metrics.workload_labels.clone(),
             series_limit: config.metrics.series_limit,
             interval_ns: config.kernel_files.interval.as_ns(),
+            capacity: config.workloads.capacity,
         }
+    }
+
+    /// Switches one of [`FileSource::NAMES`]; the states then, with `why` where something is off.
+    pub fn want(&self, name: &str, on: bool, why: &str) -> Vec<ProbeStatus> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wanted = inner.wanted;
+        match name {
+            "pressure" => wanted.pressure = on,
+            "cgroup" => wanted.cgroup = on,
+            _ => {}
+        }
+        if wanted != inner.wanted {
+            let files = KernelFiles::new(PROC, wanted, self.capacity);
+            *inner = Inner { wanted, files, shown: Vec::new(), next_ns: 0 };
+        }
+        let mut statuses = inner.files.statuses().to_vec();
+        for status in statuses.iter_mut().filter(|status| status.state == ProbeState::Disabled) {
+            why.clone_into(&mut status.reason);
+        }
+        statuses
     }
 }
 

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::kernel::KernelSource;
 use super::pipeline::{View, WORKLOAD_BYTES};
+use super::probe_control::ProbeControl;
 use super::scope_control::{Refusal, ScopeControl};
 use crate::alerts::Engine;
 use crate::api::{Ends, Page, Pages, Refused};
@@ -26,6 +28,7 @@ pub struct RunningAgent {
     pub view: Arc<View>,
     pub table: Arc<Table>,
     pub control: Arc<ScopeControl>,
+    pub probes: Arc<ProbeControl>,
 }
 
 impl Pages for RunningAgent {
@@ -64,15 +67,8 @@ impl Pages for RunningAgent {
         json!(self.control.current())
     }
 
-    /// Reading more of this host than before is root's to decide, and that of whoever runs the agent.
     fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused> {
-        match callers::user(Path::new("/proc/self/net"), caller.peer, caller.local) {
-            Some(user) if user == 0 || Some(user) == callers::own_user(Path::new("/proc/self")) => {}
-            _ => {
-                let message = "only root on this host, and the user that runs the agent, may change the scope";
-                return Err(Refused::Forbidden(message.to_owned()));
-            }
-        }
+        permitted(caller, "change the scope")?;
         let scope: Scope = serde_json::from_value(wanted).map_err(|error| Refused::Wrong(error.to_string()))?;
         match self.control.change(scope) {
             Ok(adopted) => Ok(json!({ "scope": self.control.current(), "adopted": adopted })),
@@ -81,10 +77,33 @@ impl Pages for RunningAgent {
         }
     }
 
+    fn switch_probes(&self, caller: Ends, wanted: Value) -> Result<Value, Refused> {
+        permitted(caller, "switch probe families")?;
+        let Switch { family, enabled } =
+            serde_json::from_value(wanted).map_err(|error| Refused::Wrong(error.to_string()))?;
+        self.probes.set(&family, enabled, "switched off while the agent runs")
+    }
+
     fn kernel(&self) -> Value {
         self.kernel.account();
         let lanes: Map<String, Value> =
             self.kernel.lanes().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
         Value::Object(lanes)
+    }
+}
+
+/// What is asked for when a probe family is switched.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    family: String,
+    enabled: bool,
+}
+
+/// Reading more of this host than before, or less, is root's to decide, and that of whoever runs the agent.
+fn permitted(caller: Ends, to: &str) -> Result<(), Refused> {
+    match callers::user(Path::new("/proc/self/net"), caller.peer, caller.local) {
+        Some(user) if user == 0 || Some(user) == callers::own_user(Path::new("/proc/self")) => Ok(()),
+        _ => Err(Refused::Forbidden(format!("only root on this host, and the user that runs the agent, may {to}"))),
     }
 }

@@ -3,7 +3,7 @@
 //! One thread, one owner for flows, names and scope: no lock on the way but the metric table's and the span ring's.
 //! Every record of a batch ends as passed or as dropped with a reason.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
-use crate::model::connection::{ConnEvent, Role};
+use crate::model::connection::{ConnEvent, Cookie, Role};
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::{Resource, Resources as _};
@@ -26,7 +26,7 @@ use crate::model::thread::Breakdown;
 use crate::probes::{payload, process, tcp};
 use crate::run::adoption::Adoption;
 use crate::run::scope::ScopeKeeper;
-use crate::run::scope_control::ScopeChange;
+use crate::run::scope_control::{Change, Request};
 use crate::store::spans::Spans;
 use crate::traces::assemble::{Wire, assemble, span_name};
 use crate::traces::explain::Explain;
@@ -104,8 +104,8 @@ pub struct Parts {
     pub names: Names,
     pub scope: ScopeKeeper,
     pub adoption: Adoption,
-    /// Changes of the scope that somebody asks for.
-    pub changes: Receiver<ScopeChange>,
+    /// Changes that somebody asks for.
+    pub changes: Receiver<Request>,
     pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Links,
@@ -160,13 +160,19 @@ impl Pipeline {
         count
     }
 
-    /// Makes the changes of the scope that were asked for.
-    fn change_scope(&mut self) {
-        while let Ok(ScopeChange { resolved, answer }) = self.parts.changes.try_recv() {
-            let changed = self.parts.scope.change(resolved).map_err(|error| format!("{error:#}"));
-            let told = answer.try_send(changed.map(|()| self.adopt()));
-            if told.is_err() {
-                log::debug!("nobody waits for the change of the scope any more");
+    /// Makes the changes that were asked for.
+    fn make_changes(&mut self) {
+        while let Ok(Request { change, answer }) = self.parts.changes.try_recv() {
+            let made = match change {
+                Change::Scope(resolved) => {
+                    let changed = self.parts.scope.change(*resolved).map_err(|error| format!("{error:#}"));
+                    changed.map(|()| self.adopt())
+                }
+                Change::TakeUp => Ok(self.adopt()),
+                Change::Forget => Ok(self.forget(u64::MAX, &HashSet::new())),
+            };
+            if answer.try_send(made).is_err() {
+                log::debug!("nobody waits for the change any more");
             }
         }
     }
@@ -179,9 +185,16 @@ impl Pipeline {
             return;
         }
         let Some(open) = self.parts.adoption.open(&self.parts.scope.members()) else { return };
-        for cookie in self.parts.flows.end_gone(now_ns.saturating_sub(idle_ns), &open, &mut self.exchanges) {
-            self.parts.links.forget(cookie);
+        self.forget(now_ns.saturating_sub(idle_ns), &open);
+    }
+
+    /// Forgets connections that were quiet since `ktime_ns` and are not among `open`; says how many.
+    fn forget(&mut self, ktime_ns: u64, open: &HashSet<Cookie>) -> usize {
+        let gone = self.parts.flows.end_gone(ktime_ns, open, &mut self.exchanges);
+        for cookie in &gone {
+            self.parts.links.forget(*cookie);
         }
+        gone.len()
     }
 
     /// Hands on the connections taken up before `ktime_ns`.
@@ -211,7 +224,7 @@ impl Pipeline {
                 Err(RecvTimeoutError::Timeout) => self.records_ns = self.records_ns.max(drained_ns),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.change_scope();
+            self.make_changes();
             let now_ns = clock::monotonic_ns();
             if now_ns >= self.next_tick_ns {
                 self.next_tick_ns = now_ns + TICK.as_nanos() as u64;

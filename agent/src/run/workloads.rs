@@ -8,19 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use seismo_common::workload::WORKLOAD_LANES;
 
+use super::families::{Families, still};
 use crate::bpf::workloads::WorkloadCounts;
 use crate::clock;
 use crate::config::Config;
 use crate::host::workloads::Workloads;
 use crate::metrics::by_workload;
 use crate::model::metric::{Sample, Source};
-use crate::model::probe::FamilySpec;
 use crate::model::workload::{WorkloadId, WorkloadLabel, WorkloadSample};
 
 /// Reads the rows at every scrape.
 pub struct WorkloadSource {
     counts: WorkloadCounts,
-    families: Vec<&'static FamilySpec>,
+    families: Arc<Families>,
     names: Arc<Mutex<Workloads>>,
     /// What cgroups counted that were gone before they had a name.
     lost: Mutex<[u64; WORKLOAD_LANES]>,
@@ -33,7 +33,7 @@ impl WorkloadSource {
     pub fn new(
         config: &Config,
         counts: WorkloadCounts,
-        families: Vec<&'static FamilySpec>,
+        families: Arc<Families>,
         names: &Arc<Mutex<Workloads>>,
     ) -> Self {
         let groups = {
@@ -61,6 +61,8 @@ impl Source for WorkloadSource {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.advance(clock::monotonic_ns());
         let expired = names.drain_expired();
+        let attached = self.families.list();
+        let still: Vec<_> = attached.iter().flat_map(|family| still(family, &attached)).collect();
         let mut samples = Vec::new();
         let mut own = Vec::new();
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,9 +89,10 @@ impl Source for WorkloadSource {
                 row.iter_mut().zip(lost.iter()).for_each(|(sum, count)| *sum += count);
             }
             let workload = (workload != WorkloadId::OVERFLOW).then(|| names.get(workload));
-            for family in &self.families {
+            for family in &attached {
                 (family.workload_samples)(&row, &mut own);
             }
+            own.retain(|sample| !still.iter().any(|metric| std::ptr::eq(*metric, sample.metric)));
             samples.extend(
                 own.drain(..).map(|sample| WorkloadSample { workload: workload.as_ref().map(Arc::clone), sample }),
             );

@@ -53,6 +53,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     // Where control groups of both versions are mounted, crun cannot work.
     ("runc", Program("runc")),
     ("socat", Program("socat")),
+    ("strace", Program("strace")),
     ("systemd", Program("systemd-analyze")),
     ("wrk", Program("wrk")),
     ("xz-utils", Program("xz")),
