@@ -186,7 +186,7 @@ impl Outbox {
         // SplitMix64: any spread will do.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        whole - (u128::from(whole / 2) * u128::from(mixed >> 32) >> 32) as u64
+        whole - ((u128::from(whole / 2) * u128::from(mixed >> 32)) >> 32) as u64
     }
 }
 
