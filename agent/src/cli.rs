@@ -5,8 +5,10 @@
 
 pub mod client;
 pub mod config;
+pub mod link;
 pub mod logger;
 pub mod probes;
+pub mod query;
 pub mod rules;
 pub mod scope;
 pub mod spans;
@@ -53,6 +55,8 @@ pub enum Command {
     Spans(spans::Arguments),
     /// One trace of a running agent as a waterfall, with where each span's time went.
     Trace(trace::Arguments),
+    /// A PromQL expression over the last minutes of a running agent.
+    Query(query::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.
     Scope(scope::Arguments),
     /// Every metric that the agent can show: name, type, unit, labels, and what gives it.
@@ -61,6 +65,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Link the spans of a file (one JSON object a line, `-`: standard input) as the agent would.
+    Link(link::Arguments),
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),

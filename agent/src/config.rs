@@ -144,6 +144,8 @@ section! {
         pub cgroup: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
+        /// Records that mean nothing, as many as a process asks for, to measure how many can be taken.
+        pub records: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.
         pub stats: bool = false,
     }

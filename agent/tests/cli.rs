@@ -7,13 +7,15 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use seismo::api::server::{Limits, bind, serve};
-use seismo::api::{Api, Ends, Page, Pages, Refused};
+use seismo::api::{Api, Definition, Ends, Page, Pages, Read, Refused};
 use seismo::health::{Health, ProbeState, ProbeStatus};
 use seismo::model::attributes::Attributes;
+use seismo::model::metric::{Kind, Metric, Sample, Value as Measured};
 use seismo::model::process::Resource;
 use seismo::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
 use seismo::model::thread::Breakdown;
 use seismo::store::spans::Spans;
+use seismo::store::{MetricsConfig, Recent};
 use serde_json::Value;
 
 fn seismo(arguments: &[&str]) -> Command {
@@ -134,18 +136,35 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn without_an_agent_a_client_command_says_how_to_start_one() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for command in ["spans", "probes", "scope"] {
-        let output = seismo(&[command]).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
+    for command in [&["spans"][..], &["probes"], &["scope"], &["query", "up"]] {
+        let output = seismo(command).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
         let expected = format!("seismo: no agent listens at http://{free} (start one with: seismo run)\n");
         assert_eq!(told(&output), (Some(1), String::new(), expected));
     }
 }
+
+static CALLS: Metric =
+    Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "Calls", labels: &["code"] };
 
 struct NoPages;
 
 impl Pages for NoPages {
     fn metrics(&self, _accept: Option<&str>) -> Result<Page, String> {
         Err("none".to_owned())
+    }
+
+    fn samples(&self, read: &mut Read<'_>) {
+        let config = MetricsConfig { keep_all: true, ..MetricsConfig::default() };
+        let mut store = Recent::new(config, vec![]);
+        for (second, count) in [(100, 5), (110, 25)] {
+            let value = Measured::Count(count);
+            store.append(second * 1000, &[Sample { metric: &CALLS, labels: vec!["200".into()], value }]);
+        }
+        read(&store, store.reach_ms().map(|(oldest_ms, _)| oldest_ms));
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        Vec::new()
     }
 
     fn rules(&self) -> Value {
@@ -261,6 +280,19 @@ fn span(service: &str, status: StatusCode) -> Span {
         incomplete: None,
         time: None,
     }
+}
+
+#[test]
+fn a_query_prints_its_result_and_says_on_standard_error_what_else_there_is() {
+    let agent = Agent::start();
+    let instant = agent.ask(&["query", "calls_total * 2", "--time", "111"]);
+    assert_eq!(instant, (Some(0), "{code=\"200\"} => 50 @[111]\n".to_owned(), String::new()));
+    let (code, out, err) = agent.ask(&["query", "irate(calls_total[30s])", "--start", "110", "--end", "110"]);
+    assert_eq!((code, out.as_str()), (Some(0), "{code=\"200\"} =>\n2 @[110]\n"));
+    assert_eq!(err, "seismo: samples are kept in memory; the oldest is of 1970-01-01T00:01:40Z\n");
+    let (code, out, err) = agent.ask(&["query", "rate(calls_total)"]);
+    assert!((code, out.as_str()) == (Some(1), "") && err.contains("parse error: expected type"), "{err}");
+    assert_eq!(agent.ask(&["query", "nothing", "--json"]), (Some(0), String::new(), String::new()));
 }
 
 #[test]

@@ -11,13 +11,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::server::{Limits, bind, serve};
-use super::{Api, ENDPOINTS, Ends, Page, Pages, Refused};
+use super::{Api, Definition, ENDPOINTS, Ends, Page, Pages, Read, Refused};
 use crate::health::{Health, ProbeState, ProbeStatus, Stage};
 use crate::model::attributes::Attributes;
 use crate::model::exchange::Incomplete;
+use crate::model::metric::{Kind, Metric, Sample, Value as Measured};
 use crate::model::process::Resource;
 use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::store::spans::Spans;
+use crate::store::{MetricsConfig, Recent};
+
+static CALLS: Metric =
+    Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "Calls", labels: &["code", "route"] };
 
 struct MadeUp;
 
@@ -25,8 +30,31 @@ impl Pages for MadeUp {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         match accept {
             Some("break") => Err("the table is gone".to_owned()),
-            accept => Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n") }),
+            accept => {
+                Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n").into_bytes() })
+            }
         }
+    }
+
+    /// Two counters, one sample a second from 100 to 160 s: `200` grows by 2, `500` by 1.
+    fn samples(&self, read: &mut Read<'_>) {
+        let mut store = Recent::new(MetricsConfig { keep_all: true, ..MetricsConfig::default() }, vec![]);
+        for second in 100..=160 {
+            let sample = |code: &'static str, value: i64| Sample {
+                metric: &CALLS,
+                labels: vec![code.into(), "/".into()],
+                value: Measured::Count(u64::try_from(value).unwrap()),
+            };
+            store.append(second * 1000, &[sample("200", 2 * second), sample("500", second)]);
+        }
+        read(&store, store.reach_ms().map(|(oldest_ms, _)| oldest_ms));
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        vec![
+            Definition { name: "calls_total".to_owned(), kind: "counter", help: "Calls" },
+            Definition { name: "level".to_owned(), kind: "gauge", help: "Level" },
+        ]
     }
 
     fn rules(&self) -> Value {
@@ -96,7 +124,7 @@ impl Agent {
     }
 
     /// Status and body; the body is read to the end of the connection.
-    async fn ask(&self, request: &str, headers: &str) -> (u16, String, String) {
+    pub(super) async fn ask(&self, request: &str, headers: &str) -> (u16, String, String) {
         let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
         let mut answer = String::new();
         self.connect(&head).await.read_to_string(&mut answer).await.unwrap();

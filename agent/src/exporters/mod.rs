@@ -4,6 +4,8 @@ pub mod account;
 pub mod lines;
 pub mod otlp;
 pub mod prometheus;
+mod protobuf;
+mod text;
 pub mod webhook;
 
 pub use account::{ATTEMPTS, Account, Counts, LossReason};

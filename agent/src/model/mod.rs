@@ -6,8 +6,10 @@
 pub mod alert;
 pub mod attributes;
 pub mod connection;
+pub mod context;
 pub mod display;
 pub mod exchange;
+pub mod exponential;
 pub mod exported;
 pub mod metric;
 pub mod payload;

@@ -208,6 +208,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 9).into(),
                 peer_cookie: None,
             },
+            number: 0,
             wire: None,
             role: Role::Server,
             pid: 1,
@@ -222,6 +223,7 @@ mod tests {
             attributes: Attributes::default(),
             measure: Measure { metric: &DURATION, labels: Vec::new() },
             incomplete: None,
+            context: None,
         }
     }
 

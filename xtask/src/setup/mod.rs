@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Also the programs that the tests run (Debian packages, and one of Python)
     #[arg(long)]
     test: bool,
+    /// Also what `cargo xtask bench` runs and measures the agent beside (Debian packages)
+    #[arg(long)]
+    bench: bool,
 }
 
 /// What a machine is set up for.
@@ -30,10 +33,12 @@ pub struct Arguments {
 pub enum Purpose {
     Build,
     Test,
+    Bench,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
-    setup(if arguments.test { Purpose::Test } else { Purpose::Build })
+    setup(if arguments.test { Purpose::Test } else { Purpose::Build })?;
+    if arguments.bench { setup(Purpose::Bench) } else { Ok(()) }
 }
 
 /// The compiler that is set up for.
@@ -64,13 +69,21 @@ const FOR_TESTING: &[Requirement] = &[
     Requirement { name: "rotel", find: rotel::find, install: rotel::install },
 ];
 
+const FOR_MEASURING: &[Requirement] = &[Requirement {
+    name: "programs for measuring",
+    find: packages::find_for_measuring,
+    install: packages::install_for_measuring,
+}];
+
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {
     let toolchain = toolchain()?;
-    let requirements = FOR_BUILDING.iter().chain(match purpose {
-        Purpose::Build => &[],
-        Purpose::Test => FOR_TESTING,
-    });
+    let (building, others): (&[Requirement], &[Requirement]) = match purpose {
+        Purpose::Build => (FOR_BUILDING, &[]),
+        Purpose::Test => (FOR_BUILDING, FOR_TESTING),
+        Purpose::Bench => (&[], FOR_MEASURING),
+    };
+    let requirements = building.iter().chain(others);
     let mut missing = Vec::new();
     for requirement in requirements {
         match (requirement.find)(&toolchain)? {

@@ -59,6 +59,14 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("xz-utils", Program("xz")),
 ];
 
+/// What `cargo xtask bench` runs, and the tools that it measures beside the agent.
+const FOR_MEASURING: &[(&str, Evidence)] = &[
+    ("bpftrace", Program("bpftrace")),
+    ("libbpf-tools", Program("syscount")),
+    ("nginx", Program("nginx")),
+    ("wrk", Program("wrk")),
+];
+
 pub(super) const PYTHON: &str = "/usr/bin/python3";
 /// Where Debian keeps a folder for each version.
 const POSTGRESQL: &str = "/usr/lib/postgresql";
@@ -88,21 +96,37 @@ fn python(program: &str) -> bool {
     shell::output(Command::new(PYTHON).args(["-c", program])).is_ok()
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(list: &[(&'static str, Evidence)]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        PACKAGES.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
+        list.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
     packages.dedup();
     packages
 }
 
-pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
-    let mut names: Vec<_> = PACKAGES.iter().map(|(package, _)| *package).collect();
+fn names(list: &[(&'static str, Evidence)]) -> Option<String> {
+    let mut names: Vec<_> = list.iter().map(|(package, _)| *package).collect();
     names.dedup();
-    Ok(missing().is_empty().then(|| names.join(", ")))
+    missing(list).is_empty().then(|| names.join(", "))
+}
+
+pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
+    Ok(names(PACKAGES))
 }
 
 pub(super) fn install(_: &Toolchain) -> Result<String> {
-    let wanted = missing();
+    get(PACKAGES)
+}
+
+pub(super) fn find_for_measuring(_: &Toolchain) -> Result<Option<String>> {
+    Ok(names(FOR_MEASURING))
+}
+
+pub(super) fn install_for_measuring(_: &Toolchain) -> Result<String> {
+    get(FOR_MEASURING)
+}
+
+fn get(packages: &[(&'static str, Evidence)]) -> Result<String> {
+    let wanted = missing(packages);
     let list = wanted.join(" ");
     if workspace::program("apt-get").is_none() {
         bail!("no apt-get here; install with your package manager what Debian calls: {list}");
@@ -111,7 +135,7 @@ pub(super) fn install(_: &Toolchain) -> Result<String> {
     script.args(["-c", SCRIPT, "install-packages"]).args(&wanted);
     shell::watched(&format!("installing {list}"), &mut script, Duration::from_secs(900))
         .with_context(|| format!("cannot install {list}; `apt-get install {list}` may tell more"))?;
-    let still = missing();
+    let still = missing(packages);
     if !still.is_empty() {
         bail!("installed {list}, but cannot find what these should bring: {}", still.join(" "));
     }

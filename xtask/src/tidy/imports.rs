@@ -97,7 +97,7 @@ impl Unit {
 }
 
 /// In the folder of the protocols, and none.
-const SHARED_BY_PROTOCOLS: &[&str] = &["cursor", "db"];
+const SHARED_BY_PROTOCOLS: &[&str] = &["context", "cursor", "db"];
 
 /// A parser that needs another parser is not removable alone.
 fn sibling_protocol(place: &[String], path: &[String]) -> Option<String> {
