@@ -37,6 +37,7 @@ fn expected(span: &Span) -> Result<Received> {
         let typed = |value: &Value| match value {
             Value::String(text) => format!("Str({text})"),
             Value::Bool(truth) => format!("Bool({truth})"),
+            Value::Number(number) if number.is_f64() => format!("Double({number})"),
             Value::Number(number) => format!("Int({number})"),
             other => other.to_string(),
         };

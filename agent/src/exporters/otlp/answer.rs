@@ -156,22 +156,23 @@ mod tests {
     #[test]
     fn http_answers_are_sorted_as_the_specification_has_it() {
         let date = "Tue, 14 Nov 2023 22:13:50 GMT";
-        let cases: [(u16, &[(&'static str, &str)], (&str, Option<u64>)); 11] = [
-            (200, &[], ("taken", None)),
-            (202, &[], ("taken", None)),
-            (400, &[], ("refused", None)),
-            (404, &[], ("refused", None)),
-            (413, &[], ("refused", None)),
-            (500, &[], ("refused", None)),
-            (429, &[], ("later", None)),
-            (429, &[("retry-after", "7")], ("later", Some(7))),
-            (503, &[("retry-after", date)], ("later", Some(30))),
-            (502, &[("retry-after", "soon")], ("later", None)),
-            (504, &[("retry-after", "Tue, 14 Nov 2000 22:13:50 GMT")], ("later", Some(0))),
+        let cases = [
+            (200, "", ("taken", None)),
+            (202, "", ("taken", None)),
+            (400, "", ("refused", None)),
+            (404, "", ("refused", None)),
+            (413, "", ("refused", None)),
+            (500, "", ("refused", None)),
+            (429, "", ("later", None)),
+            (429, "7", ("later", Some(7))),
+            (503, date, ("later", Some(30))),
+            (502, "soon", ("later", None)),
+            (504, "Tue, 14 Nov 2000 22:13:50 GMT", ("later", Some(0))),
         ];
-        for (status, headers, expected) in cases {
-            let answer = of_http(StatusCode::from_u16(status).unwrap(), &fields(headers), b"", 1_700_000_000);
-            assert_eq!(kind(&answer), expected, "{status} {headers:?}");
+        for (status, after, expected) in cases {
+            let headers = if after.is_empty() { HeaderMap::new() } else { fields(&[("retry-after", after)]) };
+            let answer = of_http(StatusCode::from_u16(status).unwrap(), &headers, b"", 1_700_000_000);
+            assert_eq!(kind(&answer), expected, "{status} {after}");
         }
     }
 
