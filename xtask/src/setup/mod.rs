@@ -7,6 +7,7 @@ mod core_source;
 pub mod debian;
 mod linker;
 mod packages;
+mod rotel;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::{shell, workspace};
 /// Find or install what building needs
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Also the programs that the tests run (Debian packages)
+    /// Also the programs that the tests run (Debian packages, and one of Python)
     #[arg(long)]
     test: bool,
     /// Also what the accuracy lab runs beyond that: more of Python, Go, Java (Debian packages)
@@ -72,11 +73,14 @@ const FOR_BUILDING: &[Requirement] = &[
     Requirement { name: "bpf-linker", find: linker::find, install: linker::install },
 ];
 
-const FOR_TESTING: &[Requirement] = &[Requirement {
-    name: "programs for the tests",
-    find: |_| packages::find(packages::FOR_TESTS),
-    install: |_| packages::install(packages::FOR_TESTS),
-}];
+const FOR_TESTING: &[Requirement] = &[
+    Requirement {
+        name: "programs for the tests",
+        find: |_| packages::find(packages::FOR_TESTS),
+        install: |_| packages::install(packages::FOR_TESTS),
+    },
+    Requirement { name: "rotel", find: rotel::find, install: rotel::install },
+];
 
 const FOR_ACCURACY: &[Requirement] = &[Requirement {
     name: "programs for the accuracy lab",

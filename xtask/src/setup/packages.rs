@@ -16,11 +16,13 @@ pub(super) enum Evidence {
     Program(&'static str),
     /// A module of the distribution's own Python, the one the tests run.
     PythonModule(&'static str),
+    /// libpython of the distribution's own Python.
+    PythonLibrary,
     /// `postgres` of any version: it is in no `PATH`.
     PostgresqlServer,
 }
 
-use Evidence::{PostgresqlServer, Program, PythonModule};
+use Evidence::{PostgresqlServer, Program, PythonLibrary, PythonModule};
 
 /// A Debian package, and how to see that it is there.
 pub(super) type Package = (&'static str, Evidence);
@@ -33,6 +35,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     ("fio", Program("fio")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
+    ("libpython3-dev", PythonLibrary),
     ("nftables", Program("nft")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
@@ -41,6 +44,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     ("postgresql-client", Program("psql")),
     ("prometheus", Program("prometheus")),
     ("prometheus", Program("promtool")),
+    ("python3-pip", PythonModule("pip")),
     ("python3-psycopg", PythonModule("psycopg")),
     ("python3-redis", PythonModule("redis")),
     ("python3-requests", PythonModule("requests")),
@@ -76,7 +80,7 @@ pub(super) const FOR_MEASURING: &[Package] = &[
     ("wrk", Program("wrk")),
 ];
 
-const PYTHON: &str = "/usr/bin/python3";
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 /// Where Debian keeps a folder for each version.
 const POSTGRESQL: &str = "/usr/lib/postgresql";
 const SCRIPT: &str = include_str!("install-packages.sh");
@@ -91,11 +95,18 @@ impl Evidence {
                 .flatten()
                 .any(|version| version.path().join("bin/postgres").is_file()),
             PythonModule(name) => {
-                let question = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)");
-                shell::output(Command::new(PYTHON).args(["-c", &question])).is_ok()
+                python(&format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)"))
             }
+            PythonLibrary => python(
+                "import ctypes, sysconfig; ctypes.CDLL('libpython' + sysconfig.get_python_version() + '.so.1.0')",
+            ),
         }
     }
+}
+
+/// Whether the distribution's Python gets through it.
+fn python(program: &str) -> bool {
+    shell::output(Command::new(PYTHON).args(["-c", program])).is_ok()
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {
