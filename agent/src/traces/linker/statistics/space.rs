@@ -39,6 +39,13 @@ pub(super) struct Served {
     pub answered: Mark,
 }
 
+impl Served {
+    /// Whether it is over, and began before a span and ended behind it.
+    pub fn contains(&self, sent: &Sent) -> bool {
+        self.is_over && self.start_ns <= sent.start_ns && sent.end_ns <= self.end_ns
+    }
+}
+
 /// A span that it sends.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
