@@ -13,6 +13,7 @@ pub mod rules;
 pub mod scope;
 pub mod spans;
 pub mod table;
+pub mod trace;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -52,6 +53,8 @@ pub enum Command {
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
+    /// One trace of a running agent as a waterfall, with where each span's time went.
+    Trace(trace::Arguments),
     /// A PromQL expression over the last minutes of a running agent.
     Query(query::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.

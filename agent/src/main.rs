@@ -53,6 +53,7 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Probes(arguments) => cli::probes::command(arguments),
         Command::Query(arguments) => cli::query::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
+        Command::Trace(arguments) => cli::trace::command(arguments),
     }
 }
 

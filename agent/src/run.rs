@@ -9,6 +9,7 @@ mod agent;
 mod alerting;
 mod catalogue;
 mod doctor;
+mod exporting;
 mod families;
 mod kernel;
 mod kernel_files;

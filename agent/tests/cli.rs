@@ -13,6 +13,7 @@ use seismo::model::attributes::Attributes;
 use seismo::model::metric::{Kind, Metric, Sample, Value as Measured};
 use seismo::model::process::Resource;
 use seismo::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use seismo::model::thread::Breakdown;
 use seismo::store::spans::Spans;
 use seismo::store::{MetricsConfig, Recent};
 use serde_json::Value;
@@ -62,6 +63,11 @@ fn a_wrong_file_is_one_line_and_exit_code_2_and_nothing_starts() {
         ("spans:\n  capacity: 5\n  capcity: 6\n", "3: spans.capcity: unknown key (known here: capacity)"),
         ("capture: {bytes: lots}\n", "1: capture.bytes: 'lots' is not a size such as 4096, 64KiB or 8MiB"),
         ("scope:\n  include: [pid=abc]\n", "2: scope.include[0]: pid=abc: not a process id"),
+        (
+            "export:\n  otlp:\n    endpoint: https://x\n",
+            "3: export.otlp.endpoint: \"https://x\": https is not supported yet",
+        ),
+        ("sampling: {share: 1.5}\n", "1: sampling.share: 1.5 is not between 0 and 1"),
         ("scope: [\n", ""),
     ];
     for (text, expected) in cases {
@@ -285,7 +291,7 @@ fn a_query_prints_its_result_and_says_on_standard_error_what_else_there_is() {
     assert_eq!((code, out.as_str()), (Some(0), "{code=\"200\"} =>\n2 @[110]\n"));
     assert_eq!(err, "seismo: samples are kept in memory; the oldest is of 1970-01-01T00:01:40Z\n");
     let (code, out, err) = agent.ask(&["query", "rate(calls_total)"]);
-    assert!((code, out.as_str()) == (Some(1), "") && err.contains("parse error: expected type"), "{err}");
+    assert!((code, out.as_str()) == (Some(2), "") && err.contains("parse error: expected type"), "{err}");
     assert_eq!(agent.ask(&["query", "nothing", "--json"]), (Some(0), String::new(), String::new()));
 }
 
@@ -316,6 +322,32 @@ fn spans_as_json_are_one_object_a_line() {
     assert_eq!(found["status"]["code"], 2);
     assert_eq!(found["resource"]["service.name"], "shop");
     assert_eq!(found["startTimeUnixNano"], "1700000000000000000");
+}
+
+#[test]
+fn a_trace_is_a_waterfall_or_json_lines_from_the_top_down() {
+    let agent = Agent::start();
+    let mut child = span("shop", StatusCode::Error);
+    (child.span_id, child.parent_span_id) = (SpanId([2; 8]), Some(SpanId([1; 8])));
+    child.start_ns += 500_000;
+    child.time = Some(Breakdown([400_000, 0, 0, 600_000, 0, 0, 0, 0]));
+    agent.spans.push(span("visitor", StatusCode::Unset));
+    agent.spans.push(child);
+    let id = "ab".repeat(16);
+    let (code, out, err) = agent.ask(&["trace", &id.to_uppercase()]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], format!("trace {id}: 2 spans of 2 services in 1.50ms"));
+    assert!(lines[1].starts_with("visitor server GET /a·[2Jb ") && lines[1].contains("===="), "{out}");
+    assert!(lines[2].starts_with("  shop server GET /a·[2Jb ") && lines[2].contains("#n"), "{out}");
+    let (_, out, _) = agent.ask(&["trace", &id, "--json"]);
+    let services: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(services.iter().map(|span| &span["resource"]["service.name"]).collect::<Vec<_>>(), ["visitor", "shop"]);
+    let (code, out, err) = agent.ask(&["trace", "77"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("seismo: the agent holds no span of trace 00000000000000000000000000000077"), "{err}");
+    assert_eq!(agent.ask(&["trace", "xyz"]).0, Some(2));
+    assert_eq!(agent.ask(&["spans", "--trace", &id]).1.lines().count(), 2);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod checks;
 mod containers;
 mod conversations;
 mod explain;
+mod export;
 mod haproxy;
 mod kernel_files;
 mod large;

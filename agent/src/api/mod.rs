@@ -1,4 +1,4 @@
-//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
+//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON and as Jaeger has them.
 //!
 //! Reads, but for what who may can change ([`change`]); one clear error for a wrong parameter. Nothing here knows how a
 //! metric or a rule is made: pages come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
@@ -6,11 +6,11 @@
 mod agent;
 mod answer;
 mod change;
+mod jaeger;
 mod parameters;
 mod query;
 mod query_json;
 pub mod server;
-pub mod span_json;
 mod spans;
 mod stall;
 
@@ -113,7 +113,7 @@ pub struct Api {
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 15] = [
+const ENDPOINTS: [(&str, &str); 17] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
@@ -137,7 +137,15 @@ const ENDPOINTS: [(&str, &str); 15] = [
         "/api/seismo/scope",
         "whose payload may be read; PUT {\"include\": […], \"exclude\": […]} replaces it (root, from this host)",
     ),
-    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
+    (
+        "/api/seismo/spans",
+        "recent spans, one JSON object a line (service, status, min_duration, name, trace, limit, follow)",
+    ),
+    (
+        "/api/services",
+        "Jaeger's query API, for its page and Grafana's: also /api/traces, /api/traces/{id}, /api/operations",
+    ),
+    ("/api/dependencies", "which service called which, and how often, as Jaeger has it"),
 ];
 
 impl Api {
@@ -168,6 +176,12 @@ impl Api {
             .route("/api/seismo/workloads", get(agent::workloads))
             .route("/api/seismo/scope", get(change::show_scope).put(change::replace_scope))
             .route("/api/seismo/spans", get(spans::spans))
+            .route("/api/services", get(jaeger::services))
+            .route("/api/services/{service}/operations", get(jaeger::service_operations))
+            .route("/api/operations", get(jaeger::operations))
+            .route("/api/traces", get(jaeger::traces))
+            .route("/api/traces/{id}", get(jaeger::trace))
+            .route("/api/dependencies", get(jaeger::dependencies))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());
                 answer::failure(StatusCode::NOT_FOUND, "not_found", &message)

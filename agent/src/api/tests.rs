@@ -102,7 +102,7 @@ impl Pages for MadeUp {
 pub(super) struct Agent {
     address: std::net::SocketAddr,
     health: Arc<Health>,
-    spans: Arc<Spans>,
+    pub(super) spans: Arc<Spans>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -261,12 +261,14 @@ async fn spans_are_filtered_newest_first() {
     for number in 0..4 {
         agent.spans.push(span(number));
     }
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("", &["s3", "s2", "s1", "s0"]),
         ("?limit=2", &["s3", "s2"]),
         ("?limit=0", &[]),
         ("?status=error", &["s1"]),
         ("?service=s2", &["s2"]),
+        ("?trace=abababababababababababababababab&limit=2", &["s3", "s2"]),
+        ("?trace=ab", &[]),
         ("?min_duration=2ms&limit=9", &["s3", "s2"]),
         ("?name=GET+/user/%7Bid%7D&status=unset&limit=1", &["s3"]),
     ];
@@ -288,6 +290,7 @@ async fn wrong_requests_get_one_clear_error() {
         ("GET /api/seismo/spans?limit=", 400, "limit: '' is not a whole number"),
         ("GET /api/seismo/spans?status=bad", 400, "status: 'bad' is not error or unset"),
         ("GET /api/seismo/spans?min_duration=5", 400, "min_duration: '5' is not a duration such as 5s or 250ms"),
+        ("GET /api/seismo/spans?trace=x", 400, "trace: 'x' is not a trace id"),
         ("GET /api/seismo/spans?follow=1", 400, "follow: '1' is not true or false"),
         ("GET /api/seismo/spans?limt=1", 400, "unknown parameter 'limt' (known: service, "),
         ("GET /api/seismo/spans?limit=1&limit=2", 400, "parameter 'limit' is given twice"),

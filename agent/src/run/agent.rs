@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::exporting::Exporting;
 use super::families::Families;
 use super::kernel::KernelSource;
 use super::kernel_files::{self, FileSource};
@@ -218,6 +219,9 @@ fn detach_and_drain(programs: Programs, drain: JoinHandle<()>, stop: &AtomicBool
 pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     loader::limit_arenas();
     let mut alerting = Alerting::new(&config, &options)?;
+    let mut spans = Spans::new(config.spans.capacity);
+    let mut exporting = Exporting::new(&config, &mut spans)?;
+    let spans = Arc::new(spans);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
     let RunningKernel {
@@ -240,7 +244,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let clock = Arc::new(Clock::new());
     let table = Arc::new(Table::new(config.metrics.clone()));
-    let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families: Arc::clone(&families), health: Arc::clone(&health) });
     let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
@@ -299,6 +302,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         files,
     ];
     sources.extend(alerting.sources());
+    sources.extend(exporting.iter_mut().flat_map(Exporting::sources));
     let checks = Checks::new(&config.checks);
     sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
@@ -306,6 +310,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     samples.set_sources(Arc::clone(&sources));
 
     let (stopping, stopped) = watch::channel(false);
+    let engine = alerting.engine();
+    let exporting = exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
@@ -373,6 +379,10 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         checking.await.map_err(|error| anyhow!("checks: {error}"))?;
         evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
         serving.await.map_err(|error| anyhow!("API: {error}"))?;
+        // It ends by itself, soon after it was told to.
+        if exporting.is_some_and(|exporting| exporting.join().is_err()) {
+            log::error!("the export panicked; what it had not sent is lost");
+        }
         log::info!("stopped after {} ms", began.elapsed().as_millis());
         if panicked {
             bail!("the pipeline panicked; what it had not stored is lost");

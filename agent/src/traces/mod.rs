@@ -2,7 +2,8 @@
 //!
 //! `assemble` names a span and gives it ids that the other end of the connection computes too; `linker` finds the request
 //! that a process serves behind one that it sends; `link` sets a parent between the ends of a connection where that
-//! parent is known to be exported; `live` does both as spans come. Pure: time is a parameter.
+//! parent is known to be exported; `live` does both as spans come; `sample` chooses the traces that leave the node.
+//! Pure: time is a parameter.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -11,3 +12,4 @@ pub mod explain;
 pub mod link;
 pub mod linker;
 pub mod live;
+pub mod sample;

@@ -9,28 +9,33 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Toolchain;
 use crate::{shell, workspace};
 
 /// How to see that a package's purpose is served.
-enum Evidence {
+pub(super) enum Evidence {
     Program(&'static str),
     /// A module of the distribution's own Python, the one the tests run.
     PythonModule(&'static str),
+    /// libpython of the distribution's own Python.
+    PythonLibrary,
     /// `postgres` of any version: it is in no `PATH`.
     PostgresqlServer,
 }
 
-use Evidence::{PostgresqlServer, Program, PythonModule};
+use Evidence::{PostgresqlServer, Program, PythonLibrary, PythonModule};
+
+/// A Debian package, and how to see that it is there.
+pub(super) type Package = (&'static str, Evidence);
 
 /// The one list of what tests need from Debian.
-const PACKAGES: &[(&str, Evidence)] = &[
+pub(super) const FOR_TESTS: &[Package] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
     ("fio", Program("fio")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
+    ("libpython3-dev", PythonLibrary),
     ("nftables", Program("nft")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
@@ -39,6 +44,7 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("postgresql-client", Program("psql")),
     ("prometheus", Program("prometheus")),
     ("prometheus", Program("promtool")),
+    ("python3-pip", PythonModule("pip")),
     ("python3-psycopg", PythonModule("psycopg")),
     ("python3-redis", PythonModule("redis")),
     ("python3-requests", PythonModule("requests")),
@@ -55,15 +61,26 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("xz-utils", Program("xz")),
 ];
 
+/// What the accuracy lab runs beyond [`FOR_TESTS`]: compilers and runtimes that plain tests can do without.
+pub(super) const FOR_ACCURACY: &[Package] = &[
+    ("default-jdk-headless", Program("javac")),
+    ("golang-go", Program("go")),
+    ("gunicorn", PythonModule("gunicorn")),
+    ("python3-aiohttp", PythonModule("aiohttp")),
+    ("python3-fastapi", PythonModule("fastapi")),
+    ("python3-flask", PythonModule("flask")),
+    ("python3-uvicorn", PythonModule("uvicorn")),
+];
+
 /// What `cargo xtask bench` runs, and the tools that it measures beside the agent.
-const FOR_MEASURING: &[(&str, Evidence)] = &[
+pub(super) const FOR_MEASURING: &[Package] = &[
     ("bpftrace", Program("bpftrace")),
     ("libbpf-tools", Program("syscount")),
     ("nginx", Program("nginx")),
     ("wrk", Program("wrk")),
 ];
 
-const PYTHON: &str = "/usr/bin/python3";
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 /// Where Debian keeps a folder for each version.
 const POSTGRESQL: &str = "/usr/lib/postgresql";
 const SCRIPT: &str = include_str!("install-packages.sh");
@@ -78,43 +95,34 @@ impl Evidence {
                 .flatten()
                 .any(|version| version.path().join("bin/postgres").is_file()),
             PythonModule(name) => {
-                let question = format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)");
-                shell::output(Command::new(PYTHON).args(["-c", &question])).is_ok()
+                python(&format!("import importlib.util as u, sys; sys.exit(u.find_spec('{name}') is None)"))
             }
+            PythonLibrary => python(
+                "import ctypes, sysconfig; ctypes.CDLL('libpython' + sysconfig.get_python_version() + '.so.1.0')",
+            ),
         }
     }
 }
 
-fn missing(list: &[(&'static str, Evidence)]) -> Vec<&'static str> {
+/// Whether the distribution's Python gets through it.
+fn python(program: &str) -> bool {
+    shell::output(Command::new(PYTHON).args(["-c", program])).is_ok()
+}
+
+fn missing(packages: &[Package]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        list.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
     packages.dedup();
     packages
 }
 
-fn names(list: &[(&'static str, Evidence)]) -> Option<String> {
-    let mut names: Vec<_> = list.iter().map(|(package, _)| *package).collect();
+pub(super) fn find(packages: &[Package]) -> Result<Option<String>> {
+    let mut names: Vec<_> = packages.iter().map(|(package, _)| *package).collect();
     names.dedup();
-    missing(list).is_empty().then(|| names.join(", "))
+    Ok(missing(packages).is_empty().then(|| names.join(", ")))
 }
 
-pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
-    Ok(names(PACKAGES))
-}
-
-pub(super) fn install(_: &Toolchain) -> Result<String> {
-    get(PACKAGES)
-}
-
-pub(super) fn find_for_measuring(_: &Toolchain) -> Result<Option<String>> {
-    Ok(names(FOR_MEASURING))
-}
-
-pub(super) fn install_for_measuring(_: &Toolchain) -> Result<String> {
-    get(FOR_MEASURING)
-}
-
-fn get(packages: &[(&'static str, Evidence)]) -> Result<String> {
+pub(super) fn install(packages: &[Package]) -> Result<String> {
     let wanted = missing(packages);
     let list = wanted.join(" ");
     if workspace::program("apt-get").is_none() {

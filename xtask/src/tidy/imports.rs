@@ -41,7 +41,7 @@ const UNITS: &[Unit] = &[
     Unit { name: "clock", imports: Only(&[]) },
     // Composes every unit's own section.
     Unit { name: "config", imports: Everything },
-    Unit { name: "exporters", imports: Only(&["store"]) },
+    Unit { name: "exporters", imports: Only(&["config", "store"]) },
     Unit { name: "flows", imports: Only(&["protocols"]) },
     Unit { name: "health", imports: Only(&[]) },
     Unit { name: "host", imports: Only(&[]) },
