@@ -91,7 +91,7 @@ struct Served {
     span_id: SpanId,
     /// What its trace would be if no client of this host had it.
     own_trace: TraceId,
-    /// Said by its own context, or by those of what it sent.
+    /// Said by its own context.
     in_band: Option<TraceId>,
     trace: Option<TraceId>,
     /// Spans that wait for its trace.
