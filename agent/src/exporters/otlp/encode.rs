@@ -217,6 +217,7 @@ mod tests {
         let config = Config::default();
         let bytes = Encoder::new(&config).unwrap().body(&spans).len() as u64;
         let each = bytes / spans.len() as u64;
+        println!("{each} bytes a span");
         assert!(each * 500 * 300 < config.queue_bytes.0 / 2, "{each} bytes a span");
     }
 }
