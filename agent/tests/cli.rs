@@ -291,7 +291,7 @@ fn a_query_prints_its_result_and_says_on_standard_error_what_else_there_is() {
     assert_eq!((code, out.as_str()), (Some(0), "{code=\"200\"} =>\n2 @[110]\n"));
     assert_eq!(err, "seismo: samples are kept in memory; the oldest is of 1970-01-01T00:01:40Z\n");
     let (code, out, err) = agent.ask(&["query", "rate(calls_total)"]);
-    assert!((code, out.as_str()) == (Some(1), "") && err.contains("parse error: expected type"), "{err}");
+    assert!((code, out.as_str()) == (Some(2), "") && err.contains("parse error: expected type"), "{err}");
     assert_eq!(agent.ask(&["query", "nothing", "--json"]), (Some(0), String::new(), String::new()));
 }
 

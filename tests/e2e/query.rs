@@ -115,6 +115,10 @@ impl Pages for Filled {
         Err(Refused::Failed("none".to_owned()))
     }
 
+    fn switch_probes(&self, _caller: Ends, _wanted: Value) -> Result<Value, Refused> {
+        Err(Refused::Failed("none".to_owned()))
+    }
+
     fn kernel(&self) -> Value {
         Value::Null
     }

@@ -5,10 +5,10 @@
 //! same way. Prints a table; `--save` writes the budget (docs/bench-budget.json) that `--compare` holds new results
 //! against. Takes at most 15 minutes, `--quick` 4.
 
-mod agent;
+pub mod agent;
 mod agent_cost;
 mod budget;
-mod cgroup;
+pub mod cgroup;
 mod condition;
 mod cpu;
 mod judge;

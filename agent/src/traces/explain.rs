@@ -172,7 +172,7 @@ fn whole(parts: [u64; STATES.len()], duration_ns: u64) -> Breakdown {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert_eq, proptest};
 
     use super::*;
     use crate::model::attributes::Attributes;

@@ -23,6 +23,9 @@ pub struct Arguments {
     /// Also the programs that the tests run (Debian packages, and one of Python)
     #[arg(long)]
     test: bool,
+    /// Also what the accuracy lab runs beyond that: more of Python, Go, Java (Debian packages)
+    #[arg(long)]
+    accuracy: bool,
     /// Also what `cargo xtask bench` runs and measures the agent beside (Debian packages)
     #[arg(long)]
     bench: bool,
@@ -33,11 +36,17 @@ pub struct Arguments {
 pub enum Purpose {
     Build,
     Test,
+    /// Also for tests.
+    Accuracy,
     Bench,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
-    setup(if arguments.test { Purpose::Test } else { Purpose::Build })?;
+    setup(match arguments {
+        Arguments { accuracy: true, .. } => Purpose::Accuracy,
+        Arguments { test: true, .. } => Purpose::Test,
+        _ => Purpose::Build,
+    })?;
     if arguments.bench { setup(Purpose::Bench) } else { Ok(()) }
 }
 
@@ -65,25 +74,36 @@ const FOR_BUILDING: &[Requirement] = &[
 ];
 
 const FOR_TESTING: &[Requirement] = &[
-    Requirement { name: "programs for the tests", find: packages::find, install: packages::install },
+    Requirement {
+        name: "programs for the tests",
+        find: |_| packages::find(packages::FOR_TESTS),
+        install: |_| packages::install(packages::FOR_TESTS),
+    },
     Requirement { name: "rotel", find: rotel::find, install: rotel::install },
 ];
 
+const FOR_ACCURACY: &[Requirement] = &[Requirement {
+    name: "programs for the accuracy lab",
+    find: |_| packages::find(packages::FOR_ACCURACY),
+    install: |_| packages::install(packages::FOR_ACCURACY),
+}];
+
 const FOR_MEASURING: &[Requirement] = &[Requirement {
     name: "programs for measuring",
-    find: packages::find_for_measuring,
-    install: packages::install_for_measuring,
+    find: |_| packages::find(packages::FOR_MEASURING),
+    install: |_| packages::install(packages::FOR_MEASURING),
 }];
 
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {
     let toolchain = toolchain()?;
-    let (building, others): (&[Requirement], &[Requirement]) = match purpose {
-        Purpose::Build => (FOR_BUILDING, &[]),
-        Purpose::Test => (FOR_BUILDING, FOR_TESTING),
-        Purpose::Bench => (&[], FOR_MEASURING),
+    let lists: &[&[Requirement]] = match purpose {
+        Purpose::Build => &[FOR_BUILDING],
+        Purpose::Test => &[FOR_BUILDING, FOR_TESTING],
+        Purpose::Accuracy => &[FOR_BUILDING, FOR_TESTING, FOR_ACCURACY],
+        Purpose::Bench => &[FOR_MEASURING],
     };
-    let requirements = building.iter().chain(others);
+    let requirements = lists.iter().copied().flatten();
     let mut missing = Vec::new();
     for requirement in requirements {
         match (requirement.find)(&toolchain)? {

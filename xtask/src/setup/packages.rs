@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::Toolchain;
 use crate::{shell, workspace};
 
 /// How to see that a package's purpose is served.
-enum Evidence {
+pub(super) enum Evidence {
     Program(&'static str),
     /// A module of the distribution's own Python, the one the tests run.
     PythonModule(&'static str),
@@ -25,8 +24,11 @@ enum Evidence {
 
 use Evidence::{PostgresqlServer, Program, PythonLibrary, PythonModule};
 
+/// A Debian package, and how to see that it is there.
+pub(super) type Package = (&'static str, Evidence);
+
 /// The one list of what tests need from Debian.
-const PACKAGES: &[(&str, Evidence)] = &[
+pub(super) const FOR_TESTS: &[Package] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
@@ -59,8 +61,19 @@ const PACKAGES: &[(&str, Evidence)] = &[
     ("xz-utils", Program("xz")),
 ];
 
+/// What the accuracy lab runs beyond [`FOR_TESTS`]: compilers and runtimes that plain tests can do without.
+pub(super) const FOR_ACCURACY: &[Package] = &[
+    ("default-jdk-headless", Program("javac")),
+    ("golang-go", Program("go")),
+    ("gunicorn", PythonModule("gunicorn")),
+    ("python3-aiohttp", PythonModule("aiohttp")),
+    ("python3-fastapi", PythonModule("fastapi")),
+    ("python3-flask", PythonModule("flask")),
+    ("python3-uvicorn", PythonModule("uvicorn")),
+];
+
 /// What `cargo xtask bench` runs, and the tools that it measures beside the agent.
-const FOR_MEASURING: &[(&str, Evidence)] = &[
+pub(super) const FOR_MEASURING: &[Package] = &[
     ("bpftrace", Program("bpftrace")),
     ("libbpf-tools", Program("syscount")),
     ("nginx", Program("nginx")),
@@ -96,36 +109,20 @@ fn python(program: &str) -> bool {
     shell::output(Command::new(PYTHON).args(["-c", program])).is_ok()
 }
 
-fn missing(list: &[(&'static str, Evidence)]) -> Vec<&'static str> {
+fn missing(packages: &[Package]) -> Vec<&'static str> {
     let mut packages: Vec<_> =
-        list.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, evidence)| !evidence.holds()).map(|(package, _)| *package).collect();
     packages.dedup();
     packages
 }
 
-fn names(list: &[(&'static str, Evidence)]) -> Option<String> {
-    let mut names: Vec<_> = list.iter().map(|(package, _)| *package).collect();
+pub(super) fn find(packages: &[Package]) -> Result<Option<String>> {
+    let mut names: Vec<_> = packages.iter().map(|(package, _)| *package).collect();
     names.dedup();
-    missing(list).is_empty().then(|| names.join(", "))
+    Ok(missing(packages).is_empty().then(|| names.join(", ")))
 }
 
-pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
-    Ok(names(PACKAGES))
-}
-
-pub(super) fn install(_: &Toolchain) -> Result<String> {
-    get(PACKAGES)
-}
-
-pub(super) fn find_for_measuring(_: &Toolchain) -> Result<Option<String>> {
-    Ok(names(FOR_MEASURING))
-}
-
-pub(super) fn install_for_measuring(_: &Toolchain) -> Result<String> {
-    get(FOR_MEASURING)
-}
-
-fn get(packages: &[(&'static str, Evidence)]) -> Result<String> {
+pub(super) fn install(packages: &[Package]) -> Result<String> {
     let wanted = missing(packages);
     let list = wanted.join(" ");
     if workspace::program("apt-get").is_none() {

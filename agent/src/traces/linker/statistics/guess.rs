@@ -83,8 +83,10 @@ pub(super) fn first_guess(space: &Space) -> BTreeMap<Step, Gaps> {
         }
         let share = 1.0 / sent.candidates.len().max(1) as f64;
         for parent in sent.candidates.iter().take(PAIRS) {
-            let Some(served) = space.served.get(*parent as usize).filter(|served| served.is_over) else { continue };
-            let within_ns = (served.end_ns - served.start_ns).saturating_sub(sent.end_ns - sent.start_ns);
+            let Some(served) = space.served.get(*parent as usize).filter(|served| served.contains(sent)) else {
+                continue;
+            };
+            let within_ns = (served.end_ns - served.start_ns).saturating_sub(sent.end_ns.saturating_sub(sent.start_ns));
             let key = (served.operation, sent.operation);
             begun.entry(key).or_default().add(sent.start_ns - served.start_ns, within_ns, share);
             answered.entry(key).or_default().add(served.end_ns - sent.end_ns, within_ns, share);

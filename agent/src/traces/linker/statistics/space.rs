@@ -19,6 +19,8 @@ const MAX_SERVED: usize = 32;
 const MAX_SENT: usize = 64;
 /// Observations that the general case counts for where a single one is looked at.
 const PRIOR: f64 = 3.0;
+/// Gaps from which a step has a density of its own.
+const OWN_GAPS: f64 = 10.0;
 /// The same for a density.
 const PRIOR_GAPS: f64 = 5.0;
 
@@ -35,6 +37,13 @@ pub(super) struct Served {
     pub share: f32,
     pub begun: Mark,
     pub answered: Mark,
+}
+
+impl Served {
+    /// Whether it is over, and began before a span and ended behind it.
+    pub fn contains(&self, sent: &Sent) -> bool {
+        self.is_over && self.start_ns <= sent.start_ns && sent.end_ns <= self.end_ns
+    }
 }
 
 /// A span that it sends.
@@ -312,7 +321,7 @@ impl Space {
                     let own_total = own.map_or(0.0, |gaps| gaps.total);
                     let probability = (own_total + PRIOR * likely) / (own_all + PRIOR);
                     let density = match (own, gaps) {
-                        (Some(own), Some(gaps)) if own.total < gaps.total => {
+                        (Some(own), Some(gaps)) if own.total >= OWN_GAPS && own.total < gaps.total => {
                             let mut mixed = own.clone();
                             mixed.add_all(gaps, PRIOR_GAPS / gaps.total.max(PRIOR_GAPS));
                             self.densities.push(mixed.fit());
