@@ -1,6 +1,6 @@
 //! Spans → one request's body: grouped by resource, protobuf, gzip.
 //!
-//! Cost: a few µs a span, most of it gzip at its fastest level. Nothing is left out: what OTLP has no place for is an
+//! Cost: one copy of each text, and gzip at its fastest level. Nothing is left out: what OTLP has no place for is an
 //! attribute (see `model::exported`).
 
 use std::borrow::Cow;
