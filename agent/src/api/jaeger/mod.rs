@@ -2,8 +2,8 @@
 //!
 //! `/api/services`, `/api/services/{s}/operations`, `/api/operations`, `/api/traces`, `/api/traces/{id}`,
 //! `/api/dependencies`: parameters and JSON as Jaeger's query service 1.x has them, errors too. There is no index: each
-//! question walks the ring once or twice on a blocking thread (1 ms for 20 000 spans, [`Spans::visit`]), and the answer is
-//! bounded by the ring. Only what is still in the ring is found; nothing is asked of other agents. No archive, no metrics.
+//! question walks the whole ring, once or twice, on a blocking thread ([`Spans::visit`]), and the answer is bounded by the
+//! ring. Only what is still in the ring is found; nothing is asked of other agents. No archive, no metrics.
 
 mod question;
 mod shape;
