@@ -66,7 +66,9 @@ fn connections_and_processes_that_come_and_go_leave_every_table_empty_and_memory
     Rig::run(|rig| {
         let scopes = [format!("cgroup={}", rig.cgroup().path().display()), format!("exe={}/leaf", rig.dir().display())];
         // Spans are a ring: full after the first round. What is kept for late spans is forgotten sooner than by default.
-        let config = "spans:\n  capacity: 1000\nnames:\n  linger: 1s\nlinks:\n  wait: 500ms\n".to_owned();
+        let config = "spans:\n  capacity: 1000\nnames:\n  linger: 1s\nlinks:\n  wait: 500ms\n\
+                      explain:\n  remember: 1s\n"
+            .to_owned();
         let agent = Agent::launch(rig, &Launch { scopes: scopes.to_vec(), config: Some(config), ..Launch::default() })?;
         let pid = agent.process.pid();
         round(rig)?;

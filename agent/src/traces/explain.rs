@@ -11,19 +11,20 @@ use std::collections::{HashMap, VecDeque};
 use crate::model::exchange::{Exchange, MessageFacts};
 use crate::model::payload::Moment;
 use crate::model::thread::{Breakdown, FUTEX, NETWORK, ON_CPU, STATES, ThreadAccount, UNKNOWN};
+use crate::section::Interval;
 
 crate::section! {
     /// Where the time of requests went.
     pub struct Config {
         /// Threads whose last operations are remembered, for requests that go from one thread to another.
         pub threads: usize = 4096,
+        /// A thread without an operation for so long is forgotten.
+        pub remember: Interval = Interval::secs(60),
     }
 }
 
 /// Operations remembered of a thread.
 const SAMPLES: usize = 16;
-/// A thread without an operation for so long is forgotten, ns.
-const FORGOTTEN_NS: u64 = 60_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
@@ -64,7 +65,7 @@ impl Explain {
 
     /// Forgets threads that have done nothing for long.
     pub fn tick(&mut self, now_ns: u64) {
-        let since_ns = now_ns.saturating_sub(FORGOTTEN_NS);
+        let since_ns = now_ns.saturating_sub(self.config.remember.as_ns());
         self.threads.retain(|_, samples| samples.back().is_some_and(|sample| sample.ktime_ns >= since_ns));
     }
 
@@ -280,10 +281,10 @@ mod tests {
 
     #[test]
     fn threads_are_bounded_and_forgotten() {
-        let mut explain = Explain::new(Config { threads: 10 });
+        let mut explain = Explain::new(Config { threads: 10, ..Config::default() });
         (0..30).for_each(|tid| explain.operation(&moment(tid, 1, &[])));
         assert_eq!((explain.len(), explain.refused()), (10, 20));
-        explain.tick(FORGOTTEN_NS + 2);
+        explain.tick(60_000_000_002);
         assert!(explain.is_empty());
     }
 
