@@ -155,6 +155,7 @@ impl Stream {
 
     /// Takes a segment. `Err`: it begins before the first byte that was ever handed out, so the order in which
     /// messages were read is not the order in which they were sent.
+    #[expect(clippy::result_large_err, reason = "what is refused is rare, and the caller had it before")]
     pub fn push(&mut self, mut segment: Segment) -> Result<(), Segment> {
         if segment.length == 0 {
             return Ok(());
