@@ -179,7 +179,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
-    restart: &[Restart::Clear("CONNECT_STARTS")],
+    restart: &[Restart::Clear("CONNECT_STARTS"), Restart::Clear("RESENT")],
     beside: &[],
     metrics: &[
         &RETRANSMITS,

@@ -130,6 +130,10 @@ mod tests {
             (!text.is_empty()).then(|| text.to_owned())
         }
 
+        fn keyed(&self, _: &str) -> std::collections::BTreeMap<u64, u64> {
+            std::collections::BTreeMap::new()
+        }
+
         fn iterate(&self, _: &str) {}
     }
 
