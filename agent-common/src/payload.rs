@@ -75,7 +75,7 @@ wire! {
         /// How long before `header.ktime_ns` the bytes were on the network's side, ns; `u32::MAX` where that is not known. Of a
         /// send, when its last segment was handed to the network (`tcp_sock.first_tx_mstamp`, µs precision): a sender that
         /// is preempted inside the call comes back late, so the time of the hook can lie behind the peer's answer. Of a
-        /// receive, when the socket's last bytes arrived (`icsk_ack.lrcvtime`, precise to a tick of the kernel's timer).
+        /// receive, when the socket's last bytes arrived (`icsk_ack.lrcvtime`, in ticks of the kernel's timer): at least so long.
         pub moved_before_ns: u32,
         /// Segments of the connection that were sent again so far (`tcp_sock.total_retrans`).
         pub retransmits: u32,

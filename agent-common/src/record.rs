@@ -18,6 +18,13 @@ pub const PROCESS_EXIT: u16 = 3;
 pub const TCP_STATE: u16 = 16;
 /// Bytes moved through a socket in scope: [`crate::payload::PayloadRecord`] and the captured bytes.
 pub const PAYLOAD: u16 = 32;
+/// Written to measure the ring and what is behind it, means nothing: [`FillerRecord`].
+pub const FILLER: u16 = 64;
+
+/// First argument of a `getppid` that asks for fillers, which has none by itself; the second is how many.
+pub const FILLERS_ASKED: u64 = 0x6f6d_7369_6573;
+/// Fillers for one call at most.
+pub const FILLERS: u64 = 64;
 
 wire! {
     /// First 24 bytes of every record.
@@ -36,3 +43,13 @@ wire! {
         pub ktime_ns: u64,
     }
 }
+
+wire! {
+    /// Record of `FILLER`, as long as one of a process.
+    pub struct FillerRecord {
+        pub header: RecordHeader,
+        pub words: [u64; 5],
+    }
+}
+
+const _: () = assert!(core::mem::size_of::<FillerRecord>() == 64);

@@ -22,7 +22,7 @@ pub const NEW_SYN_RECV: u8 = 12;
 /// answer, anything else.
 pub const FAILURES: [&str; 6] = ["refused", "timeout", "unreachable", "reset", "aborted", "other"];
 
-/// Of how many received segments one tells the connection's round trip time; a power of two.
+/// Of how many receives of a workload one tells the connection's round trip time; a power of two.
 pub const RTT_ONE_IN: u64 = 16;
 /// Slots for sockets that sent something again.
 pub const SOCK_SLOTS: usize = 4096;

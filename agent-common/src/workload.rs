@@ -89,6 +89,8 @@ lanes! { NAMED:
     /// Time from the first SYN to its answer, and round trips that were looked at, µs.
     TCP_CONNECT_US,
     TCP_RTT_US,
+    /// Receives: which of them a round trip is looked at.
+    TCP_RECEIVES,
     /// Switches from a thread that had to wait for something, and from one that could have gone on.
     SWITCHES_VOLUNTARY,
     SWITCHES_INVOLUNTARY,

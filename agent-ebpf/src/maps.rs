@@ -271,10 +271,6 @@ pub static SKB_DROPS: PerCpuArray<[u64; SKB_REASONS]> = PerCpuArray::with_max_en
 #[map]
 pub static INTERRUPTS: PerCpuArray<[u64; INTERRUPT_LANES]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Segments received since a round trip time was looked at last, roughly.
-#[map]
-pub static TCP_SEGMENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
 /// What is remembered of a socket, in the slot that its address names.
 #[repr(C)]
 #[derive(Clone, Copy)]

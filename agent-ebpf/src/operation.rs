@@ -12,13 +12,16 @@ use seismo_common::counter::{
     PAYLOAD_SUBMITTED,
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
+use seismo_common::histogram::octave;
 use seismo_common::payload::{
     CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
 };
 use seismo_common::record::PAYLOAD;
+use seismo_common::tcp::RTT_ONE_IN;
 use seismo_common::workload::{
-    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_RECEIVES,
-    UDP_SENDS, UDP_SENT_BYTES, UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
+    OTHER_RECEIVED_BYTES, OTHER_SENT_BYTES, TCP_RECEIVED_BYTES, TCP_RECEIVES, TCP_RTT_BUCKETS, TCP_RTT_EXPONENT,
+    TCP_RTT_US, TCP_RTTS, TCP_SENT_BYTES, UDP_RECEIVED_BYTES, UDP_RECEIVES, UDP_SENDS, UDP_SENT_BYTES,
+    UNIX_RECEIVED_BYTES, UNIX_SENT_BYTES,
 };
 
 use crate::access::Access;
@@ -116,6 +119,8 @@ where
         add(if sends { lanes[0] } else { lanes[1] }, u64::from(operation.length));
         if transport == UDP {
             add(if sends { UDP_SENDS } else { UDP_RECEIVES }, 1);
+        } else if transport == TCP && !sends {
+            look_at_round_trip(workload, operation.sock);
         }
     }
     if transport == OTHER {
@@ -128,6 +133,21 @@ where
     let rest = Operation { length: operation.length.saturating_sub(tier.told()), ..*operation };
     if rest.length > 0 {
         tell(tier, &rest, task, transport);
+    }
+}
+
+/// A receive in sixteen of a workload shows how long its connection's round trips are.
+#[inline(always)]
+fn look_at_round_trip<A: Access>(workload: Workload, sock: Sock<A>)
+where
+    Sock<A>: Checked<A>,
+{
+    if workload.next(TCP_RECEIVES) & (RTT_ONE_IN - 1) != 0 {
+        return;
+    }
+    if let Some(us) = sock.tcp().and_then(|tcp| tcp.round_trip_us()) {
+        workload.add_shared(TCP_RTT_US, us);
+        workload.add_shared_at(TCP_RTTS + octave(us * 1000, TCP_RTT_EXPONENT, TCP_RTT_BUCKETS), 1);
     }
 }
 

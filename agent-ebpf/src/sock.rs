@@ -328,7 +328,7 @@ impl<A: Access> TcpSock<A> {
         received.wrapping_add(i64::from(sequence.wrapping_sub(next) as i32) as u64)
     }
 
-    /// How long ago data came last, ns, precise to a tick (`tcp_event_data_recv`); `u32::MAX` where it is not known.
+    /// How long ago data came last at least, ns: whole ticks (`tcp_event_data_recv`); `u32::MAX` where it is not known.
     #[inline(always)]
     pub fn arrived_before_ns(self) -> u32 {
         if offset!(socket_arrival) == ABSENT {
@@ -337,7 +337,7 @@ impl<A: Access> TcpSock<A> {
         // SAFETY: no arguments.
         let now = unsafe { bpf_jiffies64() } as u32;
         // A tcp_sock begins with its inet_connection_sock.
-        let ticks = now.wrapping_sub(self.load::<u32>(offset!(socket_arrival)));
+        let ticks = now.wrapping_sub(self.load::<u32>(offset!(socket_arrival))).saturating_sub(1);
         (u64::from(ticks) * u64::from(setting!(tick_ns))).min(u64::from(u32::MAX)) as u32
     }
 

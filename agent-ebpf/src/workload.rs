@@ -69,6 +69,15 @@ impl Workload {
         self.add(opaque(lane as u64) as usize, amount);
     }
 
+    /// Adds 1 to a lane as [`Workload::add`] does; what it was before, or might have been where somebody adds meanwhile.
+    #[inline(always)]
+    pub fn next(self, lane: usize) -> u64 {
+        // SAFETY: the lane is inside the row.
+        let before = if lane < WORKLOAD_LANES { unsafe { *self.0.add(lane) } } else { 0 };
+        self.add(lane, 1);
+        before
+    }
+
     /// What is in a lane that only one program writes, with interrupts off; 0 is there afterwards.
     #[inline(always)]
     pub fn take(self, lane: usize) -> u64 {

@@ -5,12 +5,15 @@
 
 pub mod client;
 pub mod config;
+pub mod link;
 pub mod logger;
 pub mod probes;
+pub mod query;
 pub mod rules;
 pub mod scope;
 pub mod spans;
 pub mod table;
+pub mod trace;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -50,6 +53,10 @@ pub enum Command {
     Probes(probes::Arguments),
     /// Recent spans of a running agent, newest first.
     Spans(spans::Arguments),
+    /// One trace of a running agent as a waterfall, with where each span's time went.
+    Trace(trace::Arguments),
+    /// A PromQL expression over the last minutes of a running agent.
+    Query(query::Arguments),
     /// Whose payload a running agent may read: show it, or replace it while the agent runs.
     Scope(scope::Arguments),
     /// Every metric that the agent can show: name, type, unit, labels, and what gives it.
@@ -58,6 +65,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Link the spans of a file (one JSON object a line, `-`: standard input) as the agent would.
+    Link(link::Arguments),
     /// Alert rule files.
     #[command(subcommand)]
     Rules(rules::Command),

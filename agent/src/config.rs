@@ -81,6 +81,10 @@ section! {
         pub samples: crate::store::MetricsConfig,
         /// Alert rules and where their alerts are sent.
         pub alerts: crate::alerts::Config,
+        /// Which traces are exported.
+        pub sampling: crate::traces::sample::Config,
+        /// Where spans are sent.
+        pub export: crate::exporters::Config,
         /// Active checks. Only these targets are contacted.
         pub checks: crate::checks::Config,
         /// The agent's own log, on standard error.
@@ -140,6 +144,8 @@ section! {
         pub cgroup: bool = true,
         /// Empty programs on the busiest hooks, to measure what a hook costs by itself.
         pub floor: bool = false,
+        /// Records that mean nothing, as many as a process asks for, to measure how many can be taken.
+        pub records: bool = false,
         /// Keep the kernel's run statistics on (runs and ns per program): about 30 ns a run, needs CAP_SYS_ADMIN.
         pub stats: bool = false,
     }
@@ -372,6 +378,12 @@ impl Config {
         check("flows.idle_check", idle >= Interval::secs(1), format!("{idle} is less than 1s"));
         for (index, key, problem) in self.checks.problems() {
             check(&format!("checks.targets[{index}].{key}"), false, problem);
+        }
+        for (key, problem) in self.sampling.problems() {
+            check(&format!("sampling.{key}"), false, problem);
+        }
+        for (key, problem) in self.export.problems() {
+            check(&format!("export.{key}"), false, problem);
         }
         for (index, rule) in self.services.iter().enumerate() {
             check(&format!("services[{index}].name"), !rule.name.trim().is_empty(), "the name is empty".to_owned());

@@ -49,8 +49,11 @@ fn dispatch(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => cli::config::command(command, &environment),
         Command::Scope(arguments) => cli::scope::command(arguments),
         Command::Rules(command) => cli::rules::command(command, check_rules),
+        Command::Link(arguments) => cli::link::command(arguments),
         Command::Probes(arguments) => cli::probes::command(arguments),
+        Command::Query(arguments) => cli::query::command(arguments),
         Command::Spans(arguments) => cli::spans::command(arguments),
+        Command::Trace(arguments) => cli::trace::command(arguments),
     }
 }
 

@@ -9,6 +9,7 @@ mod agent;
 mod alerting;
 mod catalogue;
 mod doctor;
+mod exporting;
 mod families;
 mod kernel;
 mod kernel_files;
@@ -16,6 +17,7 @@ mod pages;
 mod pipeline;
 mod probe_control;
 mod reload;
+mod samples;
 mod sampling;
 mod scope;
 mod scope_control;
@@ -121,7 +123,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
 }
 
 /// Families with programs, and whether the configuration wants them.
-fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
+fn families_of(probes: &Probes) -> [(&'static str, bool); 14] {
     [
         ("workload", probes.workload),
         ("process", probes.process),
@@ -136,6 +138,7 @@ fn families_of(probes: &Probes) -> [(&'static str, bool); 13] {
         ("drop", probes.drop),
         ("interrupt", probes.interrupt),
         ("floor", probes.floor),
+        ("records", probes.records),
     ]
 }
 

@@ -7,12 +7,15 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use seismo::api::server::{Limits, bind, serve};
-use seismo::api::{Api, Ends, Page, Pages, Refused};
+use seismo::api::{Api, Definition, Ends, Page, Pages, Read, Refused};
 use seismo::health::{Health, ProbeState, ProbeStatus};
 use seismo::model::attributes::Attributes;
+use seismo::model::metric::{Kind, Metric, Sample, Value as Measured};
 use seismo::model::process::Resource;
 use seismo::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use seismo::model::thread::Breakdown;
 use seismo::store::spans::Spans;
+use seismo::store::{MetricsConfig, Recent};
 use serde_json::Value;
 
 fn seismo(arguments: &[&str]) -> Command {
@@ -60,6 +63,11 @@ fn a_wrong_file_is_one_line_and_exit_code_2_and_nothing_starts() {
         ("spans:\n  capacity: 5\n  capcity: 6\n", "3: spans.capcity: unknown key (known here: capacity)"),
         ("capture: {bytes: lots}\n", "1: capture.bytes: 'lots' is not a size such as 4096, 64KiB or 8MiB"),
         ("scope:\n  include: [pid=abc]\n", "2: scope.include[0]: pid=abc: not a process id"),
+        (
+            "export:\n  otlp:\n    endpoint: https://x\n",
+            "3: export.otlp.endpoint: \"https://x\": https is not supported yet",
+        ),
+        ("sampling: {share: 1.5}\n", "1: sampling.share: 1.5 is not between 0 and 1"),
         ("scope: [\n", ""),
     ];
     for (text, expected) in cases {
@@ -128,18 +136,35 @@ fn a_reader_that_goes_away_is_no_failure() {
 #[test]
 fn without_an_agent_a_client_command_says_how_to_start_one() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for command in ["spans", "probes", "scope"] {
-        let output = seismo(&[command]).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
+    for command in [&["spans"][..], &["probes"], &["scope"], &["query", "up"]] {
+        let output = seismo(command).env("SEISMO_AGENT", format!("http://{free}")).output().unwrap();
         let expected = format!("seismo: no agent listens at http://{free} (start one with: seismo run)\n");
         assert_eq!(told(&output), (Some(1), String::new(), expected));
     }
 }
+
+static CALLS: Metric =
+    Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "Calls", labels: &["code"] };
 
 struct NoPages;
 
 impl Pages for NoPages {
     fn metrics(&self, _accept: Option<&str>) -> Result<Page, String> {
         Err("none".to_owned())
+    }
+
+    fn samples(&self, read: &mut Read<'_>) {
+        let config = MetricsConfig { keep_all: true, ..MetricsConfig::default() };
+        let mut store = Recent::new(config, vec![]);
+        for (second, count) in [(100, 5), (110, 25)] {
+            let value = Measured::Count(count);
+            store.append(second * 1000, &[Sample { metric: &CALLS, labels: vec!["200".into()], value }]);
+        }
+        read(&store, store.reach_ms().map(|(oldest_ms, _)| oldest_ms));
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        Vec::new()
     }
 
     fn rules(&self) -> Value {
@@ -258,6 +283,19 @@ fn span(service: &str, status: StatusCode) -> Span {
 }
 
 #[test]
+fn a_query_prints_its_result_and_says_on_standard_error_what_else_there_is() {
+    let agent = Agent::start();
+    let instant = agent.ask(&["query", "calls_total * 2", "--time", "111"]);
+    assert_eq!(instant, (Some(0), "{code=\"200\"} => 50 @[111]\n".to_owned(), String::new()));
+    let (code, out, err) = agent.ask(&["query", "irate(calls_total[30s])", "--start", "110", "--end", "110"]);
+    assert_eq!((code, out.as_str()), (Some(0), "{code=\"200\"} =>\n2 @[110]\n"));
+    assert_eq!(err, "seismo: samples are kept in memory; the oldest is of 1970-01-01T00:01:40Z\n");
+    let (code, out, err) = agent.ask(&["query", "rate(calls_total)"]);
+    assert!((code, out.as_str()) == (Some(2), "") && err.contains("parse error: expected type"), "{err}");
+    assert_eq!(agent.ask(&["query", "nothing", "--json"]), (Some(0), String::new(), String::new()));
+}
+
+#[test]
 fn spans_are_aligned_lines_newest_first() {
     let agent = Agent::start();
     agent.spans.push(span("shop", StatusCode::Unset));
@@ -284,6 +322,32 @@ fn spans_as_json_are_one_object_a_line() {
     assert_eq!(found["status"]["code"], 2);
     assert_eq!(found["resource"]["service.name"], "shop");
     assert_eq!(found["startTimeUnixNano"], "1700000000000000000");
+}
+
+#[test]
+fn a_trace_is_a_waterfall_or_json_lines_from_the_top_down() {
+    let agent = Agent::start();
+    let mut child = span("shop", StatusCode::Error);
+    (child.span_id, child.parent_span_id) = (SpanId([2; 8]), Some(SpanId([1; 8])));
+    child.start_ns += 500_000;
+    child.time = Some(Breakdown([400_000, 0, 0, 600_000, 0, 0, 0, 0]));
+    agent.spans.push(span("visitor", StatusCode::Unset));
+    agent.spans.push(child);
+    let id = "ab".repeat(16);
+    let (code, out, err) = agent.ask(&["trace", &id.to_uppercase()]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<_> = out.lines().collect();
+    assert_eq!(lines[0], format!("trace {id}: 2 spans of 2 services in 1.50ms"));
+    assert!(lines[1].starts_with("visitor server GET /a·[2Jb ") && lines[1].contains("===="), "{out}");
+    assert!(lines[2].starts_with("  shop server GET /a·[2Jb ") && lines[2].contains("#n"), "{out}");
+    let (_, out, _) = agent.ask(&["trace", &id, "--json"]);
+    let services: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(services.iter().map(|span| &span["resource"]["service.name"]).collect::<Vec<_>>(), ["visitor", "shop"]);
+    let (code, out, err) = agent.ask(&["trace", "77"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("seismo: the agent holds no span of trace 00000000000000000000000000000077"), "{err}");
+    assert_eq!(agent.ask(&["trace", "xyz"]).0, Some(2));
+    assert_eq!(agent.ask(&["spans", "--trace", &id]).1.lines().count(), 2);
 }
 
 #[test]

@@ -106,17 +106,22 @@ fn spin(time: Duration) {
     }
 }
 
-/// Half of the time in the program, half in the kernel, in turns.
+/// So much CPU time, half in the program and half in the kernel, in turns.
 pub fn mix(millis: u64) -> Result<()> {
-    let began = Instant::now();
+    const TURN_NS: u64 = 25_000_000;
     let mut zeros = File::open("/dev/zero")?;
     let mut buffer = vec![0; 1 << 20];
-    while began.elapsed() < Duration::from_millis(millis) {
-        spin(Duration::from_millis(25));
-        let turn = Instant::now();
-        while turn.elapsed() < Duration::from_millis(25) {
+    let mut used = cpu_ns()?;
+    let end = used + millis * 1_000_000;
+    while used < end {
+        while cpu_ns()? < used + TURN_NS {
+            // Asking for the time is a system call: hardly ever.
+            (0..20_000).for_each(|_| std::hint::spin_loop());
+        }
+        while cpu_ns()? < used + 2 * TURN_NS {
             zeros.read_exact(&mut buffer)?;
         }
+        used = cpu_ns()?;
     }
     Ok(())
 }

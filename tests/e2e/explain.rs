@@ -1,5 +1,6 @@
 //! Requests that are slow for a known reason: their spans name it, with at least nine tenths of the time that was added.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::Agent;
 use seismo_tests::blockdevice::Loop;
 use seismo_tests::controller::Controller;
+use seismo_tests::cpu_limit::CpuLimit;
 use seismo_tests::process::Process;
 use seismo_tests::rig::{Rig, free_port};
 use seismo_tests::spans::{Kind, Span};
@@ -110,6 +112,23 @@ fn a_hog_on_the_same_processor_shows_as_waits_in_the_run_queue() -> Result<()> {
         let added_ns = median_ns(&spans)?.saturating_sub(alone_ns);
         ensure!(added_ns > 20_000_000, "the hog took only {added_ns} ns");
         named(&spans, "runqueue", |span| beyond(alone_ns)(span))
+    })
+}
+
+#[test]
+fn a_cpu_limit_shows_as_throttled() -> Result<()> {
+    Rig::run(|rig| {
+        let agent = Agent::start(rig)?;
+        let server = Server::start(rig, "serve", "none")?;
+        let free_ns = median_ns(&server.spans(rig, &agent, "/burn/60")?)?;
+        let limit = CpuLimit::new(20_000, 100_000)?;
+        fs::write(limit.door(), server.process.pid().to_string())?;
+        let spans = server.spans(rig, &agent, "/burn/61")?;
+        let added_ns = median_ns(&spans)?.saturating_sub(free_ns);
+        ensure!(added_ns > 100_000_000, "the limit took only {added_ns} ns");
+        let named = named(&spans, "throttled", |span| beyond(free_ns)(span).saturating_sub(span.time_ns("runqueue")));
+        drop(server);
+        named
     })
 }
 

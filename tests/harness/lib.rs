@@ -31,6 +31,7 @@ pub mod programs;
 pub mod prometheus;
 pub mod redis;
 pub mod rig;
+pub mod rotel;
 pub mod scripted;
 pub mod spans;
 pub mod tap;

@@ -37,6 +37,16 @@ pub fn repository() -> PathBuf {
     env::var_os("SEISMOTEST_REPO").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), PathBuf::from)
 }
 
+/// Build products of the source tree.
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+/// rotel, the collector.
+pub fn rotel() -> Result<PathBuf> {
+    existing(&target().join("tools/rotel/rotel/rotel-agent"))
+}
+
 /// The agent: `SEISMOTEST_BIN`, else the newest of the builds under the source tree.
 pub fn seismo() -> Result<PathBuf> {
     if let Some(file) = env::var_os("SEISMOTEST_BIN") {
@@ -47,7 +57,7 @@ pub fn seismo() -> Result<PathBuf> {
             bail!("SEISMOTEST_BIN names {}, which is no file", file.display())
         };
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    let target = target();
     ["release", "debug"]
         .iter()
         .map(|profile| target.join(profile).join("seismo"))

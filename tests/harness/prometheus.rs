@@ -1,6 +1,7 @@
 //! A real Prometheus that scrapes the agent, and promtool's opinion of the agent's page.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,22 +15,40 @@ use crate::{http, programs};
 #[derive(Debug)]
 pub struct Prometheus {
     pub process: Process,
-    port: u16,
+    pub port: u16,
 }
 
 impl Prometheus {
     /// Starts outside the scope and scrapes `target` every second.
     pub fn start(rig: &Rig, target: u16) -> Result<Self> {
-        let port = free_port()?;
+        Self::scraping(rig, target, &[])
+    }
+
+    /// The same, and asks for protobuf.
+    pub fn with_native_histograms(rig: &Rig, target: u16) -> Result<Self> {
+        Self::scraping(rig, target, &["--enable-feature=native-histograms"])
+    }
+
+    fn scraping(rig: &Rig, target: u16, arguments: &[&str]) -> Result<Self> {
         let text = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: seismo\n    \
              static_configs:\n      - targets: ['127.0.0.1:{target}']\n"
         );
+        Self::launch(rig, &text, &rig.dir().join(format!("prometheus-{}", free_port()?)), arguments)
+    }
+
+    /// Starts outside the scope over a store that is there already, and scrapes nothing.
+    pub fn over(rig: &Rig, store: &Path) -> Result<Self> {
+        Self::launch(rig, "", store, &["--storage.tsdb.retention.time=100y"])
+    }
+
+    fn launch(rig: &Rig, config: &str, store: &Path, arguments: &[&str]) -> Result<Self> {
+        let port = free_port()?;
         let mut command = Command::new(programs::find("prometheus")?);
-        command.arg("--config.file").arg(rig.file("prometheus.yml", &text)?);
-        command.arg("--storage.tsdb.path").arg(rig.dir().join("prometheus"));
+        command.arg("--config.file").arg(rig.file(&format!("prometheus-{port}.yml"), config)?);
+        command.arg("--storage.tsdb.path").arg(store).args(arguments);
         command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--log.level=warn");
-        let mut process = rig.outside("prometheus", command)?;
+        let mut process = rig.outside(&format!("prometheus-{port}"), command)?;
         let ready = || http::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200);
         process.await_ready(Duration::from_secs(30), ready)?;
         Ok(Self { process, port })

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::{Agent, Launch, nobody, program_for_all};
+use seismo_tests::exposition::Page;
 use seismo_tests::player::Player;
 use seismo_tests::process::output;
 use seismo_tests::rig::Rig;
@@ -89,9 +90,7 @@ fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_w
             ensure!(states(&agent)?[family] == *programs, "{family} is not as it was");
         }
         // It counts again, and nothing that happened while it was off.
-        let total = |metric: &'static str| {
-            move |page: &seismo_tests::exposition::Page| page.sum(metric, &[("syscall", "getppid")])
-        };
+        let total = |metric: &'static str| move |page: &Page| page.sum(metric, &[("syscall", "getppid")]);
         let counts = total("seismo_syscalls_total");
         let start = counts(&agent.page()?);
         switch(&agent, "syscall", false)?;
@@ -99,7 +98,7 @@ fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_w
         switch(&agent, "syscall", true)?;
         let unseen = counts(&agent.page()?) - start;
         rig.client(CLIENT, "seen", &["getppid", "20000"])?;
-        let seen = agent.reaches("calls", start + 20_000.0, &counts)? - start;
+        let seen = agent.reaches("calls", start + 20_000.0, counts)? - start;
         println!("getppid: {unseen} while off, then {seen}");
         ensure!(unseen < 500.0 && seen < 21_000.0, "calls were counted while the family was off");
         agent.nothing_lost()
@@ -115,28 +114,43 @@ fn waits_and_faults_while_a_family_was_off_are_not_counted_when_it_is_on_again()
         let agent = Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })?;
         let group = rig.cgroup().name()?;
         let file = rig.file("page", &"x".repeat(4096))?;
-        let mut spinner = rig.start_client(CLIENT, "spinner", &["spin", "8", "3000"])?;
-        wait::until("the spinner to be seen", LIMIT, || {
-            Ok((agent.page()?.of_group(group, WAITED, &[]) > 0.2).then_some(()))
-        })?;
-        let seen = agent.page()?.of_group(group, WAITED, &[]);
+        let mut spinner = rig.start_client(CLIENT, "spinner", &["spin", "8", "60000"])?;
+        let (pid, waited) = (spinner.pid(), |page: &Page| page.of_group(group, WAITED, &[]));
+        wait::until("the spinner to be seen", LIMIT, || Ok((waited(&agent.page()?) > 0.2).then_some(())))?;
+        spinner.signal(libc::SIGSTOP);
+        let seen = agent.still(waited)?;
         switch(&agent, "scheduler", false)?;
         switch(&agent, "memory", false)?;
+        let before = run_queue_s(pid)?;
+        spinner.signal(libc::SIGCONT);
         let mut toucher = rig.start_client(CLIENT, "toucher", &["touch", "20000", &file.display().to_string()])?;
         wait::until("the faults", LIMIT, || Ok(toucher.out().ends_with('\n').then_some(())))?;
-        spinner.finish(LIMIT)?;
+        wait::until("waits while nobody looks", LIMIT, || Ok((run_queue_s(pid)? > before + 5.0).then_some(())))?;
+        spinner.signal(libc::SIGSTOP);
         switch(&agent, "memory", true)?;
         switch(&agent, "scheduler", true)?;
-        let first = agent.page()?;
+        // Each of its threads leaves its CPU once more.
+        spinner.signal(libc::SIGKILL);
+        spinner.wait(LIMIT)?;
         drop(toucher.input()?);
         toucher.finish(LIMIT)?;
-        let late = agent.still(|page| [WAITED, FAULTS].map(|metric| page.of_group(group, metric, &[])))?;
-        let early = [WAITED, FAULTS].map(|metric| first.of_group(group, metric, &[]));
-        println!("run queue before: {seen:.3} s; with faults, when on again: {early:?}, and later {late:?}");
-        ensure!(late[1] < 10_000.0, "faults from before are counted");
-        ensure!(late[0] - seen < 2.0, "waits from before are counted");
+        let faults = |page: &Page| page.of_group(group, FAULTS, &[]);
+        let (late, faults) = agent.still(|page| (waited(page), faults(page)))?;
+        println!("run queue before: {seen:.3} s, while off: more than 5 s, afterwards: {late:.3} s; faults {faults}");
+        ensure!(faults < 10_000.0, "faults of the time between are counted");
+        ensure!(late - seen < 1.0, "waits of the time between are counted");
         Ok(())
     })
+}
+
+/// Time that the threads of a process have waited for a CPU, by the kernel's account, s.
+fn run_queue_s(pid: u32) -> Result<f64> {
+    let mut sum = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += text.split(' ').nth(1).context("no run delay")?.parse::<f64>()? / 1e9;
+    }
+    Ok(sum)
 }
 
 #[test]

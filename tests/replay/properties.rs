@@ -111,10 +111,10 @@ proptest! {
         for operation in operations {
             if last == Some(operation.direction) {
                 if let Some(run) = runs.last_mut() {
-                    run.1 = operation.ktime_ns;
+                    run.1 = operation.moment.ktime_ns;
                 }
             } else {
-                runs.push((operation.ktime_ns, operation.ktime_ns));
+                runs.push((operation.moment.ktime_ns, operation.moment.ktime_ns));
             }
             last = Some(operation.direction);
             script.deliver(operation);
@@ -193,8 +193,8 @@ proptest! {
             if pauses.contains(&number) {
                 script.tick(130 * MS);
             }
-            operation.ktime_ns = operation.ktime_ns.max(script.now_ns);
-            operation.began_ns = operation.ktime_ns;
+            operation.moment.ktime_ns = operation.moment.ktime_ns.max(script.now_ns);
+            operation.moment.began_ns = operation.moment.ktime_ns;
             if !lost.contains(&number) {
                 script.deliver(operation);
             }

@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod accuracy;
 mod bench;
 mod build;
 mod check;
@@ -41,10 +42,14 @@ enum Command {
     Vm(vm::Arguments),
     Gen(generate::Arguments),
     Bench(bench::Arguments),
+    Accuracy(accuracy::Arguments),
     Demo(demo::Arguments),
     /// A service of the demo's workload; the demo starts these itself.
     #[command(hide = true)]
     DemoService(demo::service::Arguments),
+    /// The load generator of the accuracy lab, which starts it itself.
+    #[command(hide = true)]
+    AccuracyLoad(accuracy::load::Arguments),
     /// The first process of a virtual machine.
     #[command(hide = true)]
     VmInit(vm::init::Arguments),
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         Command::Vm(arguments) => vm::command(&arguments),
         Command::Gen(arguments) => generate::command(&arguments),
         Command::Bench(arguments) => bench::command(&arguments),
+        Command::Accuracy(arguments) => accuracy::command(&arguments),
+        Command::AccuracyLoad(arguments) => accuracy::load::command(&arguments),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::DemoService(arguments) => demo::service::command(&arguments),
         Command::VmInit(arguments) => vm::init::command(&arguments),

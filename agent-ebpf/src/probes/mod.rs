@@ -13,6 +13,7 @@ mod payload_locked;
 mod payload_requests;
 mod payload_syscall;
 mod process;
+mod records;
 mod scheduler;
 mod syscall;
 mod tcp;

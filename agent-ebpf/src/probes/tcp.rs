@@ -3,15 +3,15 @@
 //! of listeners when a page is made.
 //!
 //! Hooks: `tp_btf/inet_sock_set_state`, `tcp_destroy_sock`, `tcp_retransmit_skb`, `tcp_retransmit_synack`,
-//! `tcp_send_reset`, `tcp_receive_reset`, `tcp_probe` (all 4.16+), `iter/tcp` (5.9+; the agent's network alone). A
+//! `tcp_send_reset`, `tcp_receive_reset` (all 4.16+), `iter/tcp` (5.9+; the agent's network alone). A
 //! workload is the cgroup that the socket was made in, for an accepted one its listener's; before 5.16 nobody's. No clock:
 //! an opened connection's time is its first round trip, which the kernel has measured just then; where the SYN was sent
-//! again, the time of the first is noted then, in a slot. Round trips are those of one segment in sixteen that a CPU
-//! receives on open connections: busy ones weigh more. Where other work wants the CPUs, about one segment in 150 that was
-//! sent again was told by no tracepoint, to nobody; the socket's own count brings it back at the next one, or at the
-//! socket's end, but for the first of a connection. Before 6.17 a segment that could not be sent again is not told, and before 6.10 not
-//! a reset without a socket. In soft interrupts too: adds are atomic. Over an empty program, on a busy
-//! machine where that read 68 ns (idle: 30): a state change 90 ns, a received segment 36, the end of a socket 26, a reset
+//! again, the time of the first is noted then, in a slot. Round trips are looked at by the payload programs (`operation.rs`),
+//! at one receive in sixteen: busy connections weigh more. Where other work wants the CPUs, about one segment in 150 that
+//! was sent again was told by no tracepoint, to nobody; the socket's own count brings it back at the next one, or at the
+//! socket's end, but for the first of a connection. Before 6.17 a segment that could not be sent again is not told, and
+//! before 6.10 not a reset without a socket. In soft interrupts too: adds are atomic. Over an empty program, on a busy
+//! machine where that read 68 ns (idle: 30): a state change 90 ns, the end of a socket 26, a reset
 //! 90. A socket is in scope when its cookie has been asked for: by the connecting thread's scope here, or by the payload
 //! programs. Where sockets are named by address (no such helper), every one's changes are told.
 
@@ -24,20 +24,19 @@ use seismo_common::histogram::octave;
 use seismo_common::offsets::ABSENT;
 use seismo_common::record::TCP_STATE;
 use seismo_common::tcp::{
-    CLOSE, DESTROYED, ESTABLISHED, LISTEN, LISTENERS, PASS_FIRST, PASS_LISTENERS, PASS_STATES, PASS_WORDS, RTT_ONE_IN,
-    SOCK_SLOTS, SYN_RECV, SYN_SENT, TcpStateRecord, listener,
+    CLOSE, DESTROYED, ESTABLISHED, LISTEN, LISTENERS, PASS_FIRST, PASS_LISTENERS, PASS_STATES, PASS_WORDS, SOCK_SLOTS,
+    SYN_RECV, SYN_SENT, TcpStateRecord, listener,
 };
 use seismo_common::workload::{
     TCP_ACTIVE_OPENS, TCP_CLOSES, TCP_CONNECT_BUCKETS, TCP_CONNECT_EXPONENT, TCP_CONNECT_US, TCP_CONNECTS,
-    TCP_FAILURES, TCP_PASSIVE_OPENS, TCP_RESETS_RECEIVED, TCP_RESETS_SENT, TCP_RETRANSMITS, TCP_RTT_BUCKETS,
-    TCP_RTT_EXPONENT, TCP_RTT_US, TCP_RTTS,
+    TCP_FAILURES, TCP_PASSIVE_OPENS, TCP_RESETS_RECEIVED, TCP_RESETS_SENT, TCP_RETRANSMITS,
 };
 
 use crate::access::{Access as _, Typed};
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Task, offset, opaque, setting};
-use crate::maps::{CONNECT_STARTS, RESENT, SockSlot, TCP_PASS, TCP_SEGMENTS};
+use crate::maps::{CONNECT_STARTS, RESENT, SockSlot, TCP_PASS};
 use crate::sock::{Checked as _, Sock};
 use crate::workload::Workload;
 
@@ -182,30 +181,6 @@ pub fn tcp_reset_sent(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_reset_received(ctx: BtfTracePointContext) -> i32 {
     count(Sock::<Typed>::new(ctx.arg::<*const c_void>(0)), TCP_RESETS_RECEIVED);
-    0
-}
-
-/// `tcp_probe(sk, skb)`: for each segment that an open connection receives.
-#[btf_tracepoint(function = "tcp_probe")]
-pub fn tcp_segment(ctx: BtfTracePointContext) -> i32 {
-    let Some(segments) = TCP_SEGMENTS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own word; an addition that is lost only shifts which segment is looked at.
-    let number = unsafe {
-        let number = *segments;
-        *segments = number.wrapping_add(1);
-        number
-    };
-    if number & (RTT_ONE_IN - 1) != 0 {
-        return 0;
-    }
-    let sock = Sock::<Typed>::new(ctx.arg::<*const c_void>(0));
-    if let Some(tcp) = sock.tcp()
-        && let Some(us) = tcp.round_trip_us()
-        && let Some(workload) = Workload::of_sock(sock)
-    {
-        workload.add_shared(TCP_RTT_US, us);
-        workload.add_shared_at(TCP_RTTS + octave(us * 1000, TCP_RTT_EXPONENT, TCP_RTT_BUCKETS), 1);
-    }
     0
 }
 

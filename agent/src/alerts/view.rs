@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::evaluate::{Active, Engine, GroupState, RuleState};
 use super::rule::Rule;
-use crate::model::alert::AlertState;
+use crate::model::alert::{Alert, AlertState};
 
 impl Engine {
     /// `data` of `/api/v1/rules`.
@@ -20,6 +20,15 @@ impl Engine {
         let rules = self.groups.iter().flat_map(|state| &state.rules);
         let alerts: Vec<Value> = rules.flat_map(|rule| rule.active.values()).map(alert_json).collect();
         json!({ "alerts": alerts })
+    }
+
+    /// The alerts that fire now.
+    pub fn firing(&self) -> impl Iterator<Item = &Alert> {
+        let rules = self.groups.iter().flat_map(|state| &state.rules);
+        rules
+            .flat_map(|rule| rule.active.values())
+            .map(|active| &active.alert)
+            .filter(|alert| alert.state == AlertState::Firing)
     }
 
     fn group_json(&self, state: &GroupState) -> Value {

@@ -1,4 +1,4 @@
-//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON.
+//! The HTTP API: state of the agent → Prometheus pages, Prometheus-like JSON, spans as NDJSON and as Jaeger has them.
 //!
 //! Reads, but for what who may can change ([`change`]); one clear error for a wrong parameter. Nothing here knows how a
 //! metric or a rule is made: pages come through [`Pages`]. Bounds on connections, heads and time are in [`server`].
@@ -6,11 +6,16 @@
 mod agent;
 mod answer;
 mod change;
+mod jaeger;
+mod parameters;
+mod query;
+mod query_json;
 pub mod server;
-pub mod span_json;
 mod spans;
 mod stall;
 
+#[cfg(test)]
+mod query_tests;
 #[cfg(test)]
 mod tests;
 
@@ -23,16 +28,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::health::Health;
+use crate::store::Query;
 use crate::store::spans::Spans;
 
 /// A page with its content type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     pub content_type: String,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// Both ends of the connection that a request came on.
@@ -41,6 +47,18 @@ pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
 }
+
+/// What a metric is, as a query spells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    pub help: &'static str,
+}
+
+/// Takes the samples, and the Unix ms of the oldest.
+pub type Read<'a> = dyn FnMut(&dyn Query, Option<i64>) + 'a;
 
 /// Why something was not changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +78,10 @@ pub enum Refused {
 pub trait Pages: Send + Sync + 'static {
     /// The metrics page in the format that the `Accept` header asks for.
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String>;
+    /// Lends the recent samples, once. The first call may make the agent begin to keep them.
+    fn samples(&self, read: &mut Read<'_>);
+    /// Every metric that the agent can show.
+    fn definitions(&self) -> Vec<Definition>;
     /// `data` of Prometheus' `/api/v1/rules`.
     fn rules(&self) -> Value;
     /// `data` of Prometheus' `/api/v1/alerts`.
@@ -86,13 +108,21 @@ pub struct Api {
     spans: Arc<Spans>,
     /// True once the agent stops: followers end then.
     stopping: watch::Receiver<bool>,
+    /// Places for queries.
+    evaluations: Arc<Semaphore>,
 }
 
 /// Path and one line about it, for the index page.
-const ENDPOINTS: [(&str, &str); 12] = [
+const ENDPOINTS: [(&str, &str); 17] = [
     ("/metrics", "metrics for Prometheus; OpenMetrics when asked for"),
     ("/healthz", "200 while the agent lives"),
     ("/readyz", "200 while probes are attached and the pipeline runs, else 503 with the reason"),
+    (
+        "/api/v1/query?query=seismo_build_info",
+        "PromQL over the samples of the last minutes, as Prometheus answers it; also query_range, series, label/NAME/values",
+    ),
+    ("/api/v1/labels", "names of labels"),
+    ("/api/v1/metadata", "type and description of every metric"),
     ("/api/v1/rules", "alerting rules and their state, as Prometheus has them"),
     ("/api/v1/alerts", "pending and firing alerts, as Prometheus has them"),
     ("/api/v1/status/buildinfo", "version of the agent"),
@@ -107,13 +137,22 @@ const ENDPOINTS: [(&str, &str); 12] = [
         "/api/seismo/scope",
         "whose payload may be read; PUT {\"include\": […], \"exclude\": […]} replaces it (root, from this host)",
     ),
-    ("/api/seismo/spans", "recent spans, one JSON object a line (service, status, min_duration, name, limit, follow)"),
+    (
+        "/api/seismo/spans",
+        "recent spans, one JSON object a line (service, status, min_duration, name, trace, limit, follow)",
+    ),
+    (
+        "/api/services",
+        "Jaeger's query API, for its page and Grafana's: also /api/traces, /api/traces/{id}, /api/operations",
+    ),
+    ("/api/dependencies", "which service called which, and how often, as Jaeger has it"),
 ];
 
 impl Api {
     /// `stopping` becomes true when followers shall end.
     pub fn new(pages: Arc<dyn Pages>, health: Arc<Health>, spans: Arc<Spans>, stopping: watch::Receiver<bool>) -> Self {
-        Self { pages, health, spans, stopping }
+        let evaluations = Arc::new(Semaphore::new(query::AT_ONCE));
+        Self { pages, health, spans, stopping, evaluations }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -122,6 +161,12 @@ impl Api {
             .route("/metrics", get(metrics))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(agent::readyz))
+            .route("/api/v1/query", get(query::instant).post(query::instant))
+            .route("/api/v1/query_range", get(query::range).post(query::range))
+            .route("/api/v1/series", get(query::series).post(query::series))
+            .route("/api/v1/labels", get(query::labels).post(query::labels))
+            .route("/api/v1/label/{name}/values", get(query::label_values))
+            .route("/api/v1/metadata", get(query::metadata))
             .route("/api/v1/rules", get(|State(api): State<Self>| async move { api.json(Pages::rules).await }))
             .route("/api/v1/alerts", get(|State(api): State<Self>| async move { api.json(Pages::alerts).await }))
             .route("/api/v1/status/buildinfo", get(buildinfo))
@@ -131,6 +176,12 @@ impl Api {
             .route("/api/seismo/workloads", get(agent::workloads))
             .route("/api/seismo/scope", get(change::show_scope).put(change::replace_scope))
             .route("/api/seismo/spans", get(spans::spans))
+            .route("/api/services", get(jaeger::services))
+            .route("/api/services/{service}/operations", get(jaeger::service_operations))
+            .route("/api/operations", get(jaeger::operations))
+            .route("/api/traces", get(jaeger::traces))
+            .route("/api/traces/{id}", get(jaeger::trace))
+            .route("/api/dependencies", get(jaeger::dependencies))
             .fallback(|request: Request| async move {
                 let message = format!("there is nothing at {}", request.uri().path());
                 answer::failure(StatusCode::NOT_FOUND, "not_found", &message)

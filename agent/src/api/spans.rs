@@ -14,8 +14,9 @@ use axum::response::{IntoResponse as _, Response};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::{Api, answer, span_json, stopped};
+use super::{Api, answer, stopped};
 use crate::model::span::{Span, StatusCode};
+use crate::model::span_json;
 use crate::section::Interval;
 use crate::store::spans::{Followed, Follower, SpanFilter};
 
@@ -69,10 +70,11 @@ fn question(pairs: &[(String, String)]) -> Result<Question, String> {
             "min_duration" => {
                 question.filter.min_duration_ns = value.parse::<Interval>().map_err(|e| format!("{key}: {e}"))?.as_ns();
             }
+            "trace" => question.filter.trace = Some(value.parse().map_err(|error| format!("{key}: {error}"))?),
             "limit" => question.limit = value.parse().map_err(|_| wrong("a whole number"))?,
             "follow" => question.follow = value.parse().map_err(|_| wrong("true or false"))?,
             _ => {
-                let known = "service, name, status, min_duration, limit, follow";
+                let known = "service, name, status, min_duration, trace, limit, follow";
                 return Err(format!("unknown parameter '{key}' (known: {known})"));
             }
         }

@@ -11,13 +11,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::server::{Limits, bind, serve};
-use super::{Api, ENDPOINTS, Ends, Page, Pages, Refused};
+use super::{Api, Definition, ENDPOINTS, Ends, Page, Pages, Read, Refused};
 use crate::health::{Health, ProbeState, ProbeStatus, Stage};
 use crate::model::attributes::Attributes;
 use crate::model::exchange::Incomplete;
+use crate::model::metric::{Kind, Metric, Sample, Value as Measured};
 use crate::model::process::Resource;
 use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::store::spans::Spans;
+use crate::store::{MetricsConfig, Recent};
+
+static CALLS: Metric =
+    Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "Calls", labels: &["code", "route"] };
 
 struct MadeUp;
 
@@ -25,8 +30,31 @@ impl Pages for MadeUp {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         match accept {
             Some("break") => Err("the table is gone".to_owned()),
-            accept => Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n") }),
+            accept => {
+                Ok(Page { content_type: "text/x-test".to_owned(), body: format!("accept {accept:?}\n").into_bytes() })
+            }
         }
+    }
+
+    /// Two counters, one sample a second from 100 to 160 s: `200` grows by 2, `500` by 1.
+    fn samples(&self, read: &mut Read<'_>) {
+        let mut store = Recent::new(MetricsConfig { keep_all: true, ..MetricsConfig::default() }, vec![]);
+        for second in 100..=160 {
+            let sample = |code: &'static str, value: i64| Sample {
+                metric: &CALLS,
+                labels: vec![code.into(), "/".into()],
+                value: Measured::Count(u64::try_from(value).unwrap()),
+            };
+            store.append(second * 1000, &[sample("200", 2 * second), sample("500", second)]);
+        }
+        read(&store, store.reach_ms().map(|(oldest_ms, _)| oldest_ms));
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        vec![
+            Definition { name: "calls_total".to_owned(), kind: "counter", help: "Calls" },
+            Definition { name: "level".to_owned(), kind: "gauge", help: "Level" },
+        ]
     }
 
     fn rules(&self) -> Value {
@@ -71,16 +99,16 @@ impl Pages for MadeUp {
     }
 }
 
-struct Agent {
+pub(super) struct Agent {
     address: std::net::SocketAddr,
     health: Arc<Health>,
-    spans: Arc<Spans>,
+    pub(super) spans: Arc<Spans>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
 
 impl Agent {
-    async fn start(limits: Limits) -> Self {
+    pub(super) async fn start(limits: Limits) -> Self {
         let (stop, stopping) = watch::channel(false);
         let (health, spans) = (Arc::new(Health::new()), Arc::new(Spans::new(10_000)));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -96,7 +124,7 @@ impl Agent {
     }
 
     /// Status and body; the body is read to the end of the connection.
-    async fn ask(&self, request: &str, headers: &str) -> (u16, String, String) {
+    pub(super) async fn ask(&self, request: &str, headers: &str) -> (u16, String, String) {
         let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
         let mut answer = String::new();
         self.connect(&head).await.read_to_string(&mut answer).await.unwrap();
@@ -105,7 +133,7 @@ impl Agent {
         (status, head.to_ascii_lowercase(), body.to_owned())
     }
 
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(super) async fn get(&self, path: &str) -> (u16, String) {
         let (status, head, body) = self.ask(&format!("GET {path}"), "").await;
         // Streams are chunked; the tests ask for little, so that sizes stand on lines of their own.
         if !head.contains("transfer-encoding: chunked") {
@@ -233,12 +261,14 @@ async fn spans_are_filtered_newest_first() {
     for number in 0..4 {
         agent.spans.push(span(number));
     }
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("", &["s3", "s2", "s1", "s0"]),
         ("?limit=2", &["s3", "s2"]),
         ("?limit=0", &[]),
         ("?status=error", &["s1"]),
         ("?service=s2", &["s2"]),
+        ("?trace=abababababababababababababababab&limit=2", &["s3", "s2"]),
+        ("?trace=ab", &[]),
         ("?min_duration=2ms&limit=9", &["s3", "s2"]),
         ("?name=GET+/user/%7Bid%7D&status=unset&limit=1", &["s3"]),
     ];
@@ -260,6 +290,7 @@ async fn wrong_requests_get_one_clear_error() {
         ("GET /api/seismo/spans?limit=", 400, "limit: '' is not a whole number"),
         ("GET /api/seismo/spans?status=bad", 400, "status: 'bad' is not error or unset"),
         ("GET /api/seismo/spans?min_duration=5", 400, "min_duration: '5' is not a duration such as 5s or 250ms"),
+        ("GET /api/seismo/spans?trace=x", 400, "trace: 'x' is not a trace id"),
         ("GET /api/seismo/spans?follow=1", 400, "follow: '1' is not true or false"),
         ("GET /api/seismo/spans?limt=1", 400, "unknown parameter 'limt' (known: service, "),
         ("GET /api/seismo/spans?limit=1&limit=2", 400, "parameter 'limit' is given twice"),

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use seismo_common::Wire;
 use seismo_common::payload::PayloadRecord;
 use seismo_common::process::ProcessRecord;
-use seismo_common::record::{PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TCP_STATE};
+use seismo_common::record::{
+    FILLER, FillerRecord, PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TCP_STATE,
+};
 use seismo_common::tcp::TcpStateRecord;
 
 /// A record as a kernel program wrote it.
@@ -14,6 +16,8 @@ pub enum Record {
     Process(ProcessRecord),
     TcpState(TcpStateRecord),
     Payload(PayloadRecord, Bytes),
+    /// Means nothing.
+    Filler(FillerRecord),
 }
 
 impl Record {
@@ -23,6 +27,7 @@ impl Record {
             Self::Process(record) => record.header.ktime_ns,
             Self::TcpState(record) => record.header.ktime_ns,
             Self::Payload(record, _) => record.header.ktime_ns,
+            Self::Filler(record) => record.header.ktime_ns,
         }
     }
 }
@@ -95,6 +100,7 @@ fn decode(bytes: &Bytes, header: RecordHeader) -> Result<Record, Malformed> {
             }
             Ok(Record::Payload(record, data))
         }
+        FILLER => read(bytes).map(Record::Filler).ok_or(Malformed::Length),
         _ => Err(Malformed::Kind),
     }
 }

@@ -20,6 +20,7 @@ use seismo_common::offsets::Offsets;
 use super::counts::Counts;
 use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
+use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
 use super::scope::ScopeMaps;
@@ -172,7 +173,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
     let workloads = WorkloadCounts::take(&mut ebpf, cpus)?;
-    trim();
+    memory::trim();
     Ok(Loaded {
         programs: Programs {
             #[cfg(feature = "kernel-log")]
@@ -370,14 +371,5 @@ pub fn limit_arenas() {
     // SAFETY: mallopt only sets a parameter of the allocator.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
-    }
-}
-
-/// Gives freed heap back to the system: parsing the kernel's BTF took 30 MB.
-fn trim() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim touches only the allocator's own free lists.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }

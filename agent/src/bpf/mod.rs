@@ -12,6 +12,7 @@ pub mod flow_control;
 pub mod iterate;
 pub mod loader;
 mod mapped;
+pub mod memory;
 pub mod missed;
 pub mod offsets;
 pub mod plan;

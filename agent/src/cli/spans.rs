@@ -12,6 +12,8 @@ use serde_json::Value;
 use super::client::AgentArguments;
 use super::table::{Table, colours};
 use crate::model::display::duration;
+use crate::model::exported::hex;
+use crate::model::span::TraceId;
 use crate::section::Interval;
 use crate::semconv;
 
@@ -31,6 +33,9 @@ pub struct Arguments {
     /// Only with this name, such as "GET /user/{id}".
     #[arg(long)]
     name: Option<String>,
+    /// Only of this trace.
+    #[arg(long, value_name = "ID")]
+    trace: Option<TraceId>,
     /// At most so many of the recent spans [default: 20, with --follow 10].
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -88,6 +93,7 @@ fn parameters(arguments: &Arguments) -> Vec<(&'static str, String)> {
         ("status", arguments.status.clone()),
         ("min_duration", arguments.min_duration.map(|shortest| shortest.to_string())),
         ("name", arguments.name.clone()),
+        ("trace", arguments.trace.map(|id| hex(&id.0))),
         ("limit", Some(limit.to_string())),
         ("follow", arguments.follow.then(|| "true".to_owned())),
     ];

@@ -1,7 +1,7 @@
 //! `SEISMO_…` variables over the file: a variable's name is derived from the key's path
 //! (`capture.ring_bytes` → `SEISMO_CAPTURE_RING_BYTES`), so every documented key has one.
 //!
-//! Lists are written `a,b` or as YAML in brackets. An empty variable counts as not set, as OpenTelemetry has it.
+//! OpenTelemetry's variables for exporters set the keys that mean the same. Lists are written `a,b` or as YAML in brackets. An empty variable counts as not set, as OpenTelemetry has it.
 
 use super::node::{Node, Origin, Value};
 use super::print::{at, tree};
@@ -9,6 +9,21 @@ use super::{Config, Problem};
 use crate::section::Documented as _;
 
 const PREFIX: &str = "SEISMO_";
+/// Variables of OpenTelemetry's specification and the keys they set; a later one wins, a `SEISMO_…` variable wins over all.
+/// `OTEL_SERVICE_NAME` is not among them: the agent sends spans of others, who have names of their own.
+const OTEL: [(&str, &str); 11] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "export.otlp.endpoint"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "export.otlp.protocol"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "export.otlp.headers"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "export.otlp.compression"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "export.otlp.timeout"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "export.otlp.traces_endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "export.otlp.protocol"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "export.otlp.headers"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "export.otlp.compression"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "export.otlp.timeout"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "export.otlp.resource"),
+];
 /// Read by the command line, not by the configuration.
 const NOT_KEYS: [&str; 1] = [crate::cli::AGENT_VARIABLE];
 
@@ -18,12 +33,15 @@ pub type Environment = [(String, String)];
 /// Lays the variables that name a key over the tree.
 pub(super) fn overlay(root: &mut Node, environment: &Environment) -> Result<(), Problem> {
     let defaults = tree(&Config::default());
-    for (path, variable) in variables() {
+    let otel = OTEL.into_iter().map(|(variable, path)| (path.to_owned(), variable.to_owned()));
+    for (path, variable) in otel.chain(variables()) {
         let Some((_, text)) = environment.iter().find(|(name, text)| *name == variable && !text.is_empty()) else {
             continue;
         };
+        let milliseconds = variable.starts_with("OTEL_") && variable.ends_with("_TIMEOUT");
+        let text = if milliseconds { format!("{}ms", text.trim()) } else { text.trim().to_owned() };
+        let text = text.as_str();
         let origin = Origin::Variable(variable);
-        let text = text.trim();
         let value = if text.starts_with(['[', '{']) {
             match Node::parse(text) {
                 Ok(node) => node.moved_to(&origin).value,

@@ -194,3 +194,41 @@ fn every_key_is_printed_with_documentation_and_default() {
         assert!(lines[at - 1].trim_start().starts_with('#'), "{path}");
     }
 }
+
+#[test]
+fn opentelemetrys_variables_set_the_keys_of_the_exporter() {
+    let set = environment(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b, x=y"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("SEISMO_EXPORT_OTLP_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
+        ("OTEL_SERVICE_NAME", "not-the-agents-to-give"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""),
+    ]);
+    let otlp = Config::from_text("f.yaml", "export: {otlp: {timeout: 1s}}\n", &set).unwrap().export.otlp;
+    assert_eq!((otlp.endpoint.as_deref(), otlp.traces_endpoint), (Some("http://collector:4317"), None));
+    assert_eq!(otlp.protocol, crate::exporters::otlp::Protocol::Grpc);
+    assert_eq!(otlp.compression, crate::exporters::otlp::Compression::None);
+    assert_eq!((otlp.headers, otlp.timeout), (vec!["api-key=a%20b".into(), "x=y".into()], Interval::millis(2500)));
+    assert_eq!(otlp.resource, ["deployment.environment.name=test"]);
+    for (name, text, expected) in [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "collector:4317",
+            "export.otlp.endpoint: \"collector:4317\" does not begin with",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "export.otlp.protocol: 'http/json' is none of http/protobuf, grpc",
+        ),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "export.otlp.timeout: 'soonms' is not a duration"),
+    ] {
+        let said = Config::load(None, &environment(&[(name, text)])).unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{name}: {expected}")), "{said}");
+    }
+}

@@ -20,7 +20,7 @@ mod table;
 use std::collections::{HashSet, VecDeque};
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Direction};
-use crate::model::exchange::{Exchange, WireId};
+use crate::model::exchange::{Exchange, Opened, WireId};
 use crate::model::payload::{CaptureDemand, PayloadChunk};
 use crate::protocols::{self, Dialect, Limits, REGISTRY};
 use crate::section::Interval;
@@ -82,6 +82,8 @@ pub struct Flows {
     demands: Vec<(Cookie, Option<CaptureDemand>)>,
     /// Ends that turned out to be a client's.
     clients: Vec<(Cookie, WireId)>,
+    /// Requests that began at the end that serves them.
+    opened: Vec<Opened>,
     counts: Counts,
     ledger: Ledger,
 }
@@ -97,6 +99,7 @@ impl Flows {
             held_bytes: 0,
             demands: Vec::new(),
             clients: Vec::new(),
+            opened: Vec::new(),
             counts: Counts::default(),
             ledger: Ledger::default(),
             config,
@@ -155,10 +158,10 @@ impl Flows {
         }
         for _ in 0..SCAN_PER_TICK.min(self.table.places()) {
             self.scan = if self.scan + 1 < self.table.places() { self.scan + 1 } else { 0 };
-            let Self { config, dialects, table, held_bytes, counts, ledger, .. } = self;
+            let Self { config, dialects, table, held_bytes, counts, ledger, opened, .. } = self;
             let Some(flow) = table.at(self.scan) else { continue };
             let before = flow.buffered_bytes();
-            flow.expire(now_ns, config, &mut context(config, dialects, counts, ledger, out));
+            flow.expire(now_ns, config, &mut context(config, dialects, (counts, ledger), (out, opened)));
             *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
             if let Some(ending) = flow.ended(now_ns, config) {
                 let cookie = flow.cookie();
@@ -217,6 +220,11 @@ impl Flows {
         self.clients.drain(..)
     }
 
+    /// Requests that began at the end that serves them, since the last call. Each comes again as an exchange.
+    pub fn drain_opened(&mut self) -> impl Iterator<Item = Opened> + '_ {
+        self.opened.drain(..)
+    }
+
     /// Bytes by process and by how far they could be read, since the last call.
     pub fn drain_visibility(&mut self, each: impl FnMut(u32, Visibility, u64)) {
         self.ledger.drain(each);
@@ -252,10 +260,10 @@ impl Flows {
         out: &mut Vec<Exchange>,
         act: impl FnOnce(&mut Flow, &Config, &mut Context<'_>),
     ) {
-        let Self { config, dialects, table, due, held_bytes, demands, clients, counts, ledger, .. } = self;
+        let Self { config, dialects, table, due, held_bytes, demands, clients, counts, ledger, opened, .. } = self;
         let Some(flow) = table.get(cookie) else { return };
         let before = flow.buffered_bytes();
-        let mut cx = context(config, dialects, counts, ledger, out);
+        let mut cx = context(config, dialects, (counts, ledger), (out, opened));
         act(flow, config, &mut cx);
         *held_bytes = (*held_bytes + flow.buffered_bytes()).saturating_sub(before);
         // Only who has more than an equal share gives back: the sum stays below twice the bound.
@@ -287,23 +295,23 @@ impl Flows {
         if flow.has_demand() {
             self.demands.push((flow.cookie(), None));
         }
-        let Self { config, dialects, counts, ledger, .. } = self;
-        flow.end(ending, config, &mut context(config, dialects, counts, ledger, out));
+        let Self { config, dialects, counts, ledger, opened, .. } = self;
+        flow.end(ending, config, &mut context(config, dialects, (counts, ledger), (out, opened)));
     }
 }
 
 fn context<'a>(
     config: &Config,
     dialects: &'a mut [Option<Box<dyn Dialect>>],
-    counts: &'a mut Counts,
-    ledger: &'a mut Ledger,
-    out: &'a mut Vec<Exchange>,
+    (counts, ledger): (&'a mut Counts, &'a mut Ledger),
+    (out, opened): (&'a mut Vec<Exchange>, &'a mut Vec<Opened>),
 ) -> Context<'a> {
     Context {
         dialects,
         counts,
         ledger,
         out,
+        opened,
         pending_limit: config.pending_per_connection,
         limits: Limits { head_bytes: config.head_bytes, fresh: false },
         now_ns: 0,

@@ -3,7 +3,8 @@
 //! Sizes are told only where both ends of a body were seen; the protocol's dialect adds its names and attributes.
 
 use crate::model::connection::{Connection, Role, Transport};
-use crate::model::exchange::{Exchange, Incomplete, MessageFacts, WireId};
+use crate::model::context::Context;
+use crate::model::exchange::{Exchange, Incomplete, MessageFacts, Opened, WireId};
 use crate::protocols::{Dialect, Facts};
 
 use super::pair::Pending;
@@ -60,6 +61,18 @@ pub fn wire_id(connection: &Connection, role: Role, origins: [Option<Origin>; 2]
     }
 }
 
+/// A request that begins. `origins`: as in [`wire_id`].
+pub fn opened(
+    (connection, role, origins): (Connection, Role, [Option<Origin>; 2]),
+    pid: u32,
+    number: u64,
+    facts: MessageFacts,
+    context: Option<Box<Context>>,
+) -> Opened {
+    let wire = wire_id(&connection, role, origins);
+    Opened { connection, wire, pid, number, request: Origin::placed(origins[0], facts), context }
+}
+
 /// `failure`: how the connection ended before the answer did. `end_ns`: when that was, if not at the last byte.
 pub fn conclude(
     pending: Pending,
@@ -68,7 +81,8 @@ pub fn conclude(
     end_ns: Option<u64>,
     dialect: &mut dyn Dialect,
 ) -> Exchange {
-    let Pending { request, facts: asked, pid, ended, incomplete, answer, .. } = pending;
+    let Pending { mut request, facts: asked, pid, number, ended, incomplete, answer, .. } = pending;
+    let context = request.in_band.context.take();
     let last_ns = answer.as_ref().map_or(asked.last_ns, |answer| answer.facts.last_ns);
     let (response, answered, answer_ended) = match answer {
         Some(answer) => (Some(answer.response), Some(answer.facts), answer.ended),
@@ -89,6 +103,7 @@ pub fn conclude(
     }
     Exchange {
         connection: place.connection,
+        number,
         wire: wire_id(&place.connection, place.role, place.origins),
         role: place.role,
         pid,
@@ -103,6 +118,7 @@ pub fn conclude(
         attributes: conclusion.attributes,
         measure: conclusion.measure,
         incomplete,
+        context,
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Pending {
     pub request: Request,
     pub facts: MessageFacts,
     pub pid: u32,
+    /// Which of the connection's requests it is.
+    pub number: u64,
     /// Its last byte was seen, or is known never to be.
     pub ended: bool,
     pub incomplete: Option<Incomplete>,
@@ -146,11 +148,19 @@ mod tests {
 
     fn ask(pairing: &mut Pairing, position: u64, key: Option<u64>) {
         let attributes = Attributes::default();
-        let request =
-            Request { key, attributes, hint: 0, body: Body::None, silent: false, certain: true, truncated_values: 0 };
+        let request = Request {
+            key,
+            attributes,
+            hint: 0,
+            body: Body::None,
+            silent: false,
+            certain: true,
+            truncated_values: 0,
+            in_band: Default::default(),
+        };
         let facts = MessageFacts { position, ..MessageFacts::default() };
         let (pid, ended, incomplete, answer) = (1, true, None, None);
-        pairing.push(Pending { request, facts, pid, ended, incomplete, floor: 0, exact: false, answer });
+        pairing.push(Pending { request, facts, pid, number: 1, ended, incomplete, floor: 0, exact: false, answer });
     }
 
     fn answer(pairing: &mut Pairing, key: Option<u64>) -> Option<u64> {

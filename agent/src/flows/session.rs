@@ -8,12 +8,12 @@
 //! sent before they send more; one seen to keep a window of requests open is not paired again after a loss.
 
 use crate::model::connection::{Connection, Direction, Role};
-use crate::model::exchange::{Exchange, Incomplete, MessageFacts};
+use crate::model::exchange::{Exchange, Incomplete, MessageFacts, Opened};
 use crate::model::payload::Moment;
 use crate::protocols::{Body, Broken, Dialect, Event, Limits, Parser, Protocol, Request, Response, Side};
 
 use super::counts::{Counts, Ledger, Visibility};
-use super::outcome::{Origin, Place, conclude, outcome};
+use super::outcome::{Origin, Place, conclude, opened, outcome};
 use super::pair::{Pairing, Pending};
 use super::stream::{Content, Piece, Turn};
 
@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub counts: &'a mut Counts,
     pub ledger: &'a mut Ledger,
     pub out: &'a mut Vec<Exchange>,
+    /// Requests that this end serves, when they begin.
+    pub opened: &'a mut Vec<Opened>,
     pub pending_limit: usize,
     pub limits: Limits,
     pub now_ns: u64,
@@ -121,6 +123,7 @@ pub struct Session {
     pub(super) tried_request: Option<u64>,
     pub(super) failures: u32,
     exchanges: u64,
+    requests: u64,
     /// Position behind the last byte of each stream that a parser looked at.
     looked_at: [u64; 2],
 }
@@ -150,6 +153,7 @@ impl Session {
             tried_request: None,
             failures: 0,
             exchanges: 0,
+            requests: 0,
             looked_at: [0; 2],
         }
     }
@@ -336,10 +340,20 @@ impl Session {
         self.unproven = false;
         self.resumed = false;
         cx.counts.add("truncated_values", u64::from(request.truncated_values));
+        cx.counts.add("context_refused", u64::from(request.in_band.refused));
+        self.requests += 1;
+        if self.role() == Role::Server && !request.silent {
+            let (asking, answering) = (self.request_direction as usize, self.request_direction.other() as usize);
+            let origins = [cx.origins[asking], cx.origins[answering]];
+            let context = request.in_band.context.clone();
+            let place = (self.connection, Role::Server, origins);
+            cx.opened.push(opened(place, open.pid, self.requests, open.facts, context));
+        }
         self.pairing.push(Pending {
             request,
             facts: open.facts,
             pid: open.pid,
+            number: self.requests,
             ended: cut.is_some(),
             incomplete: cut,
             floor: open.floor,

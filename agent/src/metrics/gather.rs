@@ -4,6 +4,7 @@
 //! the size of the page is on the page. Cost: one stable sort over what is nearly sorted already.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
@@ -23,9 +24,13 @@ pub fn gather(sources: &[Arc<dyn Source>]) -> Vec<Sample> {
     for source in sources {
         source.collect(&mut samples);
     }
-    samples.sort_by(|one, other| one.metric.name.cmp(other.metric.name));
+    // Most neighbours are of one metric: names are compared only where they are not.
+    samples.sort_by(|one, other| match std::ptr::eq(one.metric, other.metric) {
+        true => Ordering::Equal,
+        false => one.metric.name.cmp(other.metric.name),
+    });
     let sizes: Vec<Sample> = samples
-        .chunk_by(|one, other| one.metric.name == other.metric.name)
+        .chunk_by(|one, other| std::ptr::eq(one.metric, other.metric) || one.metric.name == other.metric.name)
         .filter_map(|family| Some((family.first()?.metric, family.len())))
         .map(|(metric, series)| Sample {
             metric: &SERIES,

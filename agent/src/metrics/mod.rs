@@ -6,6 +6,7 @@
 //! It does not format: that is `exporters`.
 
 mod cpu;
+mod finer;
 mod gather;
 mod health;
 mod process;
@@ -16,6 +17,7 @@ mod workloads;
 
 pub use crate::model::spelling::prometheus_name;
 pub use cpu::{CPU_TIME, CpuSource};
+pub use finer::Finer;
 pub use gather::gather;
 pub use health::{BuildInfo, HealthSource, PROBE_MISSED};
 pub use process::ProcessSource;
@@ -36,6 +38,9 @@ crate::section! {
             crate::model::workload::WorkloadLabel::K8sNamespaceName,
             crate::model::workload::WorkloadLabel::K8sPodName,
         ],
+        /// Octaves for one classic bucket of the kernel's histograms, 1 to 8: narrower buckets tell more and are more series.
+        /// 0: two or one, as each family thinks fit. Native histograms always have all that the kernel tells apart.
+        pub octaves_per_bucket: usize = 0,
         /// A series that saw nothing for this long is forgotten; should it return, it starts from zero.
         pub ttl: crate::section::Interval = crate::section::Interval::secs(3600),
     }

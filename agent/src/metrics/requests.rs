@@ -65,6 +65,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 9).into(),
                 peer_cookie: None,
             },
+            number: 1,
             wire: None,
             role: Role::Server,
             pid: 1,
@@ -79,6 +80,7 @@ mod tests {
             attributes: Attributes::default(),
             measure: Measure { metric: &DURATION, labels: vec!["200".to_owned()] },
             incomplete,
+            context: None,
         }
     }
 
@@ -92,7 +94,7 @@ mod tests {
         table.collect(&mut samples);
         samples.retain(|sample| sample.labels.len() > 1);
         assert_eq!(samples[0].labels, ["shop", "200"]);
-        let Value::Histogram(histogram) = &samples[0].value else { panic!("not a histogram") };
+        let Some(histogram) = samples[0].value.histogram() else { panic!("not a histogram") };
         assert_eq!((histogram.sum, histogram.counts.iter().sum::<u64>()), (0.003, 1));
         assert_eq!(samples[1].labels, ["shop", "http", "gap"]);
         assert_eq!(samples[1].value, Value::Count(1));

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use indexmap::{Equivalent, IndexMap};
 
 use super::{Config, prometheus_name};
+use crate::model::exponential::Exponential;
 use crate::model::metric::{Histogram, Kind, Metric, Sample, Source, Value};
 use crate::semconv::DURATION_BOUNDS;
 
@@ -105,15 +106,17 @@ struct Series {
 enum Accumulator {
     Count(u64),
     Gauge(f64),
-    Histogram { counts: [u64; DURATION_BOUNDS.len() + 1], sum: f64 },
+    Histogram { counts: [u64; DURATION_BOUNDS.len() + 1], sum: f64, fine: Exponential },
 }
 
 impl Accumulator {
-    const fn new(kind: Kind) -> Self {
+    fn new(kind: Kind) -> Self {
         match kind {
             Kind::Counter => Self::Count(0),
             Kind::Gauge => Self::Gauge(0.0),
-            Kind::Histogram => Self::Histogram { counts: [0; DURATION_BOUNDS.len() + 1], sum: 0.0 },
+            Kind::Histogram => {
+                Self::Histogram { counts: [0; DURATION_BOUNDS.len() + 1], sum: 0.0, fine: Exponential::quarters() }
+            }
         }
     }
 
@@ -122,11 +125,10 @@ impl Accumulator {
             Self::Count(ns) if metric.unit == "s" => Value::Float(*ns as f64 * 1e-9),
             Self::Count(count) => Value::Count(*count),
             Self::Gauge(value) => Value::Float(*value),
-            Self::Histogram { counts, sum } => Value::Histogram(Histogram {
-                bounds: Cow::Borrowed(&DURATION_BOUNDS),
-                counts: counts.to_vec(),
-                sum: *sum,
-            }),
+            Self::Histogram { counts, sum, fine } => {
+                let bounds = Cow::Borrowed(&DURATION_BOUNDS[..]);
+                Value::Exponential(fine.clone(), Histogram { bounds, counts: counts.to_vec(), sum: *sum })
+            }
         }
     }
 }
@@ -156,16 +158,17 @@ impl Table {
         });
     }
 
-    /// Counts a duration into a histogram with [`DURATION_BOUNDS`].
+    /// Counts a duration into a histogram with [`DURATION_BOUNDS`], and into an exponential one.
     pub fn observe(&self, metric: &'static Metric, labels: &[&str], seconds: f64) {
         debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
         self.measure(metric, labels, |value| {
-            if let Accumulator::Histogram { counts, sum } = value {
+            if let Accumulator::Histogram { counts, sum, fine } = value {
                 let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
                 if let Some(count) = counts.get_mut(bucket) {
                     *count += 1;
                 }
                 *sum += seconds;
+                fine.observe(seconds);
             }
         });
     }
@@ -309,7 +312,8 @@ mod tests {
         for seconds in [0.0001, 0.00011, 10.0, 10.1] {
             table.observe(&TIME, &["/"], seconds);
         }
-        let (_, Value::Histogram(histogram)) = read(&table, &TIME).remove(0) else { panic!("not a histogram") };
+        let (_, Value::Exponential(fine, histogram)) = read(&table, &TIME).remove(0) else { panic!("not a histogram") };
+        assert_eq!((fine.count(), fine.counts.last()), (4, Some(&2)));
         assert_eq!(histogram.counts.len(), DURATION_BOUNDS.len() + 1);
         assert_eq!(histogram.counts[..2], [1, 1]);
         assert_eq!(histogram.counts[15..], [1, 1]);

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use indexmap::IndexMap;
 
-use crate::model::metric::{LabelValues, Metric, Sample, Value};
+use crate::model::metric::{Histogram, LabelValues, Metric, Sample, Value};
 use crate::model::workload::{WorkloadLabel, WorkloadSample};
 
 /// Adds up `samples` and appends the series. Their metrics' labels begin with those of [`crate::workload_labels`].
@@ -51,13 +51,19 @@ fn add(sum: &mut Value, more: Value) {
     match (sum, more) {
         (Value::Count(sum), Value::Count(more)) => *sum = sum.saturating_add(more),
         (Value::Float(sum), Value::Float(more)) => *sum += more,
-        (Value::Histogram(sum), Value::Histogram(more)) => {
-            debug_assert_eq!(sum.bounds, more.bounds);
-            sum.counts.iter_mut().zip(&more.counts).for_each(|(sum, more)| *sum += more);
-            sum.sum += more.sum;
+        (Value::Histogram(sum), Value::Histogram(more)) => add_buckets(sum, &more),
+        (Value::Exponential(sum, classic), Value::Exponential(more, more_classic)) => {
+            sum.add(&more);
+            add_buckets(classic, &more_classic);
         }
         (sum, more) => debug_assert!(false, "{sum:?} and {more:?} are not added"),
     }
+}
+
+fn add_buckets(sum: &mut Histogram, more: &Histogram) {
+    debug_assert_eq!(sum.bounds, more.bounds);
+    sum.counts.iter_mut().zip(&more.counts).for_each(|(sum, more)| *sum += more);
+    sum.sum += more.sum;
 }
 
 #[cfg(test)]
@@ -66,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::metric::{Histogram, Kind};
+    use crate::model::metric::Kind;
     use crate::model::workload::Workload;
     use crate::workload_labels;
 

@@ -2,6 +2,7 @@
 
 use super::attributes::Attributes;
 use super::connection::{Connection, Role};
+use super::context::Context;
 use super::payload::Moment;
 use super::thread::ThreadAccount;
 
@@ -97,9 +98,23 @@ impl MessageFacts {
     }
 }
 
+/// A request that this end serves and has not answered yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opened {
+    pub connection: Connection,
+    pub wire: Option<WireId>,
+    pub pid: u32,
+    /// As in [`Exchange`].
+    pub number: u64,
+    pub request: MessageFacts,
+    pub context: Option<Box<Context>>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     pub connection: Connection,
+    /// Which of the connection's requests it is; 0: not known.
+    pub number: u64,
     /// `None` where the beginning of a stream is not known: ids are then this end's own.
     pub wire: Option<WireId>,
     pub role: Role,
@@ -123,6 +138,8 @@ pub struct Exchange {
     /// The metric this exchange is counted in, with its protocol labels; chosen by the protocol, applied by `metrics`.
     pub measure: Measure,
     pub incomplete: Option<Incomplete>,
+    /// The trace that the request says it belongs to.
+    pub context: Option<Box<Context>>,
 }
 
 /// How an exchange shows in the request metrics, so that nothing outside `protocols/` matches on a protocol.

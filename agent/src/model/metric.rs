@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::exponential::Exponential;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Monotonic sum since the agent started.
@@ -45,6 +47,18 @@ pub enum Value {
     Count(u64),
     Float(f64),
     Histogram(Histogram),
+    /// With the classic buckets that show the same.
+    Exponential(Exponential, Histogram),
+}
+
+impl Value {
+    /// The classic buckets of a histogram.
+    pub const fn histogram(&self) -> Option<&Histogram> {
+        match self {
+            Self::Histogram(histogram) | Self::Exponential(_, histogram) => Some(histogram),
+            Self::Count(_) | Self::Float(_) => None,
+        }
+    }
 }
 
 /// A measured value of one series; cumulative since start for counters and histograms.

@@ -6,13 +6,17 @@
 pub mod alert;
 pub mod attributes;
 pub mod connection;
+pub mod context;
 pub mod display;
 pub mod exchange;
+pub mod exponential;
+pub mod exported;
 pub mod metric;
 pub mod payload;
 pub mod probe;
 pub mod process;
 pub mod span;
+pub mod span_json;
 pub mod spelling;
 pub mod thread;
 pub mod workload;

@@ -1,5 +1,6 @@
 //! Spans in OTLP's terms.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
@@ -13,11 +14,37 @@ pub struct TraceId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SpanId(pub [u8; 8]);
 
+impl FromStr for TraceId {
+    type Err = String;
+
+    /// 1 to 32 hexadecimal digits of either case; fewer than 32 mean leading zeros, as Jaeger has it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = (1..=32).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let number = if digits { u128::from_str_radix(text, 16).unwrap_or(0) } else { 0 };
+        if number == 0 {
+            return Err(format!(
+                "'{}' is not a trace id (1 to 32 hexadecimal digits, not all zeros)",
+                text.escape_debug()
+            ));
+        }
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
 /// OTLP `SpanKind`; numbers as in the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpanKind {
     Server = 2,
     Client = 3,
+}
+
+impl SpanKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
 }
 
 /// OTLP `Status.code`; numbers as in the protocol.
@@ -44,4 +71,26 @@ pub struct Span {
     pub incomplete: Option<Incomplete>,
     /// Where its time went; `None` where no thread's account is known.
     pub time: Option<Breakdown>,
+}
+
+impl Span {
+    pub const fn duration_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TraceId;
+
+    #[test]
+    fn a_trace_id_is_read_from_hexadecimal_digits_alone() {
+        let one = Ok(TraceId(1_u128.to_be_bytes()));
+        assert_eq!("1".parse(), one);
+        assert_eq!(format!("{:032}", 1).parse(), one);
+        assert_eq!("AB".parse::<TraceId>(), "ab".parse());
+        for wrong in ["", "0", "g", "+1", "-1", "0x1", &"1".repeat(33), &"0".repeat(32), "ü"] {
+            assert!(wrong.parse::<TraceId>().is_err(), "{wrong}");
+        }
+    }
 }

@@ -189,10 +189,9 @@ fn of_device(device: &str, direction: &'static str, lanes: &[u64], out: &mut Vec
     let labels = vec![Cow::Owned(device.to_owned()), Cow::Borrowed(direction)];
     out.push(Sample { metric: &FAILED, labels: labels.clone(), value: Value::Count(lane(ERRORS)) });
     for (phase, at) in [("total", SINCE_START), ("device", SINCE_ISSUE)] {
-        let histogram = lanes.get(at..=at + BUCKETS).and_then(|lanes| seconds(lanes, 1));
-        if let Some(histogram) = histogram.filter(|histogram| histogram.counts.iter().any(|count| *count > 0)) {
+        if let Some(value) = lanes.get(at..=at + BUCKETS).and_then(|lanes| seconds(lanes, 1)) {
             let labels = labels.iter().cloned().chain([Cow::Borrowed(phase)]).collect();
-            out.push(Sample { metric: &DURATION, labels, value: Value::Histogram(histogram) });
+            out.push(Sample { metric: &DURATION, labels, value });
         }
     }
     if let Some(counts) = lanes.get(SIZES..SIZES + SIZE_BUCKETS).filter(|counts| counts.iter().any(|count| *count > 0))

@@ -98,10 +98,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     kernel.iterate(ITERATOR);
     for (place, reason) in (0..).zip(["host", "cgroup"]) {
-        let histogram = kernel.row("RECLAIM", place).and_then(|lanes| seconds(&lanes, 1));
-        if let Some(histogram) = histogram.filter(|histogram| histogram.counts.iter().any(|count| *count > 0)) {
-            let labels = vec![Cow::Borrowed(reason)];
-            out.push(Sample { metric: &RECLAIM, labels, value: Value::Histogram(histogram) });
+        if let Some(value) = kernel.row("RECLAIM", place).and_then(|lanes| seconds(&lanes, 1)) {
+            out.push(Sample { metric: &RECLAIM, labels: vec![Cow::Borrowed(reason)], value });
         }
     }
 }

@@ -3,7 +3,8 @@
 //! One file per family, same stem as the kernel programs; one row per family in [`FAMILIES`]. Families know the wire
 //! contract and nothing of each other, of aya or of the stages behind them.
 
-use crate::model::metric::Histogram;
+use crate::model::exponential::Exponential;
+use crate::model::metric::Value;
 use crate::model::probe::FamilySpec;
 
 pub mod adopt;
@@ -14,6 +15,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod payload;
 pub mod process;
+pub mod records;
 pub mod scheduler;
 pub mod syscall;
 pub mod tcp;
@@ -21,7 +23,7 @@ pub mod udp;
 pub mod workload;
 
 /// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
-/// looks at open sockets after that (`floor` is for measuring).
+/// looks at open sockets after that (`floor` and `records` are for measuring).
 pub const FAMILIES: &[&FamilySpec] = &[
     &workload::FAMILY,
     &process::FAMILY,
@@ -36,44 +38,34 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &payload::FAMILY,
     &adopt::FAMILY,
     &floor::FAMILY,
+    &records::FAMILY,
 ];
 
 /// Lowest and highest binary exponent (of seconds) that a kernel histogram shows as a classic bucket: 1 µs to 16 s.
 const CLASSIC_EXPONENTS: std::ops::RangeInclusive<i32> = -20..=4;
 
-/// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, one classic bucket
-/// per so many octaves. Bounds are exact powers of two, which are bounds of the fine buckets too: nothing is interpolated.
-fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Histogram> {
+/// A kernel histogram lane (buckets of [`seismo_common::histogram`], then the sum in ns) as seconds, with one classic bucket
+/// for so many octaves; none while nothing is counted. Classic bounds are exact powers of two, which are bounds of the fine
+/// buckets too: nothing is interpolated.
+fn seconds(lane: &[u64], octaves_per_bucket: usize) -> Option<Value> {
     use seismo_common::histogram::{BUCKETS, MIN_EXPONENT, PER_OCTAVE};
     let (sum_ns, fine) = lane.split_last()?;
-    if fine.len() != BUCKETS {
+    if fine.len() != BUCKETS || fine.iter().all(|count| *count == 0) {
         return None;
     }
-    let step = octaves_per_bucket.max(1);
-    let bounds: Vec<f64> = CLASSIC_EXPONENTS.step_by(step).map(|exponent| 2f64.powi(exponent)).collect();
-    let mut counts = vec![0; bounds.len() + 1];
-    let first = *CLASSIC_EXPONENTS.start() - MIN_EXPONENT;
-    for (index, count) in fine.iter().enumerate() {
-        // Fine bucket `index` ends at 2^(MIN_EXPONENT + index / PER_OCTAVE).
-        let octave = (index as i32 + PER_OCTAVE as i32 - 1) / PER_OCTAVE as i32;
-        let coarse = (octave - first).max(0) as usize;
-        let coarse = coarse.div_ceil(step).min(bounds.len());
-        counts[coarse] += count;
-    }
-    Some(Histogram { bounds: bounds.into(), counts, sum: *sum_ns as f64 * 1e-9 })
+    let fine = Exponential::of_lanes(fine, PER_OCTAVE.ilog2() as i32, MIN_EXPONENT);
+    let classic = fine.classic(CLASSIC_EXPONENTS, octaves_per_bucket, *sum_ns as f64 * 1e-9);
+    Some(Value::Exponential(fine, classic))
 }
 
 /// A workload's lanes of durations as seconds. The first ends at 2^`exponent` s, each other so many octaves later than the
-/// one before, the last has no end; so many of them are one bucket.
-fn octaves(lanes: &[u64], exponent: i32, octaves: usize, lanes_per_bucket: usize, sum_s: f64) -> Histogram {
-    let (finite, step) = (lanes.len().saturating_sub(1), lanes_per_bucket.max(1));
-    let bounds: Vec<f64> =
-        (0..finite).step_by(step).map(|lane| 2f64.powi(exponent + (octaves * lane) as i32)).collect();
-    let mut counts = vec![0; bounds.len() + 1];
-    for (lane, count) in lanes.iter().enumerate() {
-        counts[lane.div_ceil(step).min(bounds.len())] += count;
-    }
-    Histogram { bounds: bounds.into(), counts, sum: sum_s }
+/// one before (a power of 2, of which `exponent` is a multiple), the last has no end; so many of them are one classic bucket.
+fn octaves(lanes: &[u64], exponent: i32, octaves: usize, lanes_per_bucket: usize, sum_s: f64) -> Value {
+    let width = octaves.max(1);
+    let fine = Exponential::of_lanes(lanes, -(width.ilog2() as i32), exponent);
+    let last = exponent + (width * lanes.len().saturating_sub(2)) as i32;
+    let classic = fine.classic(exponent..=last, width * lanes_per_bucket.max(1), sum_s);
+    Value::Exponential(fine, classic)
 }
 
 /// A value out of the kernel's tables of its protocols (`/proc/net/snmp`, `netstat`), which have a line of names and a line
@@ -90,22 +82,25 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use seismo_common::histogram::{BUCKETS, bucket};
 
-    use super::{FAMILIES, account, octaves, seconds};
+    use super::{FAMILIES, Value, account, octaves, seconds};
 
     #[test]
     fn every_wait_is_in_the_first_bucket_that_is_not_shorter() {
         let mut waits = [0; 26];
         (waits[0], waits[1], waits[2], waits[24], waits[25]) = (1, 10, 100, 1000, 10_000);
-        let histogram = octaves(&waits, -20, 1, 2, 2.5);
+        let value = octaves(&waits, -20, 1, 2, 2.5);
+        let histogram = value.histogram().unwrap();
         assert_eq!(histogram.bounds.len(), 13);
         assert_eq!((histogram.bounds[0], histogram.bounds[12]), (2f64.powi(-20), 16.0));
         assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[2]), (1, 110, 0));
         assert_eq!((histogram.counts[12], histogram.counts[13], histogram.sum), (1000, 10_000, 2.5));
-        let histogram = octaves(&[1, 2, 3], -14, 2, 1, 0.0);
+        let Value::Exponential(fine, histogram) = octaves(&[1, 2, 3], -14, 2, 1, 0.0) else { panic!("no histogram") };
         assert_eq!(
             (histogram.bounds.to_vec(), histogram.counts),
             (vec![2f64.powi(-14), 2f64.powi(-12)], vec![1, 2, 3])
         );
+        // Bounds are powers of 4 there: the one that ends at 2^-12 is number -6.
+        assert_eq!((fine.schema, fine.zero, fine.first, fine.counts), (-1, 1, -6, vec![2, 3]));
     }
 
     #[test]
@@ -141,7 +136,9 @@ mod tests {
             lane[BUCKETS] += ns;
         }
         for octaves in [1, 2, 3] {
-            let histogram = seconds(&lane, octaves).unwrap();
+            let Some(Value::Exponential(fine, histogram)) = seconds(&lane, octaves) else { panic!("no histogram") };
+            assert_eq!(fine.count(), durations.len() as u64);
+            assert_eq!((fine.zero, fine.counts.last()), (0, Some(&1)));
             assert_eq!(histogram.counts.iter().sum::<u64>(), durations.len() as u64);
             let mut cumulative = 0;
             for (bound, count) in histogram.bounds.iter().zip(&histogram.counts) {
@@ -152,5 +149,6 @@ mod tests {
             assert!((histogram.sum - durations.iter().sum::<u64>() as f64 * 1e-9).abs() < 1e-6);
         }
         assert_eq!(seconds(&lane[1..], 1), None);
+        assert_eq!(seconds(&[0; BUCKETS + 1], 1), None);
     }
 }

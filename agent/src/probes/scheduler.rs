@@ -104,5 +104,5 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
     }
     let waits = lanes.get(RUNQUEUE_WAITS..RUNQUEUE_WAITS + RUNQUEUE_BUCKETS).unwrap_or_default();
     let waited = octaves(waits, RUNQUEUE_EXPONENT, 1, OCTAVES_PER_BUCKET, lane(RUNQUEUE_NS) as f64 * 1e-9);
-    count(&RUNQUEUE, None, Value::Histogram(waited));
+    count(&RUNQUEUE, None, waited);
 }

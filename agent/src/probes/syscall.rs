@@ -97,11 +97,9 @@ fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
             continue;
         };
         let labels = vec![Cow::Borrowed(name)];
-        if let Some(histogram) =
-            kernel.row("SYSCALL_DURATIONS", number as u32).and_then(|row| seconds(&row, OCTAVES_PER_BUCKET))
-            && histogram.counts.iter().any(|count| *count > 0)
-        {
-            out.push(Sample { metric: &DURATION, labels: labels.clone(), value: Value::Histogram(histogram) });
+        let durations = kernel.row("SYSCALL_DURATIONS", number as u32);
+        if let Some(value) = durations.and_then(|row| seconds(&row, OCTAVES_PER_BUCKET)) {
+            out.push(Sample { metric: &DURATION, labels: labels.clone(), value });
         }
         out.push(Sample { metric: &CALLS, labels, value: Value::Count(*count) });
     }

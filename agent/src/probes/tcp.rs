@@ -72,8 +72,8 @@ static RTT: Metric = Metric {
     name: "seismo.tcp.rtt",
     unit: "s",
     kind: Kind::Histogram,
-    description: "Round trip time as the kernel has smoothed it, of the connection that one in 16 of the segments received \
-                  on open connections belongs to: busy connections weigh more",
+    description: "Round trip time as the kernel has smoothed it, of the connection that one in 16 receives of a \
+                  workload's threads belongs to: busy connections weigh more",
     labels: workload_labels!(),
 };
 static CONNECTIONS: Metric = Metric {
@@ -169,10 +169,6 @@ pub static FAMILY: FamilySpec = FamilySpec {
         program("tcp_reset_sent", "tcp_send_reset", "resets sent are not counted"),
         program("tcp_reset_received", "tcp_receive_reset", "resets received are not counted"),
         ProgramSpec {
-            fields: &["tcp_sock.srtt_us"],
-            ..program("tcp_segment", "tcp_probe", "round trips are not looked at")
-        },
-        ProgramSpec {
             hook: Hook::Iter { over: "tcp", helpers: &[] },
             fields: &["sock.sk_ack_backlog", "sock.sk_max_ack_backlog", "sock.sk_drops.counter"],
             ..program(PASS, "", "sockets by state and queues of listeners are not known")
@@ -180,7 +176,8 @@ pub static FAMILY: FamilySpec = FamilySpec {
     ],
     tiers: &[],
     restart: &[Restart::Clear("CONNECT_STARTS"), Restart::Clear("RESENT")],
-    beside: &[],
+    // The programs that see each receive look at them.
+    beside: &[(&RTT, "payload")],
     metrics: &[
         &RETRANSMITS,
         &RESETS,
@@ -324,7 +321,7 @@ fn workload_samples(lanes: &[u64], out: &mut Vec<Sample>) {
     ] {
         let counts = of(first, buckets);
         if counts.iter().any(|count| *count > 0) {
-            push(metric, None, Value::Histogram(octaves(counts, exponent, step, 1, lane(us) as f64 * 1e-6)));
+            push(metric, None, octaves(counts, exponent, step, 1, lane(us) as f64 * 1e-6));
         }
     }
 }
@@ -381,7 +378,7 @@ mod tests {
         assert!(told.contains(&(RETRANSMITS.name, String::new(), Value::Count(0))), "{told:?}");
         assert!(told.contains(&(FAILED.name, "timeout".to_owned(), Value::Count(2))), "{told:?}");
         assert!(!told.iter().any(|(name, ..)| *name == CONNECT.name), "{told:?}");
-        let Some((.., Value::Histogram(rtt))) = told.last() else { panic!("{told:?}") };
+        let Some((.., Value::Exponential(_, rtt))) = told.last() else { panic!("{told:?}") };
         assert_eq!((rtt.counts.get(1), rtt.bounds.get(1)), (Some(&4), Some(&2f64.powi(-14))));
         assert!((rtt.sum - 200e-6).abs() < 1e-12, "{}", rtt.sum);
     }

@@ -10,7 +10,7 @@ use crate::store::Query;
 use crate::store::query::is_stale;
 
 /// An instant selector sees a sample that is less than this old.
-const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+pub(super) const LOOKBACK_MS: i64 = 5 * 60 * 1000;
 
 /// Evaluates at `at_ms`, Unix time. An expression of range type gives the samples in its window.
 pub fn eval_instant(expr: &Expr, query: &dyn Query, at_ms: i64) -> Result<Value, EvalError> {

@@ -46,7 +46,7 @@ impl Node {
         }
     }
 
-    fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Selector, i64)) {
+    pub fn visit<'a>(&'a self, visit: &mut dyn FnMut(&'a Selector, i64)) {
         match self {
             Self::Number(_) => {}
             Self::Selector(selector) => visit(selector, 0),
@@ -76,6 +76,14 @@ impl Expr {
         let mut all = Vec::new();
         self.root.visit(&mut |selector, _| all.push(selector.matchers.clone()));
         all
+    }
+
+    /// The conditions of an expression that is nothing but the choice of series.
+    pub fn as_selector(&self) -> Option<&[Matcher]> {
+        match &self.root {
+            Node::Selector(selector) if selector.offset_ms == 0 => Some(&selector.matchers),
+            _ => None,
+        }
     }
 
     /// How far back it looks, ms: its longest range and offset.

@@ -17,9 +17,11 @@ mod guard;
 mod parse;
 mod quantile;
 mod range;
+mod steps;
 mod value;
 
 pub use eval::eval_instant;
 pub use expr::Expr;
 pub use parse::{ParseError, parse, parse_duration};
+pub use steps::{MAX_STEPS, QueryError, Selected, Series, Steps};
 pub use value::{EvalError, Point, Value, ValueType};

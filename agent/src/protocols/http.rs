@@ -2,7 +2,7 @@
 //!
 //! Requests and responses in order; `CONNECT` and `101` make the connection opaque. A head in one piece is parsed
 //! where it lies; one in pieces is collected (at most `head_bytes`) and parsed once. Query strings, bodies and all
-//! header values but two are never kept. Attributes: OpenTelemetry HTTP semantic conventions, values bounded.
+//! header values but two and the ids of traces are never kept. Attributes: OpenTelemetry HTTP semantic conventions, values bounded.
 
 mod chunked;
 mod exchange;
@@ -207,6 +207,7 @@ impl Http {
             silent: false,
             certain: known_method.is_some(),
             truncated_values,
+            in_band: head.in_band.clone(),
         }
     }
 }
@@ -297,6 +298,16 @@ mod tests {
             Event::Request(request) => request,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_head_names_the_trace_it_belongs_to_and_what_is_none_is_counted() {
+        let traceparent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let read = request(format!("GET / HTTP/1.1\r\n{traceparent}\r\nX-Request-Id: r\r\nb3: zzz\r\n\r\n").as_bytes());
+        let context = read.in_band.context.unwrap();
+        assert_eq!(context.span_id.map(|id| u64::from_be_bytes(id.0)), Some(0x00f0_67aa_0ba9_02b7));
+        assert_eq!((context.request_id.as_deref(), read.in_band.refused), (Some("r"), 1));
+        assert_eq!(request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").in_band.context, None);
     }
 
     #[test]

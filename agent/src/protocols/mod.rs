@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod context;
 pub mod db;
 pub mod http;
 pub mod postgresql;
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 use crate::model::attributes::Attributes;
 use crate::model::connection::Role;
+use crate::model::context::InBand;
 use crate::model::exchange::{Incomplete, Measure};
 use crate::model::metric::Metric;
 
@@ -194,6 +196,8 @@ pub struct Request {
     pub certain: bool,
     /// Values that were longer than what is kept.
     pub truncated_values: u32,
+    /// The trace it says it belongs to.
+    pub in_band: InBand,
 }
 
 #[derive(Clone, Debug)]

@@ -278,6 +278,26 @@ mod tests {
     }
 
     #[test]
+    fn the_trace_in_a_comment_is_of_the_request_that_brought_it() {
+        let comment = "/*traceparent='00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'*/";
+        let has_context = |request: &Request| request.in_band.context.is_some();
+        let query = message(b'Q', format!("SELECT a FROM t {comment}\0").as_bytes());
+        let read = request(&mut parser(), &query);
+        assert!(has_context(&read));
+        assert_eq!(read.attributes.text(semconv::DB_QUERY_TEXT), Some("SELECT a FROM t"));
+        // Anybody can write into a string.
+        let quoted = message(b'Q', format!("SELECT '{}' FROM t\0", comment.replace('\'', "''")).as_bytes());
+        assert!(!has_context(&request(&mut parser(), &quoted)));
+        let parse = message(b'P', format!("s1\0SELECT a FROM t {comment}\0\0\0").as_bytes());
+        let execute = [message(b'B', b"\0s1\0\0\0\0\0\0\0"), message(b'E', b"\0\0\0\0\0")].concat();
+        let mut parser = parser();
+        assert!(has_context(&request(&mut parser, &[parse, execute.clone()].concat())));
+        let again = request(&mut parser, &execute);
+        assert!(!has_context(&again), "the comment is older than the request");
+        assert_eq!(again.attributes.text(semconv::DB_QUERY_SUMMARY), Some("SELECT t"));
+    }
+
+    #[test]
     fn of_a_query_that_was_cut_its_beginning_is_certain() {
         let mut parser = parser();
         let bytes = message(b'Q', b"SELECT a FROM orders WHERE b = 'secret'\0");

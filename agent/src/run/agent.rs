@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::exporting::Exporting;
 use super::families::Families;
 use super::kernel::KernelSource;
 use super::kernel_files::{self, FileSource};
@@ -33,6 +34,7 @@ use crate::bpf::decode::Batch;
 use crate::bpf::drain::{self, Progress};
 use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
+use crate::bpf::memory;
 use crate::bpf::plan;
 use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
@@ -46,13 +48,13 @@ use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
 use crate::host::procfs::Procfs;
 use crate::host::workloads::Workloads;
-use crate::metrics::{BuildInfo, CpuSource, HealthSource, ProcessSource, Table};
+use crate::metrics::{BuildInfo, CpuSource, Finer, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
-use crate::traces::link::Links;
+use crate::traces::live::Live;
 use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
@@ -62,6 +64,10 @@ const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
 /// Userspace is woken when this share of the ring is full.
 const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
+/// Octaves of a classic bucket at most.
+const WIDEST_BUCKET: usize = 8;
+/// Seconds after the start at which memory that only that needed is given back.
+const SETTLED: u32 = 3;
 /// How often program states and idle series are looked after, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -213,6 +219,9 @@ fn detach_and_drain(programs: Programs, drain: JoinHandle<()>, stop: &AtomicBool
 pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     loader::limit_arenas();
     let mut alerting = Alerting::new(&config, &options)?;
+    let mut spans = Spans::new(config.spans.capacity);
+    let mut exporting = Exporting::new(&config, &mut spans)?;
+    let spans = Arc::new(spans);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
     let RunningKernel {
@@ -235,7 +244,6 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let clock = Arc::new(Clock::new());
     let table = Arc::new(Table::new(config.metrics.clone()));
-    let spans = Arc::new(Spans::new(config.spans.capacity));
     let view = Arc::new(View::default());
     let kernel = Arc::new(KernelSource { counts, families: Arc::clone(&families), health: Arc::clone(&health) });
     let workloads = Workloads::new(config.workloads.clone(), config.services.clone(), PROC);
@@ -249,7 +257,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         changes,
         control,
         flows: Flows::new(config.flows.clone()),
-        links: Links::new(config.links.clone()),
+        links: Live::new(config.links.clone()),
         explain: Explain::new(config.explain.clone()),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
@@ -281,26 +289,33 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&health),
     ));
     sampling::start(&probe_control, config.syscalls.sample_one_in).context("starting to sample")?;
+    let octaves = config.metrics.octaves_per_bucket.min(WIDEST_BUCKET);
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![
-        Arc::clone(&kernel) as Arc<dyn Source>,
+        Finer::over(Arc::clone(&kernel) as Arc<dyn Source>, octaves),
         Arc::new(HealthSource(Arc::clone(&health))),
-        Arc::new(ProcessSource),
+        Arc::new(ProcessSource::new()),
         Arc::new(CpuSource),
         Arc::new(BuildInfo(env!("CARGO_PKG_VERSION"))),
         Arc::clone(&table) as Arc<dyn Source>,
-        Arc::new(WorkloadSource::new(&config, rows, families, &workloads)),
+        Finer::over(Arc::new(WorkloadSource::new(&config, rows, families, &workloads)), octaves),
         files,
     ];
     sources.extend(alerting.sources());
+    sources.extend(exporting.iter_mut().flat_map(Exporting::sources));
     let checks = Checks::new(&config.checks);
     sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
+    let samples = alerting.samples();
+    samples.set_sources(Arc::clone(&sources));
 
     let (stopping, stopped) = watch::channel(false);
+    let engine = alerting.engine();
+    let exporting = exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
+        samples,
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
@@ -311,7 +326,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));
-        let evaluating = tokio::spawn(alerting.run(Arc::clone(&sources), stopped.clone()));
+        let evaluating = tokio::spawn(alerting.run(stopped.clone()));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
         let picture = Picture::new(&config, Arc::clone(&sources), Arc::clone(&health), Arc::clone(&spans));
@@ -322,8 +337,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             }
             let mut every = tokio::time::interval(HOUSEKEEPING);
             let mut picture = picture;
+            let mut ticks = 0_u32;
             loop {
                 every.tick().await;
+                ticks = ticks.saturating_add(1);
+                if ticks == SETTLED {
+                    memory::let_go();
+                }
                 probe_control.look_after(config.probes.stats);
                 if analysis.is_finished() {
                     return;
@@ -359,6 +379,10 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         checking.await.map_err(|error| anyhow!("checks: {error}"))?;
         evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
         serving.await.map_err(|error| anyhow!("API: {error}"))?;
+        // It ends by itself, soon after it was told to.
+        if exporting.is_some_and(|exporting| exporting.join().is_err()) {
+            log::error!("the export panicked; what it had not sent is lost");
+        }
         log::info!("stopped after {} ms", began.elapsed().as_millis());
         if panicked {
             bail!("the pipeline panicked; what it had not stored is lost");

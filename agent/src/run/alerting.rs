@@ -1,5 +1,5 @@
-//! Alert rules at work: every interval the sources are gathered into the store of recent samples, the rules are stepped
-//! over it, and each change of state goes to the log and to the webhook.
+//! Alert rules at work: every interval the sources are gathered into the stores of recent samples, the rules are stepped
+//! over theirs, and each change of state goes to the log and to the webhook.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,15 +9,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::RunOptions;
+use super::samples::Samples;
 use crate::alerts::{self, Config as AlertConfig, Engine};
 use crate::cli::WrongFile;
 use crate::clock;
 use crate::config::Config;
 use crate::exporters::webhook::{Sender, Webhook};
-use crate::metrics::gather;
 use crate::model::alert::Alert;
 use crate::model::metric::Source;
-use crate::store::Recent;
 
 /// How long notifications under way may take once the agent stops.
 const GRACE: Duration = Duration::from_millis(500);
@@ -25,13 +24,11 @@ const GRACE: Duration = Duration::from_millis(500);
 /// The rules, what they look at, and whom they tell.
 pub struct Alerting {
     engine: Arc<Mutex<Engine>>,
-    store: Recent,
+    samples: Arc<Samples>,
     config: AlertConfig,
     webhook: Option<(Sender, Webhook)>,
     sources: Vec<Arc<dyn Source>>,
     interval: Duration,
-    /// Are there rules, or are samples to be kept without?
-    active: bool,
 }
 
 impl Alerting {
@@ -45,8 +42,7 @@ impl Alerting {
         let groups =
             alerts::load(&alerts.rules, config.samples.history).map_err(|error| WrongFile(error.to_string()))?;
         let shortest = groups.iter().filter_map(|group| group.interval_ms).min();
-        let store = Recent::new(config.samples.clone(), alerts::selectors(&groups));
-        let active = !groups.is_empty() || config.samples.keep_all;
+        let samples = Samples::new(&config.samples, alerts::selectors(&groups), !groups.is_empty());
         let engine = Engine::new(groups, &alerts);
         let webhook = alerts
             .webhook
@@ -54,7 +50,7 @@ impl Alerting {
             .map(|url| Webhook::new(url, alerts.notification_queue))
             .transpose()
             .map_err(|error| WrongFile(format!("webhook: {error}")))?;
-        let mut sources: Vec<Arc<dyn Source>> = vec![engine.account(), store.account()];
+        let mut sources: Vec<Arc<dyn Source>> = vec![engine.account(), samples.account()];
         if let Some((_, webhook)) = &webhook {
             sources.push(webhook.account());
         }
@@ -62,11 +58,16 @@ impl Alerting {
             shortest.and_then(|millis| u64::try_from(millis).ok()).map_or(alerts.evaluation_interval.0, |millis| {
                 alerts.evaluation_interval.0.min(Duration::from_millis(millis))
             });
-        Ok(Self { engine: Arc::new(Mutex::new(engine)), store, config: alerts, webhook, sources, interval, active })
+        let (engine, samples) = (Arc::new(Mutex::new(engine)), Arc::new(samples));
+        Ok(Self { engine, samples, config: alerts, webhook, sources, interval })
     }
 
     pub fn engine(&self) -> Arc<Mutex<Engine>> {
         Arc::clone(&self.engine)
+    }
+
+    pub fn samples(&self) -> Arc<Samples> {
+        Arc::clone(&self.samples)
     }
 
     /// The rules' own metrics.
@@ -75,16 +76,12 @@ impl Alerting {
     }
 
     /// Steps until the agent stops; then notifications under way get a short grace.
-    pub async fn run(self, sources: Arc<[Arc<dyn Source>]>, mut stopped: watch::Receiver<bool>) {
-        let Self { engine, mut store, config, webhook, interval, active, .. } = self;
+    pub async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let Self { engine, samples, config, webhook, interval, .. } = self;
         let (sender, mut sending) = match webhook {
             Some((sender, webhook)) => (Some(sender), Some(tokio::spawn(webhook.run()))),
             None => (None, None),
         };
-        if !active {
-            // Nothing would look at the samples.
-            return;
-        }
         let mut every = tokio::time::interval(interval);
         every.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (start, start_ms) = (Instant::now(), clock::wall_ns() / 1_000_000);
@@ -93,23 +90,24 @@ impl Alerting {
                 tick = every.tick() => tick,
                 _ = stopped.wait_for(|stopped| *stopped) => break,
             };
+            if samples.are_unwanted() {
+                continue;
+            }
             // The time as scheduled: a step that is late by a millisecond must not make a `for` last an interval longer.
             let since_start = tick.saturating_duration_since(start).as_millis();
             let now_ms = i64::try_from(u128::from(start_ms) + since_start).unwrap_or(i64::MAX);
-            let (sources, engine) = (Arc::clone(&sources), Arc::clone(&engine));
+            let (samples, engine) = (Arc::clone(&samples), Arc::clone(&engine));
             // Gathering reads kernel maps: off the thread that serves.
             let stepped = tokio::task::spawn_blocking(move || {
-                store.append(now_ms, &gather(&sources));
                 let mut changes = Vec::new();
-                engine.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms, &store, &mut changes);
-                (store, changes)
+                samples.step(now_ms, |store| {
+                    engine.lock().unwrap_or_else(PoisonError::into_inner).step(now_ms, store, &mut changes);
+                });
+                changes
             })
             .await;
             match stepped {
-                Ok((kept, changes)) => {
-                    store = kept;
-                    notify(&changes, sender.as_ref(), &config);
-                }
+                Ok(changes) => notify(&changes, sender.as_ref(), &config),
                 Err(error) => {
                     log::error!("alert rules stopped: {}", anyhow!(error));
                     break;

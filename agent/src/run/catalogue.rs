@@ -7,13 +7,14 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::pipeline;
-use crate::exporters::webhook;
+use super::{exporting, pipeline};
+use crate::exporters::{account, webhook};
 use crate::host::kernel_files;
 use crate::model::metric::{Kind, Metric};
 use crate::model::probe::FamilySpec;
 use crate::model::spelling::{label_name, prometheus_name};
 use crate::probes::FAMILIES;
+use crate::traces::sample;
 use crate::{alerts, checks, metrics, protocols, store};
 
 /// Metrics that come from one place.
@@ -67,6 +68,8 @@ pub fn groups() -> Vec<Group> {
     let requests: Vec<_> = protocols::METRICS.iter().copied().chain([&metrics::INCOMPLETE_EXCHANGES]).collect();
     groups.push(counted("requests", "requests and responses of connections in scope", &requests));
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
+    let export: Vec<_> = sample::METRICS.iter().chain(account::METRICS).copied().chain([&exporting::OVERRUN]).collect();
+    groups.push(counted("export", "spans on their way to backends and files, where one is configured", &export));
     groups.push(counted("host", "the kernel's own account of the host", &[&metrics::CPU_TIME]));
     let own = metrics::OWN.iter().chain(alerts::METRICS).chain(store::METRICS).copied();
     let own: Vec<_> =
@@ -174,6 +177,8 @@ mod tests {
         let others = others.into_iter().chain([super::kernel_files::METRICS, super::checks::METRICS]);
         let all = families.chain(others.into_iter().flatten()).copied();
         let all = all.chain(super::alerts::METRICS.iter().copied()).chain(super::store::METRICS.iter().copied());
+        let all = all.chain(super::sample::METRICS.iter().chain(super::account::METRICS).copied());
+        let all = all.chain([&super::exporting::OVERRUN]);
         assert_eq!(
             metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS, &metrics::CPU_TIME])),
             Vec::<String>::new()

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::catalogue;
 use super::kernel::KernelSource;
 use super::pipeline::{View, WORKLOAD_BYTES};
 use super::probe_control::ProbeControl;
+use super::samples::Samples;
 use super::scope_control::{Refusal, ScopeControl};
 use crate::alerts::Engine;
-use crate::api::{Ends, Page, Pages, Refused};
+use crate::api::{Definition, Ends, Page, Pages, Read, Refused};
+use crate::clock;
 use crate::config::scope::Scope;
 use crate::exporters::prometheus;
 use crate::host::callers;
@@ -24,6 +27,7 @@ use crate::model::metric::{Source, Value as Measured};
 pub struct RunningAgent {
     pub sources: Arc<[Arc<dyn Source>]>,
     pub engine: Arc<Mutex<Engine>>,
+    pub samples: Arc<Samples>,
     pub kernel: Arc<KernelSource>,
     pub view: Arc<View>,
     pub table: Arc<Table>,
@@ -34,8 +38,17 @@ pub struct RunningAgent {
 impl Pages for RunningAgent {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         let format = prometheus::negotiate(accept);
-        let body = prometheus::render(gather(&self.sources), format).map_err(|error| error.to_string())?;
+        let body = prometheus::render(&gather(&self.sources), format).map_err(|error| error.to_string())?;
         Ok(Page { content_type: format.content_type().to_owned(), body })
+    }
+
+    fn samples(&self, read: &mut Read<'_>) {
+        self.samples.query(i64::try_from(clock::wall_ns() / 1_000_000).unwrap_or(i64::MAX), read);
+    }
+
+    fn definitions(&self) -> Vec<Definition> {
+        let metrics = catalogue::groups().into_iter().flat_map(|group| group.metrics);
+        metrics.map(|row| Definition { name: row.name, kind: row.kind, help: row.description }).collect()
     }
 
     fn rules(&self) -> Value {

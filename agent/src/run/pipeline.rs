@@ -28,9 +28,9 @@ use crate::run::adoption::Adoption;
 use crate::run::scope::ScopeKeeper;
 use crate::run::scope_control::{Change, Request};
 use crate::store::spans::Spans;
-use crate::traces::assemble::{Wire, assemble, span_name};
+use crate::traces::assemble::{assemble, span_name};
 use crate::traces::explain::Explain;
-use crate::traces::link::Links;
+use crate::traces::live::{Live, Sight};
 
 /// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
@@ -108,7 +108,7 @@ pub struct Parts {
     pub changes: Receiver<Request>,
     pub control: FlowControlMap,
     pub flows: Flows,
-    pub links: Links,
+    pub links: Live,
     pub explain: Explain,
     pub table: Arc<Table>,
     pub spans: Arc<Spans>,
@@ -271,6 +271,7 @@ impl Pipeline {
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
             }
+            Record::Filler(_) => return,
         }
         self.finish_exchanges();
         self.ask_kernel();
@@ -288,6 +289,7 @@ impl Pipeline {
     fn finish_exchanges(&mut self) {
         let Parts { flows, links, .. } = &mut self.parts;
         flows.drain_clients().for_each(|(cookie, wire)| links.client(cookie, wire));
+        flows.drain_opened().for_each(|opened| links.opened(&opened));
         if self.exchanges.is_empty() {
             return;
         }
@@ -299,14 +301,9 @@ impl Pipeline {
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
                 add_time(&self.parts.table, &exchange, &resource, time);
             }
-            let (cookie, wire, now_ns) = (exchange.connection.cookie, Wire::of(&exchange), exchange.end_ns);
-            self.parts.links.span(
-                cookie,
-                wire,
-                assemble(exchange, time, resource, &self.parts.clock),
-                now_ns,
-                &mut self.finished,
-            );
+            let (sight, now_ns) = (Sight::of(&exchange, &span_name(&exchange)), exchange.end_ns);
+            let span = assemble(exchange, time, resource, &self.parts.clock);
+            self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }
         self.store();
     }
@@ -367,7 +364,7 @@ impl Pipeline {
 
     /// Adds to the table what each stage's own counters gained since the last time.
     fn show_counts(&mut self) {
-        let links = self.parts.links.counts();
+        let (links, inside) = self.parts.links.counts();
         let others = [
             ("server_span_linked", links.linked),
             ("server_span_root", links.roots),
@@ -377,7 +374,7 @@ impl Pipeline {
             ("scope_table_full", self.parts.scope.failed()),
             ("flow_control_refused", self.parts.control.refused()),
         ];
-        for (reason, total) in self.parts.flows.counts().iter().chain(others) {
+        for (reason, total) in self.parts.flows.counts().iter().chain(others).chain(inside) {
             let shown = self.shown.entry(reason).or_default();
             if total > *shown {
                 self.parts.table.add(&EVENTS, &[reason], total - *shown);

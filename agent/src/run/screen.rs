@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::health::{Health, ProbeState, Stage};
 use crate::metrics::gather;
-use crate::model::metric::{Histogram, Sample, Source, Value};
+use crate::model::metric::{Histogram, Sample, Source};
 use crate::semconv::{ERROR_TYPE, SERVICE_NAME};
 use crate::store::spans::{SpanFilter, Spans};
 use crate::tui::{ServiceRow, Summary};
@@ -103,7 +103,7 @@ fn services(samples: &[Sample]) -> HashMap<String, Service> {
             let place = sample.metric.labels.iter().position(|label| *label == name)?;
             sample.labels.get(place).map(|value| &**value)
         };
-        let (Some(name), Value::Histogram(histogram)) = (label(SERVICE_NAME), &sample.value) else { continue };
+        let (Some(name), Some(histogram)) = (label(SERVICE_NAME), sample.value.histogram()) else { continue };
         let service = services.entry(name.to_owned()).or_default();
         let requests: u64 = histogram.counts.iter().sum();
         service.requests += requests;

@@ -30,7 +30,8 @@ crate::section! {
         pub history: Interval = Interval::secs(15 * 60),
         /// Series kept; samples of further ones are dropped and counted.
         pub series_limit: usize = 20_000,
-        /// Keep every metric, not only those that alert rules name.
+        /// Keep every metric from the start. Otherwise those that alert rules name are kept, and all of them from the
+        /// first query on, until there was none for as long as `history`.
         pub keep_all: bool = false,
     }
 }
@@ -85,6 +86,8 @@ pub struct Recent {
     first_tick: u64,
     groups: IndexMap<Key, Group>,
     series: usize,
+    /// Series that the account knows of.
+    told: usize,
     families: HashMap<&'static str, Family>,
     interned: HashMap<Arc<str>, ()>,
     account: Arc<Account>,
@@ -161,10 +164,23 @@ impl Recent {
             first_tick: 0,
             groups: IndexMap::new(),
             series: 0,
+            told: 0,
             families: HashMap::new(),
             interned: HashMap::new(),
             account: Arc::default(),
         }
+    }
+
+    /// Another store that counts its losses together with this one.
+    pub fn beside(&self, config: MetricsConfig) -> Self {
+        let mut store = Self::new(config, vec![]);
+        store.account = Arc::clone(&self.account);
+        store
+    }
+
+    /// Times of the oldest and the newest column, Unix ms.
+    pub fn reach_ms(&self) -> Option<(i64, i64)> {
+        self.ticks.front().copied().zip(self.ticks.back().copied())
     }
 
     /// Series kept and samples dropped, as a source of metrics.
@@ -188,7 +204,10 @@ impl Recent {
             group.series.iter_mut().for_each(|series| series.push(tick, STALE_MARKER));
         }
         self.forget(now_ms);
-        self.account.series.store(self.series as u64, Ordering::Relaxed);
+        // In this order the sum never passes below zero.
+        self.account.series.fetch_add(self.series as u64, Ordering::Relaxed);
+        self.account.series.fetch_sub(self.told as u64, Ordering::Relaxed);
+        self.told = self.series;
     }
 
     fn append_sample(&mut self, tick: u64, sample: &Sample, values: &mut Vec<f64>) {
@@ -290,6 +309,12 @@ impl Recent {
     }
 }
 
+impl Drop for Recent {
+    fn drop(&mut self) {
+        self.account.series.fetch_sub(self.told as u64, Ordering::Relaxed);
+    }
+}
+
 impl Query for Recent {
     /// Cost: the matchers on every series, so a few ms at the series limit.
     fn select(&self, matchers: &[Matcher], after_ms: i64, until_ms: i64, visit: &mut Visit<'_>) {
@@ -339,7 +364,7 @@ impl Family {
             Value::Count(count) if self.plain.is_some() => out.push(*count as f64),
             Value::Float(number) if self.plain.is_some() => out.push(*number),
             Value::Count(_) | Value::Float(_) => {}
-            Value::Histogram(histogram) => {
+            Value::Histogram(histogram) | Value::Exponential(_, histogram) => {
                 if self.bucket.is_some() {
                     out.extend(histogram.counts.iter().scan(0u64, |sum, count| {
                         *sum += count;
@@ -361,7 +386,7 @@ impl Family {
         let mut names = Vec::new();
         match value {
             Value::Count(_) | Value::Float(_) => names.extend(self.plain.clone().map(|name| (name, None))),
-            Value::Histogram(histogram) => {
+            Value::Histogram(histogram) | Value::Exponential(_, histogram) => {
                 if let Some(name) = &self.bucket {
                     let bounds = histogram.bounds.iter().copied().chain([f64::INFINITY]);
                     let bounds = bounds.take(histogram.counts.len());

@@ -130,3 +130,19 @@ fn what_is_above_the_limit_or_out_of_order_is_counted() {
     assert_eq!(own, [r#"[] Count(1)"#, r#"["series_limit"] Count(1)"#, r#"["out_of_order"] Count(3)"#]);
     assert_eq!(show(&store, "calls_total"), [r#"calls_total{code="200"} 2000=1"#]);
 }
+
+#[test]
+fn two_stores_side_by_side_have_one_account_and_each_takes_its_series_with_it() {
+    let mut one = store(MetricsConfig::default());
+    let mut other = one.beside(MetricsConfig { keep_all: true, series_limit: 1, ..MetricsConfig::default() });
+    let both = [sample(&CALLS, "200", 5), sample(&CALLS, "500", 1)];
+    one.append(1000, &both);
+    other.append(1000, &both);
+    other.append(2000, &both);
+    let account = one.account();
+    let series = || account.series.load(Ordering::Relaxed);
+    assert_eq!((series(), account.over_limit.load(Ordering::Relaxed)), (3, 2));
+    assert_eq!((one.reach_ms(), other.reach_ms()), (Some((1000, 1000)), Some((1000, 2000))));
+    drop(other);
+    assert_eq!((series(), account.over_limit.load(Ordering::Relaxed)), (2, 2));
+}

@@ -5,12 +5,13 @@
 //! come loses the oldest it has not read and is told how many.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
-use crate::model::span::{Span, StatusCode};
+use crate::model::span::{Span, StatusCode, TraceId};
 
 /// Spans looked at under one lock: a few µs.
 const CHUNK: usize = 256;
@@ -24,13 +25,15 @@ pub struct SpanFilter {
     pub status: Option<StatusCode>,
     pub min_duration_ns: u64,
     pub name: Option<String>,
+    pub trace: Option<TraceId>,
 }
 
 impl SpanFilter {
     pub fn matches(&self, span: &Span) -> bool {
         self.service.as_ref().is_none_or(|service| *service == span.resource.service_name)
             && self.status.is_none_or(|status| status == span.status)
-            && span.end_ns.saturating_sub(span.start_ns) >= self.min_duration_ns
+            && self.trace.is_none_or(|trace| trace == span.trace_id)
+            && span.duration_ns() >= self.min_duration_ns
             && self.name.as_ref().is_none_or(|name| *name == span.name)
     }
 }
@@ -48,6 +51,9 @@ pub struct Spans {
     capacity: usize,
     ring: Mutex<Ring>,
     followers: broadcast::Sender<Arc<Span>>,
+    /// Where every span is handed on to, with what there was no room for.
+    tap: Option<mpsc::Sender<Arc<Span>>>,
+    refused_by_tap: Arc<AtomicU64>,
     evicted: AtomicU64,
     lost_by_followers: AtomicU64,
 }
@@ -59,14 +65,29 @@ impl Spans {
             capacity: capacity.max(1),
             ring: Mutex::new(Ring { spans: VecDeque::new(), next: 0 }),
             followers: broadcast::Sender::new(FOLLOW_CAPACITY),
+            tap: None,
+            refused_by_tap: Arc::default(),
             evicted: AtomicU64::new(0),
             lost_by_followers: AtomicU64::new(0),
         }
     }
 
+    /// Hands every span on from now on, each once and in order, at most `capacity` ahead of who takes them. What there is
+    /// no room for is counted in the second value. The queue ends when the store is gone.
+    pub fn tap(&mut self, capacity: usize) -> (mpsc::Receiver<Arc<Span>>, Arc<AtomicU64>) {
+        let (tap, spans) = mpsc::channel(capacity.max(1));
+        self.tap = Some(tap);
+        (spans, Arc::clone(&self.refused_by_tap))
+    }
+
     /// Keeps a span; never waits for a follower.
     pub fn push(&self, span: Span) {
         let span = Arc::new(span);
+        if let Some(tap) = &self.tap
+            && tap.try_send(Arc::clone(&span)).is_err()
+        {
+            self.refused_by_tap.fetch_add(1, Ordering::Relaxed);
+        }
         let mut ring = self.lock();
         ring.next += 1;
         // Dropped after the lock is given back: freeing a span is not the readers' time.
@@ -87,8 +108,26 @@ impl Spans {
 
     fn recent_before(&self, end: u64, filter: &SpanFilter, limit: usize) -> Vec<Arc<Span>> {
         let mut found = Vec::new();
+        if limit > 0 {
+            self.visit_before(end, |span| {
+                if filter.matches(&span) {
+                    found.push(span);
+                }
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
+        found
+    }
+
+    /// Shows every span, newest first, until told to stop. Spans that come meanwhile are not shown. Cost: about 50 ns
+    /// for each span of the ring, which is 1 ms for 20 000.
+    pub fn visit(&self, look: impl FnMut(Arc<Span>) -> ControlFlow<()>) {
+        self.visit_before(u64::MAX, look);
+    }
+
+    fn visit_before(&self, end: u64, mut look: impl FnMut(Arc<Span>) -> ControlFlow<()>) {
         let mut end = end;
-        while found.len() < limit {
+        loop {
             let chunk: Vec<_> = {
                 let ring = self.lock();
                 let first = ring.next - ring.spans.len() as u64;
@@ -98,12 +137,10 @@ impl Spans {
                 end = first + from as u64;
                 ring.spans.range(from..upto).rev().cloned().collect()
             };
-            if chunk.is_empty() {
-                break;
+            if chunk.is_empty() || chunk.into_iter().any(|span| look(span).is_break()) {
+                return;
             }
-            found.extend(chunk.into_iter().filter(|span| filter.matches(span)).take(limit - found.len()));
         }
-        found
     }
 
     /// The newest spans that match, oldest first, and all that come after them.

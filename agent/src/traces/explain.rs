@@ -172,7 +172,7 @@ fn whole(parts: [u64; STATES.len()], duration_ns: u64) -> Breakdown {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert_eq, proptest};
 
     use super::*;
     use crate::model::attributes::Attributes;
@@ -208,6 +208,7 @@ mod tests {
                 peer: ([127, 0, 0, 1], 9).into(),
                 peer_cookie: None,
             },
+            number: 0,
             wire: None,
             role: Role::Server,
             pid: 1,
@@ -222,6 +223,7 @@ mod tests {
             attributes: Attributes::default(),
             measure: Measure { metric: &DURATION, labels: Vec::new() },
             incomplete: None,
+            context: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
 use crate::model::exchange::WireId;
-use crate::model::span::{Span, SpanId, SpanKind};
+use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::section::Interval;
 
 use super::assemble::Wire;
@@ -21,24 +21,36 @@ crate::section! {
         pub remembered: usize = 16_384,
         /// How long a server span waits for the span of a client on this host, and that is kept for a server's.
         pub wait: Interval = Interval::secs(2),
+        /// Find the request that a process serves for each request that it sends.
+        pub requests: bool = true,
+        /// Time of which the spans of a process are looked at together.
+        pub window: Interval = Interval::millis(500),
+        /// How long a span waits for requests that could be its parent to be over.
+        pub patience: Interval = Interval::secs(10),
+        /// Least probability of a parent that only statistics tells, 0 to 1. A wrong parent is worse than none.
+        pub margin: f64 = 0.9,
+        /// Requests that one request may have sent; any further one has no parent.
+        pub fan_out: usize = 1000,
+        /// A request that is open for longer gets no further spans.
+        pub age: Interval = Interval::secs(300),
     }
 }
 
 /// Ids by the time at which they came; the oldest goes when the set is full or its time is over.
 #[derive(Debug)]
 struct Recent {
-    members: HashSet<SpanId>,
+    members: HashMap<SpanId, TraceId>,
     order: VecDeque<(u64, SpanId)>,
     capacity: usize,
 }
 
 impl Recent {
     fn new(capacity: usize) -> Self {
-        Self { members: HashSet::new(), order: VecDeque::new(), capacity: capacity.max(1) }
+        Self { members: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
-    fn insert(&mut self, id: SpanId, now_ns: u64) {
-        if !self.members.insert(id) {
+    fn insert(&mut self, id: SpanId, trace: TraceId, now_ns: u64) {
+        if self.members.insert(id, trace).is_some() {
             return;
         }
         if self.order.len() >= self.capacity
@@ -131,6 +143,8 @@ pub struct Links {
     gone: VecDeque<(u64, Cookie)>,
     /// Client spans that were passed on.
     spans: Recent,
+    /// Client spans that are there, and are not passed on yet.
+    held: HashSet<SpanId>,
     /// Server spans by the client span that they wait for.
     waiting: HashMap<SpanId, Span>,
     /// By the time at which the wait ends.
@@ -144,6 +158,7 @@ impl Links {
             clients: Clients::new(config.remembered),
             gone: VecDeque::new(),
             spans: Recent::new(config.remembered),
+            held: HashSet::new(),
             waiting: HashMap::new(),
             due: VecDeque::new(),
             counts: LinkCounts::default(),
@@ -169,6 +184,11 @@ impl Links {
         self.clients.insert(cookie, wire);
     }
 
+    /// A client span is there and will come: a server span waits for it, however long. Its owner bounds that.
+    pub fn hold(&mut self, id: SpanId) {
+        self.held.insert(id);
+    }
+
     /// The socket is gone, though no event told.
     pub fn forget(&mut self, cookie: Cookie) {
         self.clients.remove(cookie);
@@ -178,19 +198,23 @@ impl Links {
     pub fn span(&mut self, cookie: Cookie, wire: Wire, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
         if span.kind == SpanKind::Client {
             self.clients.insert(cookie, wire.connection);
-            self.spans.insert(span.span_id, now_ns);
+            self.spans.insert(span.span_id, span.trace_id, now_ns);
+            self.held.remove(&span.span_id);
+            let trace_id = span.trace_id;
             let server = self.waiting.remove(&span.span_id);
             out.push(span);
             if let Some(mut server) = server {
                 server.parent_span_id = Some(wire.client_span_id());
+                server.trace_id = trace_id;
                 self.counts.linked += 1;
                 out.push(server);
             }
             return;
         }
         let parent = wire.client_span_id();
-        if self.spans.members.contains(&parent) {
+        if let Some(trace_id) = self.spans.members.get(&parent) {
             span.parent_span_id = Some(parent);
+            span.trace_id = *trace_id;
             self.counts.linked += 1;
             out.push(span);
         } else if !self.clients.wires.contains(&wire.connection) {
@@ -215,8 +239,14 @@ impl Links {
         while let Some((_, cookie)) = self.gone.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
             self.clients.remove(cookie);
         }
-        while self.due.front().is_some_and(|(due_ns, _)| *due_ns <= now_ns) {
-            self.give_up(out);
+        while let Some((_, parent)) = self.due.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
+            if self.held.contains(&parent) && self.waiting.contains_key(&parent) {
+                // Its client is known, and is itself waiting to be linked.
+                self.due.push_back((now_ns.saturating_add(self.config.wait.as_ns()), parent));
+            } else {
+                self.due.push_front((0, parent));
+                self.give_up(out);
+            }
         }
     }
 

@@ -128,8 +128,7 @@ impl Agent {
 
     /// Memory of it that is resident, MB of 10^6 bytes.
     pub fn resident_mb(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        resident_kib(&status).map(|kib| kib * 1024.0 / 1e6).context("no VmRSS in the agent's status")
+        resident_mb(self.process.id())
     }
 
     /// Stops it as systemd would, and fails unless it ends well.
@@ -161,6 +160,12 @@ impl Drop for Agent {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Memory of a process that is resident, MB of 10^6 bytes.
+pub fn resident_mb(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    resident_kib(&status).map(|kib| kib * 1024.0 / 1e6).context("no VmRSS in the status of the process")
 }
 
 /// A port that nothing listens on now.

@@ -7,8 +7,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::peers::Peer;
+
 /// Families of a default configuration.
 const ALL: &[&str] = &["process", "scheduler", "syscall", "tcp", "payload"];
+/// Those that a floor is without, beside them.
+const OTHERS: &[&str] = &["adopt", "block", "drop", "memory", "workload", "pressure", "cgroup"];
 /// What spans are made from. They cost nothing where nothing is sent, started or ended.
 const FOR_SPANS: &[&str] = &["process", "tcp", "payload"];
 
@@ -28,14 +32,19 @@ pub enum Condition {
     Spans,
     /// Every family, the workload in scope.
     MetricsAndSpans,
+    /// The program that only writes records, and a ring as large as with a scope.
+    Records,
+    /// Another tool instead of the agent.
+    Peer(Peer),
 }
 
 impl Condition {
     /// Families that must be active for the measurement to be of what it says.
     pub fn families(self) -> &'static [&'static str] {
         match self {
-            Self::Null => &[],
+            Self::Null | Self::Peer(_) => &[],
             Self::Floor => &["floor"],
+            Self::Records => &["records"],
             Self::Scheduler => &["scheduler"],
             Self::Spans => FOR_SPANS,
             Self::Metrics | Self::EveryCall | Self::MetricsAndSpans => ALL,
@@ -46,8 +55,14 @@ impl Condition {
     pub fn configuration(self, scope: &Path, run_statistics: bool) -> String {
         let mut probes: Map<String, Value> =
             ALL.iter().map(|name| ((*name).to_owned(), json!(self.families().contains(name)))).collect();
-        if self == Self::Floor {
-            probes.insert("floor".to_owned(), json!(true));
+        let alone = match self {
+            Self::Floor => Some("floor"),
+            Self::Records => Some("records"),
+            _ => None,
+        };
+        if let Some(alone) = alone {
+            probes.extend(OTHERS.iter().map(|name| ((*name).to_owned(), json!(false))));
+            probes.insert(alone.to_owned(), json!(true));
         }
         if run_statistics {
             probes.insert("stats".to_owned(), json!(true));
@@ -56,7 +71,7 @@ impl Condition {
         if self == Self::EveryCall {
             configuration["syscalls"] = json!({ "sample_one_in": 1 });
         }
-        if matches!(self, Self::Spans | Self::MetricsAndSpans) {
+        if matches!(self, Self::Spans | Self::MetricsAndSpans | Self::Records) {
             configuration["scope"] = json!({ "include": [format!("cgroup={}", scope.display())] });
         }
         configuration.to_string()
@@ -77,9 +92,9 @@ mod tests {
 
     #[test]
     fn the_floor_attaches_the_empty_programs_alone() {
-        let off = json!({ "process": false, "scheduler": false, "syscall": false, "tcp": false, "payload": false,
-                          "floor": true, "stats": true });
-        assert_eq!(configuration(Condition::Floor, true), json!({ "probes": off }));
+        let probes = configuration(Condition::Floor, true)["probes"].clone();
+        let on: Vec<_> = probes.as_object().unwrap().iter().filter(|(_, on)| **on == json!(true)).collect();
+        assert_eq!(on.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["floor", "stats"]);
     }
 
     #[test]

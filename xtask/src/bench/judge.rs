@@ -14,14 +14,23 @@ const NULL_TOLERANCE: f64 = 0.03;
 pub struct Measured {
     pub values: Vec<f64>,
     pub quartiles: Quartiles,
+    /// What makes it comparable with another machine's.
+    pub per: Option<Per>,
     pub note: String,
+}
+
+/// A factor that turns a number into a ratio to something of the same run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Per {
+    pub factor: f64,
+    pub of: &'static str,
 }
 
 impl Measured {
     /// `None` when there is nothing, or something that is not a number.
     pub fn new(values: Vec<f64>) -> Option<Self> {
         let quartiles = Quartiles::of(&values)?;
-        Some(Self { values, quartiles, note: String::new() })
+        Some(Self { values, quartiles, per: None, note: String::new() })
     }
 }
 
@@ -69,7 +78,8 @@ fn judge_row(row: &'static Row, outcome: Outcome, nulls: &[(Workload, f64)], flo
     Judged { row, outcome: Ok(measured), verdict }
 }
 
-fn note(measured: &mut Measured, text: &str) {
+/// Adds to what is said beside the number.
+pub fn note(measured: &mut Measured, text: &str) {
     if !measured.note.is_empty() {
         measured.note.push_str("; ");
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::agent::Program;
 use super::condition::Condition;
-use super::judge::Measured;
+use super::judge::{Measured, Per};
 use super::loops::Loop;
 use super::rig::Rig;
 use super::statistics::Quartiles;
@@ -101,8 +101,9 @@ fn account(rounds: &[Round]) -> Programs {
     lines.extend(self::lines(&every_call, true).into_iter().filter(|line| line.probe == "syscall"));
     // Half of a run's time or more is the statistics' own clock; the absolute targets are for a clock of 30 ns.
     let empty: Vec<f64> = rounds.iter().flat_map(|round| &round.empty).filter_map(run_ns).collect();
-    let note =
-        Quartiles::of(&empty).map_or_else(String::new, |empty| format!("an empty program took {:.0} ns", empty.median));
+    let empty = Quartiles::of(&empty).map(|empty| empty.median);
+    let note = empty.map_or_else(String::new, |ns| format!("an empty program took {ns:.0} ns"));
+    let per = empty.map(|ns| Per { factor: 1.0 / ns, of: "of an empty program" });
     let rows = [
         (ProgramCost::SyscallSampled, &sampled, "syscall"),
         (ProgramCost::SyscallEveryCall, &every_call, "syscall"),
@@ -112,7 +113,7 @@ fn account(rounds: &[Round]) -> Programs {
         .into_iter()
         .filter_map(|(cost, pairs, family)| {
             let dearest = pairs.iter().filter_map(|pair| dearest_over_empty(*pair, family)).collect();
-            Some((cost, Measured { note: note.clone(), ..Measured::new(dearest)? }))
+            Some((cost, Measured { per, note: note.clone(), ..Measured::new(dearest)? }))
         })
         .collect();
     Programs { lines, rows }

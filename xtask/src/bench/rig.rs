@@ -12,12 +12,16 @@ use anyhow::{Context, Result, anyhow};
 use super::agent::Agent;
 use super::cgroup::Cgroup;
 use super::condition::Condition;
+use super::loops::Loop;
 use super::nginx::Nginx;
 use super::pairs::Cost;
+use super::peers::{Peer, Running};
+use super::statistics::Quartiles;
 use super::targets::Workload;
 
 /// One burst: long enough for stable CPU time, short enough that both halves of a pair see the same machine.
 pub const BURST: Duration = Duration::from_millis(350);
+const YARDSTICK_BURSTS: usize = 3;
 /// After attaching and detaching, for what the kernel and the agent still do on other CPUs.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -59,6 +63,31 @@ impl Rig {
         agent.stop()?;
         thread::sleep(SETTLE);
         Ok(())
+    }
+
+    /// Another tool, attached.
+    pub fn attach_peer(&self, peer: Peer) -> Result<Running> {
+        let running = Running::start(peer, &self.folder.0)?;
+        thread::sleep(SETTLE);
+        Ok(running)
+    }
+
+    /// Stops it and waits until nothing of it is left.
+    pub fn detach_peer(&self, running: Running, peer: Peer, workload: Workload) -> Result<()> {
+        running.stop(peer, workload)?;
+        thread::sleep(SETTLE);
+        Ok(())
+    }
+
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// CPU time of a bare `getppid`, ns: the measure of this machine's speed.
+    pub fn yardstick_ns(&self) -> Result<f64> {
+        let bursts = (0..YARDSTICK_BURSTS).map(|_| Loop::Getppid.burst(&self.cgroup, BURST));
+        let bursts = bursts.collect::<Result<Vec<f64>>>()?;
+        Quartiles::of(&bursts).map(|ns| ns.median).context("getppid took no time")
     }
 
     /// CPU time per operation in one burst.

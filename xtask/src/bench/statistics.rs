@@ -25,6 +25,13 @@ impl Quartiles {
     }
 }
 
+impl Quartiles {
+    /// In another unit; `factor` is positive.
+    pub fn times(self, factor: f64) -> Self {
+        Self { lower: self.lower * factor, median: self.median * factor, upper: self.upper * factor }
+    }
+}
+
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let position = sorted.len().checked_sub(1)? as f64 * share;
     let (below, above) = (sorted.get(position.floor() as usize)?, sorted.get(position.ceil() as usize)?);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
 use super::loops::Loop;
+use super::peers::Peer;
 
 /// What can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -87,11 +88,6 @@ impl Target {
             _ => Verdict::Missed,
         }
     }
-
-    /// How much worse than before a result may be: what lies between limit and bound, or a quarter of the limit.
-    pub fn room(&self) -> f64 {
-        self.bound.map_or(self.limit / 4.0, |bound| (bound - self.limit).abs())
-    }
 }
 
 #[derive(Debug)]
@@ -136,6 +132,10 @@ const fn agent(name: &'static str, unit: &'static str, cost: AgentCost, target: 
     Row { name, unit, measure: Measure::Agent(cost), target }
 }
 
+const fn peer(name: &'static str, workload: Workload, peer: Peer) -> Row {
+    slowdown(name, workload, Condition::Peer(peer), None)
+}
+
 const GETPPID: Workload = Workload::Loop(Loop::Getppid);
 const READ_WRITE: Workload = Workload::Loop(Loop::ReadWrite);
 const PING_PONG: Workload = Workload::Loop(Loop::PingPong);
@@ -146,19 +146,36 @@ pub const ROWS: &[Row] = &[
     slowdown("getppid, default metrics", GETPPID, Condition::Metrics, at_most(1.30, 1.40)),
     slowdown("getppid, every call timed", GETPPID, Condition::EveryCall, at_most(1.85, 2.0)),
     slowdown("getppid, spans without the syscall family", GETPPID, Condition::Spans, at_most(1.02, 1.05)),
+    peer("getppid, bpftrace counts", GETPPID, Peer::BpftraceCounts),
+    peer("getppid, bpftrace latency histogram", GETPPID, Peer::BpftraceLatency),
+    peer("getppid, syscount", GETPPID, Peer::Syscount),
+    peer("getppid, syscount -L", GETPPID, Peer::SyscountLatency),
     slowdown("read + write 4 KiB, null test", READ_WRITE, Condition::Null, None),
     slowdown("read + write 4 KiB, floor", READ_WRITE, Condition::Floor, None),
     slowdown("read + write 4 KiB, default metrics", READ_WRITE, Condition::Metrics, at_most(1.22, 1.30)),
+    peer("read + write 4 KiB, bpftrace counts", READ_WRITE, Peer::BpftraceCounts),
+    peer("read + write 4 KiB, bpftrace latency histogram", READ_WRITE, Peer::BpftraceLatency),
+    peer("read + write 4 KiB, syscount", READ_WRITE, Peer::Syscount),
+    peer("read + write 4 KiB, syscount -L", READ_WRITE, Peer::SyscountLatency),
     program("syscall program over empty, sampled", ProgramCost::SyscallSampled, at_most_without_bound(10.0)),
     program("syscall program over empty, every call", ProgramCost::SyscallEveryCall, at_most_without_bound(40.0)),
     program("sched_switch over empty", ProgramCost::SchedulerSwitch, at_most(20.0, 40.0)),
     slowdown("pipe ping-pong, null test", PING_PONG, Condition::Null, None),
     slowdown("pipe ping-pong, floor", PING_PONG, Condition::Floor, None),
     slowdown("pipe ping-pong, scheduler family", PING_PONG, Condition::Scheduler, at_most(1.05, 1.10)),
+    peer("pipe ping-pong, bpftrace run queue", PING_PONG, Peer::BpftraceRunQueue),
+    peer("pipe ping-pong, runqlat", PING_PONG, Peer::Runqlat),
     slowdown("HTTP nginx + wrk, null test", Workload::Http, Condition::Null, None),
     slowdown("HTTP nginx + wrk, floor", Workload::Http, Condition::Floor, None),
     slowdown("HTTP nginx + wrk, default metrics", Workload::Http, Condition::Metrics, at_most(1.05, 1.10)),
     slowdown("HTTP nginx + wrk, metrics and spans", Workload::Http, Condition::MetricsAndSpans, at_most(1.10, 1.20)),
+    peer("HTTP nginx + wrk, bpftrace counts", Workload::Http, Peer::BpftraceCounts),
+    peer("HTTP nginx + wrk, bpftrace latency histogram", Workload::Http, Peer::BpftraceLatency),
+    peer("HTTP nginx + wrk, bpftrace run queue", Workload::Http, Peer::BpftraceRunQueue),
+    peer("HTTP nginx + wrk, syscount", Workload::Http, Peer::Syscount),
+    peer("HTTP nginx + wrk, syscount -L", Workload::Http, Peer::SyscountLatency),
+    peer("HTTP nginx + wrk, runqlat", Workload::Http, Peer::Runqlat),
+    peer("HTTP nginx + wrk, biolatency", Workload::Http, Peer::Biolatency),
     agent("agent CPU per HTTP span, end to end", "µs", AgentCost::Span, at_most(5.0, 10.0)),
     agent("consumer CPU per million records", "s", AgentCost::Record, at_most(0.05, 0.1)),
     agent(
@@ -207,7 +224,6 @@ mod tests {
             if let Some(bound) = target.bound {
                 assert_eq!(bound < target.limit, target.at_least, "{target:?}");
             }
-            assert!(target.room() > 0.0);
         }
     }
 

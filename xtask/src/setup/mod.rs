@@ -7,6 +7,7 @@ mod core_source;
 pub mod debian;
 mod linker;
 mod packages;
+mod rotel;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,9 +20,15 @@ use crate::{shell, workspace};
 /// Find or install what building needs
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Also the programs that the tests run (Debian packages)
+    /// Also the programs that the tests run (Debian packages, and one of Python)
     #[arg(long)]
     test: bool,
+    /// Also what the accuracy lab runs beyond that: more of Python, Go, Java (Debian packages)
+    #[arg(long)]
+    accuracy: bool,
+    /// Also what `cargo xtask bench` runs and measures the agent beside (Debian packages)
+    #[arg(long)]
+    bench: bool,
 }
 
 /// What a machine is set up for.
@@ -29,10 +36,18 @@ pub struct Arguments {
 pub enum Purpose {
     Build,
     Test,
+    /// Also for tests.
+    Accuracy,
+    Bench,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
-    setup(if arguments.test { Purpose::Test } else { Purpose::Build })
+    setup(match arguments {
+        Arguments { accuracy: true, .. } => Purpose::Accuracy,
+        Arguments { test: true, .. } => Purpose::Test,
+        _ => Purpose::Build,
+    })?;
+    if arguments.bench { setup(Purpose::Bench) } else { Ok(()) }
 }
 
 /// The compiler that is set up for.
@@ -58,16 +73,37 @@ const FOR_BUILDING: &[Requirement] = &[
     Requirement { name: "bpf-linker", find: linker::find, install: linker::install },
 ];
 
-const FOR_TESTING: &[Requirement] =
-    &[Requirement { name: "programs for the tests", find: packages::find, install: packages::install }];
+const FOR_TESTING: &[Requirement] = &[
+    Requirement {
+        name: "programs for the tests",
+        find: |_| packages::find(packages::FOR_TESTS),
+        install: |_| packages::install(packages::FOR_TESTS),
+    },
+    Requirement { name: "rotel", find: rotel::find, install: rotel::install },
+];
+
+const FOR_ACCURACY: &[Requirement] = &[Requirement {
+    name: "programs for the accuracy lab",
+    find: |_| packages::find(packages::FOR_ACCURACY),
+    install: |_| packages::install(packages::FOR_ACCURACY),
+}];
+
+const FOR_MEASURING: &[Requirement] = &[Requirement {
+    name: "programs for measuring",
+    find: |_| packages::find(packages::FOR_MEASURING),
+    install: |_| packages::install(packages::FOR_MEASURING),
+}];
 
 /// Finds or installs everything that `purpose` needs; fails when something cannot be had.
 pub fn setup(purpose: Purpose) -> Result<()> {
     let toolchain = toolchain()?;
-    let requirements = FOR_BUILDING.iter().chain(match purpose {
-        Purpose::Build => &[],
-        Purpose::Test => FOR_TESTING,
-    });
+    let lists: &[&[Requirement]] = match purpose {
+        Purpose::Build => &[FOR_BUILDING],
+        Purpose::Test => &[FOR_BUILDING, FOR_TESTING],
+        Purpose::Accuracy => &[FOR_BUILDING, FOR_TESTING, FOR_ACCURACY],
+        Purpose::Bench => &[FOR_MEASURING],
+    };
+    let requirements = lists.iter().copied().flatten();
     let mut missing = Vec::new();
     for requirement in requirements {
         match (requirement.find)(&toolchain)? {

@@ -41,7 +41,7 @@ const UNITS: &[Unit] = &[
     Unit { name: "clock", imports: Only(&[]) },
     // Composes every unit's own section.
     Unit { name: "config", imports: Everything },
-    Unit { name: "exporters", imports: Only(&["store"]) },
+    Unit { name: "exporters", imports: Only(&["config", "store"]) },
     Unit { name: "flows", imports: Only(&["protocols"]) },
     Unit { name: "health", imports: Only(&[]) },
     Unit { name: "host", imports: Only(&[]) },
@@ -97,7 +97,7 @@ impl Unit {
 }
 
 /// In the folder of the protocols, and none.
-const SHARED_BY_PROTOCOLS: &[&str] = &["cursor", "db"];
+const SHARED_BY_PROTOCOLS: &[&str] = &["context", "cursor", "db"];
 
 /// A parser that needs another parser is not removable alone.
 fn sibling_protocol(place: &[String], path: &[String]) -> Option<String> {

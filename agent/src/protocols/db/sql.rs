@@ -1,13 +1,17 @@
 //! A statement in SQL to what may be kept of it: masked text, summary, names of operation and collection.
 //!
 //! In: the bytes of a statement, or of its beginning only; out: a [`Statement`]. Never keeps a literal: strings and numbers become
-//! `?`, comments are dropped, and where a string's end depends on a setting that is not known, all that follows is
+//! `?`, comments are dropped once their trace ids are read, and where a string's end depends on a setting that is not known, all that follows is
 //! masked. One pass, no grammar: what is no SQL gives an empty operation. Parameters (`$1`) are kept, their values
 //! are not here. Texts are bounded by the caller, a summary by 255 bytes as in OpenTelemetry's conventions.
 
 mod lexer;
 mod mask;
 mod summary;
+
+use crate::model::context::InBand;
+
+use super::super::context;
 
 use self::lexer::Tokens;
 use self::mask::Mask;
@@ -61,6 +65,8 @@ pub struct Statement {
     pub collection: String,
     /// Of `CALL`.
     pub procedure: String,
+    /// The trace that a comment says it belongs to.
+    pub in_band: InBand,
 }
 
 /// Reads a statement. `cut`: the bytes are only its beginning. `text_bytes`: most bytes of masked text kept.
@@ -73,6 +79,7 @@ pub fn read(bytes: &[u8], cut: bool, syntax: &Syntax, text_bytes: usize) -> Stat
         summary.add(&token);
     }
     let text = mask.finish(tokens.is_cut());
+    let in_band = tokens.tracing_comment().map(context::comment).unwrap_or_default();
     let names = summary.finish();
     Statement {
         text,
@@ -80,6 +87,7 @@ pub fn read(bytes: &[u8], cut: bool, syntax: &Syntax, text_bytes: usize) -> Stat
         operation: names.operation,
         collection: names.collection,
         procedure: names.procedure,
+        in_band,
     }
 }
 

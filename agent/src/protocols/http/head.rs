@@ -6,7 +6,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::super::{Body, Detect};
+use crate::model::context::InBand;
+
+use super::super::{Body, Detect, context};
 
 /// nginx and Go allow about as many within their default head size.
 const MAX_HEADERS: usize = 128;
@@ -31,6 +33,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) minor_version: u8,
     pub(super) host: Option<&'a [u8]>,
     pub(super) user_agent: Option<&'a [u8]>,
+    pub(super) in_band: InBand,
     pub(super) body: Body,
 }
 
@@ -63,10 +66,11 @@ pub(super) fn parse_request(bytes: &[u8]) -> Parsed<RequestHead<'_>> {
     let fields = Fields::read(request.headers);
     match fields.body(minor_version, Body::None) {
         Ok(Body::ToClose) => Parsed::Bad("transfer_encoding"),
-        Ok(body) => Parsed::Complete(
-            length,
-            RequestHead { method, target, minor_version, host: fields.host, user_agent: fields.user_agent, body },
-        ),
+        Ok(body) => {
+            let (host, user_agent) = (fields.host, fields.user_agent);
+            let in_band = in_band(request.headers);
+            Parsed::Complete(length, RequestHead { method, target, minor_version, host, user_agent, in_band, body })
+        }
         Err(reason) => Parsed::Bad(reason),
     }
 }
@@ -170,6 +174,13 @@ fn reason(error: httparse::Error) -> &'static str {
         httparse::Error::TooManyHeaders => "head_too_many_lines",
         httparse::Error::Version => "head_version",
     }
+}
+
+/// The trace that a request says it belongs to.
+fn in_band(headers: &[httparse::Header<'_>]) -> InBand {
+    let mut reader = context::Reader::default();
+    headers.iter().for_each(|header| reader.header(header.name, header.value));
+    reader.finish()
 }
 
 /// The header lines that matter.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::model::attributes::Attributes;
+use crate::model::context::InBand;
 use crate::semconv;
 
 use super::super::db::{self, Operation, sql::Statement};
@@ -37,6 +38,8 @@ pub(super) fn dialect(config: &Protocols) -> Box<dyn Dialect> {
 /// What a request does, as far as its bytes tell.
 pub(super) enum Doing {
     Statement(Arc<Statement>),
+    /// Prepared by an earlier request.
+    Prepared(Arc<Statement>),
     /// Only prepared, not executed.
     Preparing(Arc<Statement>),
     /// By a name that is not known.
@@ -49,6 +52,12 @@ pub(super) enum Doing {
 
 /// A request with what its statement tells.
 pub(super) fn request(doing: &Doing, hint: u8, rest: u64, database: Option<&str>, texts: bool) -> Request {
+    let nothing = InBand::default();
+    let in_band = match doing {
+        Doing::Statement(statement) | Doing::Preparing(statement) => &statement.in_band,
+        // Its comment is of whoever prepared it.
+        Doing::Prepared(_) | Doing::Unknown | Doing::Function | Doing::Nothing => &nothing,
+    };
     let mut attributes = Attributes::default();
     let mut truncated_values = 0;
     if !matches!(doing, Doing::Nothing) {
@@ -58,7 +67,7 @@ pub(super) fn request(doing: &Doing, hint: u8, rest: u64, database: Option<&str>
         }
     }
     match doing {
-        Doing::Statement(statement) => {
+        Doing::Statement(statement) | Doing::Prepared(statement) => {
             set(&mut attributes, semconv::DB_OPERATION_NAME, &statement.operation);
             set(&mut attributes, semconv::DB_QUERY_SUMMARY, &statement.summary);
         }
@@ -72,7 +81,7 @@ pub(super) fn request(doing: &Doing, hint: u8, rest: u64, database: Option<&str>
         Doing::Function => attributes.set(semconv::DB_OPERATION_NAME, "CALL"),
         Doing::Nothing => {}
     }
-    if let Doing::Statement(statement) | Doing::Preparing(statement) = doing {
+    if let Doing::Statement(statement) | Doing::Prepared(statement) | Doing::Preparing(statement) = doing {
         set(&mut attributes, semconv::DB_COLLECTION_NAME, &statement.collection);
         set(&mut attributes, semconv::DB_STORED_PROCEDURE_NAME, &statement.procedure);
         if texts {
@@ -89,6 +98,7 @@ pub(super) fn request(doing: &Doing, hint: u8, rest: u64, database: Option<&str>
         // Where nothing is known before it, `detect` has looked at it.
         certain: true,
         truncated_values,
+        in_band: in_band.clone(),
     }
 }
 

@@ -209,12 +209,16 @@ impl Asks {
             },
             b'E' => {
                 let statement = text(contents).and_then(|(portal, _)| self.prepared.of_portal(portal));
-                self.steps = Steps::default();
+                let steps = std::mem::take(&mut self.steps);
                 self.syncs = 0;
                 if let Some(statement) = &statement {
                     self.forget_freed(statement);
                 }
-                let doing = statement.map_or(Doing::Unknown, Doing::Statement);
+                let doing = match (statement, steps.prepared) {
+                    (Some(statement), Some(now)) if Arc::ptr_eq(&statement, &now) => Doing::Statement(statement),
+                    (Some(statement), _) => Doing::Prepared(statement),
+                    (None, _) => Doing::Unknown,
+                };
                 Meaning::Request(self.request(&doing, HINT_EXECUTE, rest))
             }
             b'H' | b'S' | b'X' | b'c' if length > 0 => Wrong("message_length"),

@@ -5,6 +5,7 @@
 //! Does not frame: that is `request`.
 
 use crate::model::attributes::Attributes;
+use crate::model::context::InBand;
 use crate::semconv;
 
 use super::super::{Body, Request};
@@ -229,6 +230,7 @@ impl Command {
             // A word alone may be the rest of anything.
             certain: self.is_known() && !self.inline,
             truncated_values: self.truncated_values,
+            in_band: InBand::default(),
         }
     }
 

@@ -54,6 +54,8 @@ fn every_condition_of_a_filter_must_hold() {
     assert_eq!(find(SpanFilter { status: Some(StatusCode::Error), ..any() }), [7, 5, 3, 1]);
     assert_eq!(find(SpanFilter { min_duration_ns: 6, ..any() }), [7, 6]);
     assert!(find(SpanFilter { name: Some("GET /x".into()), ..any() }).is_empty());
+    assert!(find(SpanFilter { trace: Some(TraceId([2; 16])), ..any() }).is_empty());
+    assert_eq!(find(SpanFilter { trace: Some(TraceId([1; 16])), min_duration_ns: 7, ..any() }), [7]);
     let both = SpanFilter { service: Some("b".into()), status: Some(StatusCode::Unset), ..any() };
     assert_eq!(find(both), [6, 4]);
 }
@@ -90,4 +92,18 @@ async fn a_slow_follower_is_told_how_much_it_lost_and_the_writer_does_not_wait()
         }
     }
     assert_eq!(spans.lost_by_followers(), 100);
+}
+
+#[test]
+fn a_tap_gets_every_span_once_and_what_it_has_no_room_for_is_counted() {
+    let mut spans = Spans::new(2);
+    let (mut tap, refused) = spans.tap(3);
+    (0..5).for_each(|number| spans.push(span(number, "a")));
+    drop(spans);
+    let mut taken = Vec::new();
+    while let Some(span) = tap.blocking_recv() {
+        taken.push(span);
+    }
+    assert_eq!(numbers(&taken), [0, 1, 2]);
+    assert_eq!(refused.load(std::sync::atomic::Ordering::Relaxed), 2);
 }

@@ -32,7 +32,12 @@ pub(super) struct Tokens<'a> {
     at: usize,
     syntax: Syntax,
     cut: bool,
+    /// Where the last comment lies that names a trace.
+    tracing: Option<(usize, usize)>,
 }
+
+/// What a comment holds that names a trace.
+const TRACING: &[u8] = b"traceparent";
 
 fn begins_word(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
@@ -44,7 +49,13 @@ fn continues_word(byte: u8) -> bool {
 
 impl<'a> Tokens<'a> {
     pub(super) fn new(bytes: &'a [u8], cut: bool, syntax: Syntax) -> Self {
-        Self { bytes, at: 0, syntax, cut }
+        Self { bytes, at: 0, syntax, cut, tracing: None }
+    }
+
+    /// What stands in the last comment that was passed by and names a trace.
+    pub(super) fn tracing_comment(&self) -> Option<&'a [u8]> {
+        let (from, to) = self.tracing?;
+        self.bytes.get(from..to)
     }
 
     /// Whether anything of the statement is not among the tokens.
@@ -102,6 +113,7 @@ impl<'a> Tokens<'a> {
 
     fn skip_comment(&mut self) {
         let mut depth = 0usize;
+        let from = self.at + 2;
         while !self.ends() {
             match (self.ahead(0), self.ahead(1)) {
                 (Some(b'/'), Some(b'*')) if depth == 0 || self.syntax.nested_comments => {
@@ -112,6 +124,10 @@ impl<'a> Tokens<'a> {
                     depth -= 1;
                     self.at += 2;
                     if depth == 0 {
+                        let text = self.bytes.get(from..self.at - 2).unwrap_or_default();
+                        if text.windows(TRACING.len()).any(|window| window == TRACING) {
+                            self.tracing = Some((from, self.at - 2));
+                        }
                         return;
                     }
                 }

@@ -1,0 +1,127 @@
+//! What became of the spans that were handed to an exporter: sums since the start, and how they show as metrics.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::model::metric::{Kind, Metric, Sample, Source, Value};
+
+static OFFERED: Metric = Metric {
+    name: "seismo.export.offered",
+    unit: "{span}",
+    kind: Kind::Counter,
+    description: "Spans handed to an exporter; sent, lost and queued ones add up to them",
+    labels: &["exporter"],
+};
+static SPANS: Metric = Metric {
+    name: "seismo.export.spans",
+    unit: "{span}",
+    kind: Kind::Counter,
+    description: "Spans that an exporter is done with, by what became of them",
+    labels: &["exporter", "outcome", "reason"],
+};
+static QUEUED: Metric = Metric {
+    name: "seismo.export.queued",
+    unit: "{span}",
+    kind: Kind::Gauge,
+    description: "Spans that an exporter still has to send",
+    labels: &["exporter"],
+};
+static QUEUE_SIZE: Metric = Metric {
+    name: "seismo.export.queue.size",
+    unit: "By",
+    kind: Kind::Gauge,
+    description: "Encoded batches that wait to be sent",
+    labels: &["exporter"],
+};
+static REQUESTS: Metric = Metric {
+    name: "seismo.export.requests",
+    unit: "{request}",
+    kind: Kind::Counter,
+    description: "Requests to a backend by how they ended; those to be tried again are failed ones",
+    labels: &["exporter", "outcome"],
+};
+
+/// Every metric of the exporters.
+pub const METRICS: &[&Metric] = &[&OFFERED, &SPANS, &QUEUED, &QUEUE_SIZE, &REQUESTS];
+
+/// How a request ended.
+pub const ATTEMPTS: [&str; 3] = ["taken", "refused", "failed"];
+
+/// Why a span was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    QueueFull,
+    /// The backend does not want it.
+    Rejected,
+    /// The backend did not take it for too long.
+    GaveUp,
+    Shutdown,
+    /// The file could not be written.
+    Write,
+}
+
+const LOST: [&str; 5] = ["queue_full", "rejected", "gave_up", "shutdown", "write"];
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub offered: u64,
+    pub sent: u64,
+    lost: [u64; LOST.len()],
+    /// In the order of [`ATTEMPTS`].
+    pub attempts: [u64; ATTEMPTS.len()],
+}
+
+impl Counts {
+    pub fn lose(&mut self, reason: LossReason, spans: u64) {
+        self.lost[reason as usize] += spans;
+    }
+
+    pub fn lost_for(&self, reason: LossReason) -> u64 {
+        self.lost[reason as usize]
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.lost.iter().sum()
+    }
+
+    pub fn queued(&self) -> u64 {
+        self.offered.saturating_sub(self.sent).saturating_sub(self.lost())
+    }
+}
+
+/// The counts of one exporter as they were last shown, as a source of metrics.
+#[derive(Debug)]
+pub struct Account {
+    exporter: &'static str,
+    shown: Mutex<(Counts, u64)>,
+}
+
+impl Account {
+    pub fn new(exporter: &'static str) -> Self {
+        Self { exporter, shown: Mutex::default() }
+    }
+
+    /// `queue_bytes`: size of the encoded batches that wait.
+    pub fn show(&self, counts: Counts, queue_bytes: u64) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = (counts, queue_bytes);
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Source for Account {
+    fn collect(&self, out: &mut Vec<Sample>) {
+        let (counts, queue_bytes) = *self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut push = |metric, labels: &[&'static str], count| {
+            let labels = std::iter::once(&self.exporter).chain(labels).map(|label| (*label).into()).collect();
+            out.push(Sample { metric, labels, value: Value::Count(count) });
+        };
+        push(&OFFERED, &[], counts.offered);
+        push(&SPANS, &["sent", ""], counts.sent);
+        LOST.iter().zip(counts.lost).for_each(|(reason, count)| push(&SPANS, &["lost", reason], count));
+        push(&QUEUED, &[], counts.queued());
+        push(&QUEUE_SIZE, &[], queue_bytes);
+        ATTEMPTS.iter().zip(counts.attempts).for_each(|(outcome, count)| push(&REQUESTS, &[outcome], count));
+    }
+}

@@ -1,0 +1,235 @@
+//! Tiers and rules on span files of a few lines: what is linked, how, and what is not.
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
+
+use super::Limits;
+use super::facts::{Facts, OPEN};
+use super::file::{self, Span};
+use super::window::Process;
+
+/// `ID=PARENT/METHOD` of each span that has a parent.
+fn linked(lines: &str) -> String {
+    let spans = file::parse(lines).unwrap();
+    let answers = file::link(&spans, Limits::default());
+    let told = answers
+        .iter()
+        .filter_map(|answer| Some(format!("{}={}/{}", answer.id, answer.parent.as_deref()?, answer.method?)));
+    told.collect::<Vec<_>>().join(" ")
+}
+
+fn line(kind: &str, id: &str, times: (u64, u64), tid: u32, more: &str) -> String {
+    let (start, end) = times;
+    format!(
+        "{{\"id\":\"{id}\",\"kind\":\"{kind}\",\"tgid\":7,\"tid\":{tid},\"start_ns\":{start},\"end_ns\":{end}{more}}}\n"
+    )
+}
+
+fn server(id: &str, times: (u64, u64), tid: u32, more: &str) -> String {
+    line("server", id, times, tid, more)
+}
+
+fn client(id: &str, times: (u64, u64), tid: u32, more: &str) -> String {
+    line("client", id, times, tid, more)
+}
+
+/// Two requests of one thread that are open at once: no thread tells them apart.
+fn two(more: [&str; 2]) -> String {
+    server("a", (100, 900), 1, more[0]) + &server("b", (200, 800), 1, more[1])
+}
+
+#[test]
+fn each_tier_names_the_parent_that_its_evidence_names() {
+    let trace = "4bf92f3577b34da6a3ce929d0e0e473";
+    let carried = |last: &str, span: &str| format!(",\"context\":{{\"traceparent\":\"00-{trace}{last}-{span}-01\"}}");
+    let (one, other) = (carried("1", "00f067aa0ba902b7"), carried("2", "00f067aa0ba902b7"));
+    let onward = carried("2", "1111111111111111");
+    let uuid = ",\"path\":\"/v/f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"";
+    let cases = [
+        (two([&one, &other]) + &client("c", (300, 400), 1, &onward), "c=b/in_band"),
+        (two([",\"task\":1", ",\"task\":2"]) + &client("c", (300, 400), 1, ",\"task\":1"), "c=a/task"),
+        (
+            server("a", (100, 900), 1, "") + &server("b", (100, 900), 2, "") + &client("c", (300, 400), 2, ""),
+            "c=b/thread",
+        ),
+        (
+            server("a", (100, 900), 1, "")
+                + &server("b", (100, 900), 2, "")
+                + &client("c", (300, 400), 5, ",\"parent_tid\":1"),
+            "c=a/lineage",
+        ),
+        (
+            server("a", (100, 900), 1, "")
+                + &server("b", (100, 900), 2, "")
+                + &client("c", (300, 400), 5, ",\"connect_tid\":2"),
+            "c=b/lineage",
+        ),
+        (two([uuid, ""]) + &client("c", (300, 400), 5, uuid), "c=a/token"),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(linked(&lines), expected, "{lines}");
+    }
+}
+
+#[test]
+fn what_two_requests_could_claim_is_claimed_by_none() {
+    let id = ",\"context\":{\"x-request-id\":\"r-1\"}";
+    let uuid = ",\"path\":\"/v/f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"";
+    for lines in [
+        two(["", ""]) + &client("c", (300, 400), 1, ""),
+        two([id, id]) + &client("c", (300, 400), 1, id),
+        two([uuid, uuid]) + &client("c", (300, 400), 5, uuid),
+        two(["", ""]) + &client("c", (300, 400), 5, ",\"parent_tid\":1"),
+        server("a", (100, 900), 1, "")
+            + &server("b", (100, 900), 2, "")
+            + &client("c", (300, 400), 5, ",\"parent_tid\":1,\"connect_tid\":2"),
+    ] {
+        assert_eq!(linked(&lines), "", "{lines}");
+    }
+}
+
+#[test]
+fn a_child_starts_while_its_parent_is_open() {
+    let parent = server("a", (100, 200), 1, "");
+    for (times, expected) in [((99, 150), ""), ((100, 150), "c=a/thread"), ((199, 300), "c=a/thread"), ((200, 300), "")]
+    {
+        assert_eq!(linked(&(parent.clone() + &client("c", times, 1, ""))), expected, "{times:?}");
+    }
+    let id = ",\"context\":\"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\"";
+    assert_eq!(linked(&(server("a", (100, 200), 1, id) + &client("c", (250, 300), 1, id))), "", "not by an id either");
+}
+
+#[test]
+fn the_first_span_does_not_use_its_parent_up_and_the_answer_closes_it() {
+    let lines = server("a", (100, 900), 1, "")
+        + &client("c", (200, 300), 1, "")
+        + &client("d", (400, 500), 1, "")
+        + &client("e", (900, 950), 1, "");
+    assert_eq!(linked(&lines), "c=a/thread d=a/thread");
+}
+
+#[test]
+fn a_worker_sends_for_the_request_that_it_answers_next() {
+    let mut lines = String::new();
+    let mut expected = Vec::new();
+    for turn in 0..20u64 {
+        // Read by one thread, answered by two.
+        for worker in 0..2u64 {
+            let start = turn * 1000 + worker * 10;
+            let more = format!(",\"end_tid\":{}", 50 + worker);
+            lines += &server(&format!("s{turn}-{worker}"), (start, start + 900), 1, &more);
+            lines += &client(&format!("c{turn}-{worker}"), (start + 200, start + 300), 50 + worker as u32, "");
+            expected.push(format!("c{turn}-{worker}=s{turn}-{worker}/thread"));
+        }
+    }
+    assert_eq!(linked(&lines), expected.join(" "));
+}
+
+#[test]
+fn both_ends_of_a_connection_are_linked_by_their_addresses_and_position() {
+    let ends = |local: &str, peer: &str, position: u64| {
+        format!(",\"connection\":{{\"local\":\"{local}\",\"peer\":\"{peer}\"}},\"request_position\":{position}")
+    };
+    let (here, there) = ("10.0.0.1:4000", "10.0.0.2:80");
+    let lines = client("c", (100, 500), 1, &ends(here, there, 0))
+        + &client("d", (600, 900), 1, &ends(here, there, 80))
+        + &server("s", (150, 450), 2, &ends(there, here, 0)).replace("\"tgid\":7", "\"tgid\":8")
+        + &server("t", (650, 850), 2, &ends(there, here, 80)).replace("\"tgid\":7", "\"tgid\":8");
+    assert_eq!(linked(&lines), "s=c/connection t=d/connection");
+}
+
+#[test]
+fn a_request_has_no_more_children_than_the_limit() {
+    let lines = (0..30).map(|turn| client(&format!("c{turn}"), (200 + turn, 201 + turn), 1, "")).collect::<String>();
+    let spans = file::parse(&(server("a", (100, 900), 1, "") + &lines)).unwrap();
+    let answers = file::link(&spans, Limits { fan_out: 10, ..Limits::default() });
+    assert_eq!(answers.iter().filter(|answer| answer.parent.is_some()).count(), 10);
+    assert_eq!(answers.iter().filter(|answer| answer.reason == Some("fan_out")).count(), 20);
+}
+
+#[test]
+fn a_wrong_line_is_named() {
+    let good = server("a", (100, 900), 1, "");
+    for (line, message) in [
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("{\"kind\":\"server\",\"start_ns\":1}", "id: missing"),
+        ("{\"id\":\"b\",\"start_ns\":1}", "kind: missing"),
+        ("{\"id\":\"b\",\"kind\":\"producer\",\"start_ns\":1}", "kind: 'producer' is neither server nor client"),
+        ("{\"id\":\"b\",\"kind\":\"server\"}", "start_ns: missing"),
+        ("{\"id\":\"b\",\"kind\":\"server\",\"start_ns\":-1}", "start_ns: -1 is not a whole number of 0 or more"),
+        ("{\"id\":\"b\",\"kind\":\"server\",\"start_ns\":9,\"end_ns\":8}", "end_ns: before start_ns"),
+        ("{\"id\":\"b\",\"kind\":\"server\",\"start_ns\":9,\"connection\":1}", "connection: not an object"),
+        ("{\"id\":\"a\",\"kind\":\"server\",\"start_ns\":9}", "id: 'a' is the id of line 1 too"),
+    ] {
+        let (number, told) = file::parse(&format!("{good}\n{line}\n")).unwrap_err();
+        assert_eq!(number, 3, "{line}");
+        assert!(told.starts_with(message), "{line}: {told}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_handed_back() {
+    let spans = file::parse(&server("a", (1, 2), 1, ",\"mine\":{\"x\":[1]},\"parent\":\"z\"")).unwrap();
+    let answer = file::link(&spans, Limits::default()).remove(0).json();
+    let told: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(told["mine"]["x"][0], 1);
+    assert!(told["parent"].is_null() && told["method"].is_null(), "{answer}");
+}
+
+/// Spans of one process, any of them, as lines would have them.
+fn any_spans(raw: &[(bool, u8, u16, u16, u8)]) -> Vec<Span> {
+    let lines = raw.iter().enumerate().map(|(number, (serves, tid, start, length, operation))| {
+        let kind = if *serves { "server" } else { "client" };
+        let times = (u64::from(*start) * 1000, (u64::from(*start) + u64::from(*length)) * 1000);
+        let more = format!(",\"operation\":\"o{}\",\"end_tid\":{}", operation % 4, tid % 3);
+        line(kind, &format!("s{number}"), times, u32::from(tid % 3) + 1, &more)
+    });
+    file::parse(&lines.collect::<String>()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parents_contain_their_children_and_the_order_of_lines_is_of_no_account(
+        raw in vec((proptest::bool::ANY, 0u8..6, 0u16..300, 1u16..80, 0u8..8), 1..120),
+        turn in 0usize..120,
+    ) {
+        let spans = any_spans(&raw);
+        let answers = file::link(&spans, Limits::default());
+        let by_id: BTreeMap<&str, &Span> = spans.iter().map(|span| (span.id.as_str(), span)).collect();
+        for (span, answer) in spans.iter().zip(&answers) {
+            let Some(parent) = answer.parent.as_deref().map(|parent| by_id[parent]) else { continue };
+            prop_assert!(parent.is_server && !span.is_server);
+            prop_assert!(parent.facts.start_ns <= span.facts.start_ns && span.facts.start_ns < parent.facts.end_ns);
+            prop_assert!(answer.confidence > 0.0 && answer.confidence <= 1.0);
+        }
+        let mut turned = spans.clone();
+        turned.rotate_left(turn % spans.len());
+        let mut again = file::link(&turned, Limits::default());
+        again.rotate_right(turn % spans.len());
+        prop_assert_eq!(again, answers);
+    }
+
+    #[test]
+    fn a_process_keeps_nothing_of_what_is_over_and_decided(
+        raw in vec((proptest::bool::ANY, 0u8..6, 0u16..300, 1u16..80, 0u8..8), 1..120),
+    ) {
+        let mut process: Process<usize> = Process::default();
+        let spans = any_spans(&raw);
+        for (number, span) in spans.iter().enumerate() {
+            if span.is_server {
+                process.serve(number, Facts { end_ns: OPEN, ..span.facts.clone() });
+                process.serve(number, span.facts.clone());
+            } else {
+                process.send(number, span.facts.clone());
+            }
+        }
+        let decided = process.run(Limits::default(), u64::MAX - 1, u64::MAX);
+        prop_assert_eq!(decided.len(), spans.iter().filter(|span| !span.is_server).count());
+        prop_assert!(process.is_empty(), "{:?}", process.len());
+    }
+}

@@ -1,0 +1,565 @@
+//! Spans as they come to spans that are linked: first inside each process, then between the two ends of connections.
+//!
+//! A span that a process sends while it serves nothing passes at once. Others wait until what could be their parent is
+//! over, at most [`Config::patience`] (`linker` decides), then until the trace of that parent is known: of its own
+//! context, or of its client's span (`link`). Spans come out with parent, trace id, method and confidence. Bounded by
+//! [`Config::remembered`] requests and spans; what finds no room passes without a parent and is counted.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::model::connection::{ConnEvent, Cookie, Role};
+use crate::model::context::Context;
+use crate::model::exchange::{Exchange, Opened, WireId};
+use crate::model::span::{Span, SpanId, SpanKind, TraceId};
+use crate::semconv;
+
+use super::assemble::Wire;
+use super::link::{Config, LinkCounts, Links};
+use super::linker::facts::{self, Facts, OPEN};
+use super::linker::window::{Decision, Process};
+use super::linker::{Limits, Missed, TIERS};
+
+/// Attributes of a span whose parent was found inside its process.
+const METHOD: &str = "seismo.link.method";
+const CONFIDENCE: &str = "seismo.link.confidence";
+/// A process that has done nothing for so long is forgotten, and with it what was learned of it.
+const FORGOTTEN_NS: u64 = 300_000_000_000;
+/// How much later than others a record may be read.
+const LATE_NS: u64 = 500_000_000;
+/// Spans of a process that are enough for a window before its time is over.
+const WINDOW_SPANS: usize = 4_096;
+
+/// What [`Live::span`] needs of an exchange, beside its span.
+#[derive(Debug)]
+pub struct Sight {
+    cookie: Cookie,
+    number: u64,
+    pid: u32,
+    wire: Wire,
+    role: Role,
+    trace_id: Option<TraceId>,
+    facts: Facts,
+}
+
+impl Sight {
+    pub fn of(exchange: &Exchange, name: &str) -> Self {
+        let mut tokens = Vec::new();
+        for key in [semconv::URL_PATH, semconv::DB_QUERY_TEXT] {
+            facts::tokens(exchange.attributes.text(key).unwrap_or_default(), &mut tokens);
+        }
+        let facts = Facts {
+            tid: exchange.request.tid,
+            end_tid: exchange.response.map_or(0, |response| response.tid),
+            start_ns: exchange.request.first_ns,
+            end_ns: exchange.end_ns.max(exchange.request.first_ns),
+            operation: facts::hash(name.as_bytes()),
+            socket: exchange.connection.cookie.0,
+            ids: exchange.context.as_deref().map(facts::ids).unwrap_or_default(),
+            tokens,
+            ..Facts::default()
+        };
+        Self {
+            cookie: exchange.connection.cookie,
+            number: exchange.number,
+            pid: exchange.pid,
+            wire: Wire::of(exchange),
+            role: exchange.role,
+            trace_id: trace_of(exchange.context.as_deref()),
+            facts,
+        }
+    }
+}
+
+fn trace_of(context: Option<&Context>) -> Option<TraceId> {
+    context?.trace_id
+}
+
+/// A span that waits.
+#[derive(Debug)]
+struct Held {
+    cookie: Cookie,
+    wire: Wire,
+    span: Span,
+    end_ns: u64,
+}
+
+/// A request that a process serves.
+#[derive(Debug)]
+struct Served {
+    pid: u32,
+    place: (Cookie, u64),
+    span_id: SpanId,
+    /// What its trace would be if no client of this host had it.
+    own_trace: TraceId,
+    /// Said by its own context, or by those of what it sent.
+    in_band: Option<TraceId>,
+    trace: Option<TraceId>,
+    /// Spans that wait for its trace.
+    children: Vec<u64>,
+    began_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Spans {
+    process: Process<u64>,
+    undecided: usize,
+    run_ns: u64,
+    seen_ns: u64,
+}
+
+#[derive(Debug)]
+pub struct Live {
+    config: Config,
+    links: Links,
+    processes: BTreeMap<u32, Spans>,
+    served: HashMap<u64, Served>,
+    by_place: HashMap<(Cookie, u64), u64>,
+    by_span: HashMap<SpanId, u64>,
+    held: HashMap<u64, Held>,
+    /// Spans whose parent is decided and has no trace yet, by the end of their patience.
+    due: VecDeque<(u64, u64)>,
+    next: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Live {
+    pub fn new(config: Config) -> Self {
+        Self {
+            links: Links::new(config.clone()),
+            config,
+            processes: BTreeMap::new(),
+            served: HashMap::new(),
+            by_place: HashMap::new(),
+            by_span: HashMap::new(),
+            held: HashMap::new(),
+            due: VecDeque::new(),
+            next: 0,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Learns which connections have their client on this host.
+    pub fn connection(&mut self, event: &ConnEvent) {
+        self.links.connection(event);
+    }
+
+    /// As [`Links::client`].
+    pub fn client(&mut self, cookie: Cookie, wire: WireId) {
+        self.links.client(cookie, wire);
+    }
+
+    /// The socket is gone, though no event told.
+    pub fn forget(&mut self, cookie: Cookie) {
+        self.links.forget(cookie);
+    }
+
+    /// A process begins to serve a request.
+    pub fn opened(&mut self, opened: &Opened) {
+        if !self.config.requests {
+            return;
+        }
+        if self.served.len() >= self.config.remembered {
+            return self.count("link_no_room_for_request");
+        }
+        let cookie = opened.connection.cookie;
+        let own = WireId { client: cookie.0, server: u64::MAX };
+        let wire = Wire { connection: opened.wire.unwrap_or(own), position: opened.request.position };
+        let facts = Facts {
+            tid: opened.request.tid,
+            start_ns: opened.request.first_ns,
+            end_ns: OPEN,
+            socket: cookie.0,
+            ids: opened.context.as_deref().map(facts::ids).unwrap_or_default(),
+            ..Facts::default()
+        };
+        let id = self.name();
+        let in_band = trace_of(opened.context.as_deref());
+        self.serve(id, opened.pid, (cookie, opened.number), wire, in_band, facts);
+    }
+
+    fn serve(&mut self, id: u64, pid: u32, place: (Cookie, u64), wire: Wire, in_band: Option<TraceId>, facts: Facts) {
+        let span_id = wire.server_span_id();
+        let served = Served {
+            pid,
+            place,
+            span_id,
+            own_trace: wire.trace_id(),
+            in_band,
+            trace: None,
+            children: Vec::new(),
+            began_ns: facts.start_ns,
+        };
+        self.by_place.insert(place, id);
+        self.by_span.insert(span_id, id);
+        let process = self.processes.entry(pid).or_default();
+        process.seen_ns = process.seen_ns.max(facts.start_ns);
+        process.process.serve(id, facts);
+        self.served.insert(id, served);
+    }
+
+    fn name(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn count(&mut self, reason: &'static str) {
+        *self.counts.entry(reason).or_default() += 1;
+    }
+
+    /// Takes the span of an exchange; passes on what need not wait any longer.
+    pub fn span(&mut self, sight: Sight, span: Span, now_ns: u64, out: &mut Vec<Span>) {
+        match sight.role {
+            Role::Server => self.answered(sight, span, now_ns, out),
+            Role::Client => self.sent(sight, span, now_ns, out),
+        }
+    }
+
+    fn answered(&mut self, sight: Sight, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
+        let Sight { cookie, number, pid, wire, trace_id, facts, .. } = sight;
+        let place = (cookie, number);
+        let mut in_band = trace_id;
+        if self.config.requests
+            && let Some(id) = self.by_place.remove(&place)
+        {
+            if let Some(served) = self.served.get_mut(&id) {
+                if served.span_id != span.span_id {
+                    self.by_span.remove(&served.span_id);
+                    self.by_span.insert(span.span_id, id);
+                    served.span_id = span.span_id;
+                    served.own_trace = wire.trace_id();
+                }
+                in_band = in_band.or(served.in_band);
+            }
+            let process = self.processes.entry(pid).or_default();
+            process.seen_ns = process.seen_ns.max(now_ns);
+            process.process.serve(id, facts);
+        }
+        span.trace_id = in_band.unwrap_or(span.trace_id);
+        let mut passed = Vec::new();
+        self.links.span(cookie, wire, span, now_ns, &mut passed);
+        self.settle(passed, now_ns, out);
+    }
+
+    fn sent(&mut self, sight: Sight, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
+        let Sight { cookie, pid, wire, trace_id, facts, .. } = sight;
+        // Its own context names its trace where no parent does.
+        span.trace_id = trace_id.unwrap_or(span.trace_id);
+        let has_room = self.held.len() < self.config.remembered;
+        let serves = self.processes.get(&pid).is_some_and(|process| process.process.serves());
+        if !serves || !has_room {
+            if serves {
+                self.count("link_no_room_for_span");
+            }
+            let mut passed = Vec::new();
+            self.links.span(cookie, wire, span, now_ns, &mut passed);
+            return self.settle(passed, now_ns, out);
+        }
+        let id = self.name();
+        self.links.hold(span.span_id);
+        let end_ns = facts.end_ns;
+        self.held.insert(id, Held { cookie, wire, span, end_ns });
+        let process = self.processes.entry(pid).or_default();
+        process.seen_ns = process.seen_ns.max(now_ns);
+        process.undecided += 1;
+        process.process.send(id, facts);
+    }
+
+    /// Spans that came out of `links` have their trace: what waits for them goes on.
+    fn settle(&mut self, mut passed: Vec<Span>, now_ns: u64, out: &mut Vec<Span>) {
+        while !passed.is_empty() {
+            let mut more = Vec::new();
+            for span in passed {
+                if span.kind == SpanKind::Server
+                    && let Some(id) = self.by_span.remove(&span.span_id)
+                    && let Some(served) = self.served.get_mut(&id)
+                {
+                    served.trace = Some(span.trace_id);
+                    for child in std::mem::take(&mut served.children) {
+                        self.pass(child, Some((span.span_id, span.trace_id)), now_ns, &mut more);
+                    }
+                }
+                out.push(span);
+            }
+            passed = more;
+        }
+    }
+
+    /// A span goes on, with the trace of its parent or its own.
+    fn pass(&mut self, id: u64, parent: Option<(SpanId, TraceId)>, now_ns: u64, passed: &mut Vec<Span>) {
+        let Some(Held { cookie, wire, mut span, .. }) = self.held.remove(&id) else { return };
+        if let Some((span_id, trace_id)) = parent {
+            (span.parent_span_id, span.trace_id) = (Some(span_id), trace_id);
+        }
+        self.links.span(cookie, wire, span, now_ns, passed);
+    }
+
+    fn decide(&mut self, decision: Decision<u64>, now_ns: u64, passed: &mut Vec<Span>) {
+        let (parent, method, confidence) = match decision.parent {
+            Ok(parent) => parent,
+            Err(missed) => {
+                self.count(reason(missed));
+                return self.pass(decision.span, None, now_ns, passed);
+            }
+        };
+        let event = TIERS.iter().find(|tier| tier.method == method).map_or("linked", |tier| tier.event);
+        self.count(event);
+        let Some(held) = self.held.get_mut(&decision.span) else { return };
+        held.span.attributes.set(METHOD, method);
+        held.span.attributes.set(CONFIDENCE, crate::model::attributes::Value::Float(confidence));
+        let due_ns = held.end_ns.saturating_add(self.config.patience.as_ns());
+        let Some(served) = self.served.get_mut(&parent) else {
+            return self.pass(decision.span, None, now_ns, passed);
+        };
+        match served.trace {
+            Some(trace) => {
+                let parent = (served.span_id, trace);
+                self.pass(decision.span, Some(parent), now_ns, passed);
+            }
+            None => {
+                served.children.push(decision.span);
+                self.due.push_back((due_ns, decision.span));
+            }
+        }
+    }
+
+    /// Looks at processes whose window is over, gives up what has waited long enough, forgets what nobody needs.
+    pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Span>) {
+        self.run(now_ns, now_ns.saturating_sub(self.config.patience.as_ns()), false, out);
+        self.hurry(now_ns, out);
+        let mut passed = Vec::new();
+        self.links.tick(now_ns, &mut passed);
+        self.settle(passed, now_ns, out);
+        self.clean(now_ns);
+    }
+
+    fn run(&mut self, now_ns: u64, patience_ns: u64, all: bool, out: &mut Vec<Span>) {
+        let limits = Limits {
+            age_ns: self.config.age.as_ns(),
+            fan_out: self.config.fan_out,
+            margin: self.config.margin,
+            ..Limits::default()
+        };
+        let window_ns = self.config.window.as_ns();
+        let mut passed = Vec::new();
+        let due: Vec<u32> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| {
+                let is_due = now_ns.saturating_sub(process.run_ns) >= window_ns || process.undecided >= WINDOW_SPANS;
+                all || is_due
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        for pid in due {
+            let Some(process) = self.processes.get_mut(&pid) else { continue };
+            process.run_ns = now_ns;
+            // Records of one thread may be behind those of another.
+            let decisions = process.process.run(limits, now_ns.saturating_sub(LATE_NS), patience_ns);
+            process.undecided = process.undecided.saturating_sub(decisions.len());
+            for decision in decisions {
+                self.decide(decision, now_ns, &mut passed);
+            }
+        }
+        self.settle(passed, now_ns, out);
+    }
+
+    /// Spans whose parent takes too long go on before it, with the trace that it most likely has.
+    fn hurry(&mut self, now_ns: u64, out: &mut Vec<Span>) {
+        let mut passed = Vec::new();
+        while let Some((_, id)) = self.due.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
+            if !self.held.contains_key(&id) {
+                continue;
+            }
+            let parent = self.served.values_mut().find(|served| served.children.contains(&id));
+            let parent = parent.map(|served| {
+                served.children.retain(|child| *child != id);
+                (served.span_id, served.in_band.unwrap_or(served.own_trace))
+            });
+            self.count("link_trace_guessed");
+            self.pass(id, parent, now_ns, &mut passed);
+        }
+        self.settle(passed, now_ns, out);
+    }
+
+    fn clean(&mut self, now_ns: u64) {
+        let Self { served, processes, by_place, by_span, .. } = self;
+        let too_old_ns = now_ns.saturating_sub(FORGOTTEN_NS);
+        let mut forgotten = 0;
+        served.retain(|id, served| {
+            let Some(process) = processes.get_mut(&served.pid) else { return false };
+            let lost = served.trace.is_none() && served.began_ns < too_old_ns && served.children.is_empty();
+            if lost {
+                forgotten += 1;
+                process.process.forget(*id);
+            }
+            let keeps = process.process.knows(*id) || !served.children.is_empty();
+            if !keeps {
+                by_place.remove(&served.place);
+                if served.trace.is_none() && !lost {
+                    // Over, and its span still waits for its client: nothing can become its child any more.
+                    by_span.remove(&served.span_id);
+                }
+            }
+            keeps
+        });
+        processes.retain(|_, process| !process.process.is_empty() || process.seen_ns >= too_old_ns);
+        if forgotten > 0 {
+            *self.counts.entry("link_request_never_over").or_default() += forgotten;
+        }
+    }
+
+    /// Passes on everything that waits, before the end.
+    pub fn flush(&mut self, out: &mut Vec<Span>) {
+        self.run(u64::MAX, u64::MAX, true, out);
+        self.hurry(u64::MAX, out);
+        let left: Vec<u64> = self.held.keys().copied().collect();
+        let mut passed = Vec::new();
+        left.into_iter().for_each(|id| self.pass(id, None, u64::MAX, &mut passed));
+        self.links.flush(&mut passed);
+        self.settle(passed, u64::MAX, out);
+    }
+
+    /// Name, entries and capacity of each table.
+    pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let capacity = self.config.remembered;
+        let own = [("link_requests", self.served.len(), capacity), ("link_spans", self.held.len(), capacity)];
+        self.links.sizes().into_iter().chain(own)
+    }
+
+    /// Spans by how their parent was found, or why there is none; sums since the start.
+    pub fn counts(&self) -> (LinkCounts, impl Iterator<Item = (&'static str, u64)> + '_) {
+        (self.links.counts(), self.counts.iter().map(|(reason, count)| (*reason, *count)))
+    }
+}
+
+const fn reason(missed: Missed) -> &'static str {
+    match missed {
+        Missed::NoneOpen => "unlinked_none_open",
+        Missed::Ambiguous => "unlinked_ambiguous",
+        Missed::Crowded => "unlinked_crowded",
+        Missed::FanOut => "unlinked_fan_out",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, Live, METHOD, Sight};
+    use crate::model::attributes::Attributes;
+    use crate::model::connection::{Connection, Cookie, Role, Transport};
+    use crate::model::exchange::{MessageFacts, Opened, WireId};
+    use crate::model::span::{Span, SpanKind, StatusCode, TraceId};
+    use crate::traces::assemble::Wire;
+    use crate::traces::linker::Facts;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn wire(connection: u64) -> Wire {
+        Wire { connection: WireId { client: connection, server: connection + 1 }, position: 0 }
+    }
+
+    fn opened(cookie: u64, wire: Wire, tid: u32, start_ns: u64) -> Opened {
+        let address = ([127, 0, 0, 1], 80).into();
+        let connection = Connection {
+            cookie: Cookie(cookie),
+            transport: Transport::Tcp,
+            local: address,
+            peer: address,
+            peer_cookie: None,
+        };
+        let request = MessageFacts { first_ns: start_ns, tid, ..MessageFacts::default() };
+        Opened { connection, wire: Some(wire.connection), pid: 7, number: 1, request, context: None }
+    }
+
+    /// An exchange as `Sight` and span.
+    fn seen(role: Role, cookie: u64, wire: Wire, (start_ns, end_ns): (u64, u64), tid: u32) -> (Sight, Span) {
+        let facts = Facts { tid, end_tid: tid, start_ns, end_ns, socket: cookie, ..Facts::default() };
+        let pid = if cookie >= 100 { 8 } else { 7 };
+        let sight = Sight { cookie: Cookie(cookie), number: 1, pid, wire, role, trace_id: None, facts };
+        let (kind, span_id) = match role {
+            Role::Server => (SpanKind::Server, wire.server_span_id()),
+            Role::Client => (SpanKind::Client, wire.client_span_id()),
+        };
+        let span = Span {
+            trace_id: wire.trace_id(),
+            span_id,
+            parent_span_id: None,
+            name: "GET /".to_owned(),
+            kind,
+            start_ns,
+            end_ns,
+            status: StatusCode::Unset,
+            attributes: Attributes::default(),
+            resource: Default::default(),
+            incomplete: None,
+            time: None,
+        };
+        (sight, span)
+    }
+
+    /// Somebody asks process 7 on `wire(10)`, which asks process 8 on `wire(20)`.
+    fn relay(live: &mut Live, out: &mut Vec<Span>, trace_id: Option<TraceId>) {
+        live.opened(&opened(1, wire(10), 5, 1_000));
+        live.client(Cookie(2), wire(20).connection);
+        let (sight, span) = seen(Role::Server, 100, wire(20), (2_100, 2_900), 9);
+        live.span(sight, span, 2_900, out);
+        let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
+        live.span(sight, span, 3_000, out);
+        assert!(out.is_empty(), "nothing is known of the request that it belongs to");
+        let (mut sight, span) = seen(Role::Server, 1, wire(10), (1_000, 4_000), 5);
+        sight.trace_id = trace_id;
+        live.span(sight, span, 4_000, out);
+    }
+
+    #[test]
+    fn a_request_and_what_it_made_others_do_are_one_trace() {
+        for in_band in [None, Some(TraceId([7; 16]))] {
+            let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+            relay(&mut live, &mut out, in_band);
+            live.tick(SECOND, &mut out);
+            assert_eq!(out.len(), 3, "{out:?}");
+            let root = out.iter().find(|span| span.parent_span_id.is_none()).unwrap();
+            assert_eq!(root.trace_id, in_band.unwrap_or(wire(10).trace_id()));
+            let sent = out.iter().find(|span| span.kind == SpanKind::Client).unwrap();
+            assert_eq!(sent.parent_span_id, Some(wire(10).server_span_id()));
+            assert_eq!(sent.attributes.text(METHOD), Some("thread"));
+            let served = out.iter().find(|span| span.parent_span_id == Some(sent.span_id)).unwrap();
+            assert_eq!(served.span_id, wire(20).server_span_id());
+            assert!(out.iter().all(|span| span.trace_id == root.trace_id));
+            live.tick(400 * SECOND, &mut out);
+            live.tick(401 * SECOND, &mut out);
+            // The connection is open.
+            let mut left = live.sizes().filter(|(table, ..)| *table != "link_connections");
+            assert_eq!(left.find(|(_, entries, _)| *entries > 0), None);
+            assert_eq!(out.len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_span_of_a_process_that_serves_nothing_passes_at_once() {
+        let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+        let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
+        live.span(sight, span, 3_000, &mut out);
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_number_and_time_and_nothing_is_kept_back_at_the_end() {
+        let (mut live, mut out) = (Live::new(Config { remembered: 10, ..Config::default() }), Vec::new());
+        live.opened(&opened(1, wire(10), 5, 1_000));
+        for number in 0..100 {
+            let (sight, span) = seen(Role::Client, 2 + number, wire(1_000 + 2 * number), (2_000, 3_000), 5);
+            live.span(sight, span, 3_000, &mut out);
+        }
+        // Those of another process passed too.
+        assert!(out.len() >= 88, "{}", out.len());
+        live.tick(SECOND, &mut out);
+        let before = out.len();
+        live.tick(11 * SECOND, &mut out);
+        assert_eq!(out.len(), 100, "{before} before the end of their patience");
+        let guessed = live.counts().1.find(|(reason, _)| *reason == "link_trace_guessed").map(|(_, count)| count);
+        assert_eq!(guessed, Some(10), "the request is still open");
+        relay(&mut live, &mut Vec::new(), None);
+        live.flush(&mut out);
+        assert!(live.held.is_empty());
+    }
+}
