@@ -24,9 +24,9 @@ pub const FAILURES: [&str; 6] = ["refused", "timeout", "unreachable", "reset", "
 
 /// Of how many receives of a workload one tells the connection's round trip time; a power of two.
 pub const RTT_ONE_IN: u64 = 16;
-/// Slots for connections whose SYN was sent again.
-pub const CONNECT_SLOTS: usize = 4096;
-const _: () = assert!(RTT_ONE_IN.is_power_of_two() && CONNECT_SLOTS.is_power_of_two());
+/// Slots for sockets that sent something again.
+pub const SOCK_SLOTS: usize = 4096;
+const _: () = assert!(RTT_ONE_IN.is_power_of_two() && SOCK_SLOTS.is_power_of_two());
 
 /// Words of what a pass over all sockets counts: sockets by state (the kernel's number), then listeners, then so many of
 /// them with two words each: [`listener`] and the attempts that it dropped.

@@ -17,7 +17,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
-use seismo_common::tcp::{CONNECT_SLOTS, PASS_WORDS};
+use seismo_common::tcp::{PASS_WORDS, SOCK_SLOTS};
 use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
 use crate::operation::Asked;
@@ -271,19 +271,22 @@ pub static SKB_DROPS: PerCpuArray<[u64; SKB_REASONS]> = PerCpuArray::with_max_en
 #[map]
 pub static INTERRUPTS: PerCpuArray<[u64; INTERRUPT_LANES]> = PerCpuArray::with_max_entries(1, 0);
 
-/// A connection whose SYN was sent again.
+/// What is remembered of a socket, in the slot that its address names.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ConnectStart {
-    /// Address of the socket.
+pub struct SockSlot {
+    /// Its address.
     pub sock: u64,
-    /// When the first SYN went, µs on the clock of `tcp_mstamp`.
-    pub first_us: u64,
+    pub value: u64,
 }
 
-/// In the slot that the socket's address names.
+/// When the first SYN of a connection went, of those that were sent again: µs on the clock of `tcp_mstamp`.
 #[map]
-pub static CONNECT_STARTS: Array<ConnectStart> = Array::with_max_entries(CONNECT_SLOTS as u32, 0);
+pub static CONNECT_STARTS: Array<SockSlot> = Array::with_max_entries(SOCK_SLOTS as u32, 0);
+
+/// How many of the segments that a socket sent again are counted.
+#[map]
+pub static RESENT: Array<SockSlot> = Array::with_max_entries(SOCK_SLOTS as u32, 0);
 
 /// What a pass over all TCP sockets counts, see [`seismo_common::tcp`].
 #[map]

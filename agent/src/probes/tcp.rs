@@ -175,7 +175,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
         },
     ],
     tiers: &[],
-    restart: &[Restart::Clear("CONNECT_STARTS")],
+    restart: &[Restart::Clear("CONNECT_STARTS"), Restart::Clear("RESENT")],
     // The programs that see each receive look at them.
     beside: &[(&RTT, "payload")],
     metrics: &[
