@@ -142,9 +142,7 @@ fn a_slow_disk_shows_as_disk() -> Result<()> {
         let device = Loop::new(rig, 16 << 20)?;
         let server = Server::start(rig, "serve", &device.path().display().to_string())?;
         let fast_ns = median_ns(&server.spans(rig, &agent, "/disk/8")?)?;
-        let group = Controller::new("blkio")?;
-        let bytes_a_second = 4 << 20;
-        group.set("blkio.throttle.read_bps_device", &format!("{} {bytes_a_second}", device.number()?))?;
+        let group = Controller::slow_reads(&device.number()?, 4 << 20)?;
         group.take(server.process.pid())?;
         let spans = server.spans(rig, &agent, "/disk/9")?;
         let added_ns = median_ns(&spans)?.saturating_sub(fast_ns);

@@ -37,8 +37,17 @@ impl Loop {
     pub fn new(rig: &Rig, bytes: u64) -> Result<Self> {
         let file = rig.dir().join("device");
         File::create(&file)?.set_len(bytes)?;
+        Self::on(rig, &file)
+    }
+
+    /// A device whose requests go to another one, on behalf of who made them.
+    pub fn above(rig: &Rig, below: &Self) -> Result<Self> {
+        Self::on(rig, &below.device)
+    }
+
+    fn on(rig: &Rig, file: &Path) -> Result<Self> {
         let mut command = Command::new(programs::find("losetup")?);
-        command.args(["--find", "--show", "--direct-io=on"]).arg(&file);
+        command.args(["--find", "--show", "--direct-io=on"]).arg(file);
         let (status, out, err) = output(command, rig.dir(), "losetup", LIMIT)?;
         ensure!(status.success(), "losetup: {err}");
         Ok(Self { device: PathBuf::from(out.trim()), dir: rig.dir().to_owned() })

@@ -47,6 +47,17 @@ impl Controller {
         Ok(Self { path, version_1: version_1.is_some() })
     }
 
+    /// A group that may read so much of a device (`MAJOR:MINOR`).
+    pub fn slow_reads(device: &str, bytes_a_second: u64) -> Result<Self> {
+        let group = Self::new("blkio")?;
+        if group.version_1 {
+            group.set("blkio.throttle.read_bps_device", &format!("{device} {bytes_a_second}"))?;
+        } else {
+            group.set("io.max", &format!("{device} rbps={bytes_a_second}"))?;
+        }
+        Ok(group)
+    }
+
     pub fn set(&self, file: &str, value: &str) -> Result<()> {
         let file = self.path.join(file);
         fs::write(&file, value).with_context(|| format!("no such controller: {}", file.display()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::{Agent, Launch};
 use seismo_tests::blockdevice::{Account, Loop};
+use seismo_tests::controller::Controller;
 use seismo_tests::exposition::Page;
 use seismo_tests::programs;
 use seismo_tests::rig::Rig;
@@ -114,31 +115,27 @@ fn block_io_is_its_workload_s_to_the_byte() -> Result<()> {
     })
 }
 
-/// The clocks are read at different places of a request's end: where something else runs between them they differ, which
-/// three times in a row is no chance.
+/// A request takes a quarter of a second at the device below, so that neither the time until fio's thread runs again nor
+/// what else this machine does matters.
 #[test]
 fn latency_of_requests_is_that_which_fio_measures() -> Result<()> {
-    const ATTEMPTS: usize = 3;
-    for attempt in 1..ATTEMPTS {
-        match latency() {
-            Err(error) => println!("attempt {attempt} of {ATTEMPTS}: {error:#}"),
-            done => return done,
-        }
-    }
-    latency()
-}
-
-fn latency() -> Result<()> {
+    const BLOCK: u64 = 64 << 10;
     Rig::run(|rig| {
         let agent = launch(rig)?;
-        let device = Loop::new(rig, DEVICE_BYTES)?;
+        let below = Loop::new(rig, DEVICE_BYTES)?;
+        let device = Loop::above(rig, &below)?;
         let (name, path) = (device.name()?, device.path().display().to_string());
         inside(rig, "dd", &["if=/dev/urandom", &format!("of={path}"), "bs=1M", "count=64", "oflag=direct"])?;
+        let group = Controller::slow_reads(&below.number()?, 4 * BLOCK)?;
         let before = device.account()?;
-        let file = format!("--filename={path}");
-        let job = ["--name=latency", "--direct=1", "--rw=randread", "--bs=64k", "--ioengine=psync", "--time_based"];
-        let job = [&job[..], &["--runtime=5", "--output-format=json", &file]].concat();
-        let report: serde_json::Value = serde_json::from_str(&inside(rig, "fio", &job)?)?;
+        let (file, size) = (format!("--filename={path}"), format!("--bs={BLOCK}"));
+        let job = ["--name=latency", "--direct=1", "--rw=randread", &size, "--ioengine=psync", "--time_based"];
+        let job = [&job[..], &["--thread", "--startdelay=1", "--runtime=5", "--output-format=json", &file]].concat();
+        let mut command = Command::new(programs::find("fio")?);
+        command.args(job);
+        let mut fio = rig.inside("fio", command)?;
+        group.take(fio.pid())?;
+        let report: serde_json::Value = serde_json::from_str(&fio.finish(LIMIT)?)?;
         let clat = &report["jobs"][0]["read"]["clat_ns"];
         let number = |value: &serde_json::Value| value.as_f64().context("fio says no number").map(|ns| ns * 1e-9);
         let (requests, mean) = (clat["N"].as_f64().context("no count")?, number(&clat["mean"])?);

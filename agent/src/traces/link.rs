@@ -21,6 +21,8 @@ crate::section! {
         pub remembered: usize = 16_384,
         /// How long a server span waits for the span of a client on this host, and that is kept for a server's.
         pub wait: Interval = Interval::secs(2),
+        /// Processes of whose habits something is remembered, each for five minutes after it last did something.
+        pub processes: usize = 1024,
         /// Find the request that a process serves for each request that it sends.
         pub requests: bool = true,
         /// Time of which the spans of a process are looked at together.

@@ -3,7 +3,11 @@
 //! A span that a process sends while it serves nothing passes at once. Others wait until what could be their parent is
 //! over, at most [`Config::patience`] (`linker` decides), then until the trace of that parent is known: of its own
 //! context, or of its client's span (`link`). Spans come out with parent, trace id, method and confidence. Bounded by
-//! [`Config::remembered`] requests and spans; what finds no room passes without a parent and is counted.
+//! [`Config::remembered`] requests and spans and [`Config::processes`] processes; what finds no room passes without a
+//! parent and is counted.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -16,7 +20,7 @@ use crate::semconv;
 use super::assemble::Wire;
 use super::link::{Config, LinkCounts, Links};
 use super::linker::facts::{self, Facts, OPEN};
-use super::linker::window::{Decision, Process};
+use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
 
 /// Attributes of a span whose parent was found inside its process.
@@ -81,6 +85,8 @@ struct Held {
     wire: Wire,
     span: Span,
     end_ns: u64,
+    /// The request that it belongs to, whose trace is not known yet.
+    parent: Option<u64>,
 }
 
 /// A request that a process serves.
@@ -118,6 +124,8 @@ pub struct Live {
     held: HashMap<u64, Held>,
     /// Spans whose parent is decided and has no trace yet, by the end of their patience.
     due: VecDeque<(u64, u64)>,
+    /// Spans of processes that were forgotten.
+    orphans: Vec<u64>,
     next: u64,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -133,6 +141,7 @@ impl Live {
             by_span: HashMap::new(),
             held: HashMap::new(),
             due: VecDeque::new(),
+            orphans: Vec::new(),
             next: 0,
             counts: BTreeMap::new(),
         }
@@ -191,10 +200,24 @@ impl Live {
         };
         self.by_place.insert(place, id);
         self.by_span.insert(span_id, id);
-        let process = self.processes.entry(pid).or_default();
-        process.seen_ns = process.seen_ns.max(facts.start_ns);
+        let process = self.process(pid, facts.start_ns);
         process.process.serve(id, facts);
         self.served.insert(id, served);
+    }
+
+    /// What is known of a process. Where there are too many, the one that did nothing for longest is forgotten.
+    fn process(&mut self, pid: u32, now_ns: u64) -> &mut Spans {
+        if self.processes.len() >= self.config.processes.max(1)
+            && !self.processes.contains_key(&pid)
+            && let Some(longest) = self.processes.iter().min_by_key(|(_, process)| process.seen_ns).map(|(pid, _)| *pid)
+            && let Some(mut process) = self.processes.remove(&longest)
+        {
+            self.count("link_no_room_for_process");
+            self.orphans.extend(process.process.drain());
+        }
+        let process = self.processes.entry(pid).or_default();
+        process.seen_ns = process.seen_ns.max(now_ns);
+        process
     }
 
     fn name(&mut self) -> u64 {
@@ -230,9 +253,7 @@ impl Live {
                 }
                 in_band = in_band.or(served.in_band);
             }
-            let process = self.processes.entry(pid).or_default();
-            process.seen_ns = process.seen_ns.max(now_ns);
-            process.process.serve(id, facts);
+            self.process(pid, now_ns).process.serve(id, facts);
         }
         span.trace_id = in_band.unwrap_or(span.trace_id);
         let mut passed = Vec::new();
@@ -257,9 +278,8 @@ impl Live {
         let id = self.name();
         self.links.hold(span.span_id);
         let end_ns = facts.end_ns;
-        self.held.insert(id, Held { cookie, wire, span, end_ns });
-        let process = self.processes.entry(pid).or_default();
-        process.seen_ns = process.seen_ns.max(now_ns);
+        self.held.insert(id, Held { cookie, wire, span, end_ns, parent: None });
+        let process = self.process(pid, now_ns);
         process.undecided += 1;
         process.process.send(id, facts);
     }
@@ -316,6 +336,7 @@ impl Live {
                 self.pass(decision.span, Some(parent), now_ns, passed);
             }
             None => {
+                held.parent = Some(parent);
                 served.children.push(decision.span);
                 self.due.push_back((due_ns, decision.span));
             }
@@ -327,6 +348,9 @@ impl Live {
         self.run(now_ns, now_ns.saturating_sub(self.config.patience.as_ns()), false, out);
         self.hurry(now_ns, out);
         let mut passed = Vec::new();
+        for id in std::mem::take(&mut self.orphans) {
+            self.pass(id, None, now_ns, &mut passed);
+        }
         self.links.tick(now_ns, &mut passed);
         self.settle(passed, now_ns, out);
         self.clean(now_ns);
@@ -367,11 +391,8 @@ impl Live {
     fn hurry(&mut self, now_ns: u64, out: &mut Vec<Span>) {
         let mut passed = Vec::new();
         while let Some((_, id)) = self.due.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
-            if !self.held.contains_key(&id) {
-                continue;
-            }
-            let parent = self.served.values_mut().find(|served| served.children.contains(&id));
-            let parent = parent.map(|served| {
+            let Some(held) = self.held.get(&id) else { continue };
+            let parent = held.parent.and_then(|parent| self.served.get_mut(&parent)).map(|served| {
                 served.children.retain(|child| *child != id);
                 (served.span_id, served.in_band.unwrap_or(served.own_trace))
             });
@@ -382,29 +403,35 @@ impl Live {
     }
 
     fn clean(&mut self, now_ns: u64) {
-        let Self { served, processes, by_place, by_span, .. } = self;
+        let Self { served, processes, by_place, by_span, held, counts, .. } = self;
         let too_old_ns = now_ns.saturating_sub(FORGOTTEN_NS);
-        let mut forgotten = 0;
+        let mut never_over = 0;
         served.retain(|id, served| {
-            let Some(process) = processes.get_mut(&served.pid) else { return false };
             let lost = served.trace.is_none() && served.began_ns < too_old_ns && served.children.is_empty();
-            if lost {
-                forgotten += 1;
-                process.process.forget(*id);
-            }
-            let keeps = process.process.knows(*id) || !served.children.is_empty();
+            let process = processes.get_mut(&served.pid);
+            let known = process.is_some_and(|process| {
+                if lost {
+                    process.process.forget(*id);
+                }
+                process.process.knows(*id)
+            });
+            never_over += u64::from(lost);
+            // Once it is over and nobody began anything meanwhile, nothing can become its child any more.
+            let keeps = known || !served.children.is_empty();
             if !keeps {
                 by_place.remove(&served.place);
-                if served.trace.is_none() && !lost {
-                    // Over, and its span still waits for its client: nothing can become its child any more.
-                    by_span.remove(&served.span_id);
-                }
+                by_span.remove(&served.span_id);
             }
             keeps
         });
         processes.retain(|_, process| !process.process.is_empty() || process.seen_ns >= too_old_ns);
-        if forgotten > 0 {
-            *self.counts.entry("link_request_never_over").or_default() += forgotten;
+        processes.values_mut().for_each(|process| process.process.trim());
+        trim(served);
+        trim(by_place);
+        trim(by_span);
+        trim(held);
+        if never_over > 0 {
+            *counts.entry("link_request_never_over").or_default() += never_over;
         }
     }
 
@@ -423,7 +450,8 @@ impl Live {
     pub fn sizes(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
         let capacity = self.config.remembered;
         let own = [("link_requests", self.served.len(), capacity), ("link_spans", self.held.len(), capacity)];
-        self.links.sizes().into_iter().chain(own)
+        let processes = ("link_processes", self.processes.len(), self.config.processes);
+        self.links.sizes().into_iter().chain(own).chain([processes])
     }
 
     /// Spans by how their parent was found, or why there is none; sums since the start.
@@ -441,125 +469,3 @@ const fn reason(missed: Missed) -> &'static str {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Config, Live, METHOD, Sight};
-    use crate::model::attributes::Attributes;
-    use crate::model::connection::{Connection, Cookie, Role, Transport};
-    use crate::model::exchange::{MessageFacts, Opened, WireId};
-    use crate::model::span::{Span, SpanKind, StatusCode, TraceId};
-    use crate::traces::assemble::Wire;
-    use crate::traces::linker::Facts;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn wire(connection: u64) -> Wire {
-        Wire { connection: WireId { client: connection, server: connection + 1 }, position: 0 }
-    }
-
-    fn opened(cookie: u64, wire: Wire, tid: u32, start_ns: u64) -> Opened {
-        let address = ([127, 0, 0, 1], 80).into();
-        let connection = Connection {
-            cookie: Cookie(cookie),
-            transport: Transport::Tcp,
-            local: address,
-            peer: address,
-            peer_cookie: None,
-        };
-        let request = MessageFacts { first_ns: start_ns, tid, ..MessageFacts::default() };
-        Opened { connection, wire: Some(wire.connection), pid: 7, number: 1, request, context: None }
-    }
-
-    /// An exchange as `Sight` and span.
-    fn seen(role: Role, cookie: u64, wire: Wire, (start_ns, end_ns): (u64, u64), tid: u32) -> (Sight, Span) {
-        let facts = Facts { tid, end_tid: tid, start_ns, end_ns, socket: cookie, ..Facts::default() };
-        let pid = if cookie >= 100 { 8 } else { 7 };
-        let sight = Sight { cookie: Cookie(cookie), number: 1, pid, wire, role, trace_id: None, facts };
-        let (kind, span_id) = match role {
-            Role::Server => (SpanKind::Server, wire.server_span_id()),
-            Role::Client => (SpanKind::Client, wire.client_span_id()),
-        };
-        let span = Span {
-            trace_id: wire.trace_id(),
-            span_id,
-            parent_span_id: None,
-            name: "GET /".to_owned(),
-            kind,
-            start_ns,
-            end_ns,
-            status: StatusCode::Unset,
-            attributes: Attributes::default(),
-            resource: Default::default(),
-            incomplete: None,
-            time: None,
-        };
-        (sight, span)
-    }
-
-    /// Somebody asks process 7 on `wire(10)`, which asks process 8 on `wire(20)`.
-    fn relay(live: &mut Live, out: &mut Vec<Span>, trace_id: Option<TraceId>) {
-        live.opened(&opened(1, wire(10), 5, 1_000));
-        live.client(Cookie(2), wire(20).connection);
-        let (sight, span) = seen(Role::Server, 100, wire(20), (2_100, 2_900), 9);
-        live.span(sight, span, 2_900, out);
-        let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
-        live.span(sight, span, 3_000, out);
-        assert!(out.is_empty(), "nothing is known of the request that it belongs to");
-        let (mut sight, span) = seen(Role::Server, 1, wire(10), (1_000, 4_000), 5);
-        sight.trace_id = trace_id;
-        live.span(sight, span, 4_000, out);
-    }
-
-    #[test]
-    fn a_request_and_what_it_made_others_do_are_one_trace() {
-        for in_band in [None, Some(TraceId([7; 16]))] {
-            let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
-            relay(&mut live, &mut out, in_band);
-            live.tick(SECOND, &mut out);
-            assert_eq!(out.len(), 3, "{out:?}");
-            let root = out.iter().find(|span| span.parent_span_id.is_none()).unwrap();
-            assert_eq!(root.trace_id, in_band.unwrap_or(wire(10).trace_id()));
-            let sent = out.iter().find(|span| span.kind == SpanKind::Client).unwrap();
-            assert_eq!(sent.parent_span_id, Some(wire(10).server_span_id()));
-            assert_eq!(sent.attributes.text(METHOD), Some("thread"));
-            let served = out.iter().find(|span| span.parent_span_id == Some(sent.span_id)).unwrap();
-            assert_eq!(served.span_id, wire(20).server_span_id());
-            assert!(out.iter().all(|span| span.trace_id == root.trace_id));
-            live.tick(400 * SECOND, &mut out);
-            live.tick(401 * SECOND, &mut out);
-            // The connection is open.
-            let mut left = live.sizes().filter(|(table, ..)| *table != "link_connections");
-            assert_eq!(left.find(|(_, entries, _)| *entries > 0), None);
-            assert_eq!(out.len(), 3);
-        }
-    }
-
-    #[test]
-    fn a_span_of_a_process_that_serves_nothing_passes_at_once() {
-        let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
-        let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
-        live.span(sight, span, 3_000, &mut out);
-        assert_eq!(out.len(), 1);
-    }
-
-    #[test]
-    fn what_waits_is_bounded_in_number_and_time_and_nothing_is_kept_back_at_the_end() {
-        let (mut live, mut out) = (Live::new(Config { remembered: 10, ..Config::default() }), Vec::new());
-        live.opened(&opened(1, wire(10), 5, 1_000));
-        for number in 0..100 {
-            let (sight, span) = seen(Role::Client, 2 + number, wire(1_000 + 2 * number), (2_000, 3_000), 5);
-            live.span(sight, span, 3_000, &mut out);
-        }
-        // Those of another process passed too.
-        assert!(out.len() >= 88, "{}", out.len());
-        live.tick(SECOND, &mut out);
-        let before = out.len();
-        live.tick(11 * SECOND, &mut out);
-        assert_eq!(out.len(), 100, "{before} before the end of their patience");
-        let guessed = live.counts().1.find(|(reason, _)| *reason == "link_trace_guessed").map(|(_, count)| count);
-        assert_eq!(guessed, Some(10), "the request is still open");
-        relay(&mut live, &mut Vec::new(), None);
-        live.flush(&mut out);
-        assert!(live.held.is_empty());
-    }
-}

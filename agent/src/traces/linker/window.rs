@@ -12,6 +12,16 @@ use super::facts::{Facts, OPEN};
 use super::scene::{Child, Scene};
 use super::{Limits, Link, Missed, Model};
 
+/// Entries that an empty table may keep room for.
+const SPARE: usize = 64;
+
+/// Gives back a table's room when most of it is not needed any more.
+pub fn trim<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.capacity() > SPARE && table.len() < table.capacity() / 8 {
+        table.shrink_to(2 * table.len());
+    }
+}
+
 /// What became of a span.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision<K> {
@@ -56,6 +66,19 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
     /// A span that the process sent is over.
     pub fn send(&mut self, key: K, facts: Facts) {
         self.sent.push(Sent { key, facts, link: None });
+    }
+
+    /// Gives back what it once needed and does not need now.
+    pub fn trim(&mut self) {
+        trim(&mut self.served);
+        if self.sent.capacity() > SPARE && self.sent.len() < self.sent.capacity() / 8 {
+            self.sent.shrink_to(2 * self.sent.len());
+        }
+    }
+
+    /// Gives up all spans that are not decided.
+    pub fn drain(&mut self) -> impl Iterator<Item = K> + '_ {
+        self.sent.drain(..).filter(|sent| sent.link.is_none()).map(|sent| sent.key)
     }
 
     /// Requests and spans that are kept.
