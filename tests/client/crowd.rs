@@ -1,7 +1,8 @@
 //! Threads that move bytes at the same time, each pair of them its own byte.
 //!
 //! `crowd PAIRS COUNT`: each pair has a TCP connection, over which one thread sends COUNT messages and another receives them.
-//! A mark follows.
+//! A mark follows. All connections are open from the first message to the last: a tier that knows sockets by their
+//! place in memory gives a new one the name of one that is gone.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::{io, thread};
@@ -14,15 +15,15 @@ use crate::pairs::pair;
 
 pub fn run(pairs: u8, count: usize) -> Result<()> {
     let marks = Marks::new()?;
-    let mut threads = Vec::new();
-    for byte in 1..=pairs {
-        let (one, two) = pair("tcp4")?;
-        threads.push(thread::spawn(move || send(&one, byte, count)));
-        threads.push(thread::spawn(move || receive(&two, byte, count)));
-    }
-    for thread in threads {
-        thread.join().map_err(|_| anyhow!("a thread panicked"))??;
-    }
+    let sockets = (1..=pairs).map(|byte| Ok((byte, pair("tcp4")?))).collect::<Result<Vec<_>>>()?;
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (byte, (one, two)) in &sockets {
+            threads.push(scope.spawn(move || send(one, *byte, count)));
+            threads.push(scope.spawn(move || receive(two, *byte, count)));
+        }
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
     marks.end(1)
 }
 
