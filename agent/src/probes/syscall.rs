@@ -88,6 +88,11 @@ pub static FAMILY: FamilySpec = FamilySpec {
     workload_samples,
 };
 
+/// All calls since the start.
+pub fn calls(kernel: &dyn KernelCounts) -> u64 {
+    kernel.lanes("SYSCALL_COUNTS").map_or(0, |counts| counts.iter().sum())
+}
+
 fn samples(kernel: &dyn KernelCounts, out: &mut Vec<Sample>) {
     let Some(counts) = kernel.lanes("SYSCALL_COUNTS") else { return };
     let mut other = 0;

@@ -51,7 +51,7 @@ use crate::host::workloads::Workloads;
 use crate::metrics::{BuildInfo, CpuSource, Finer, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
-use crate::probes::FAMILIES;
+use crate::probes::{FAMILIES, syscall};
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
 use crate::traces::live::Live;
@@ -288,7 +288,11 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&scope_control),
         Arc::clone(&health),
     ));
-    sampling::start(&probe_control, config.syscalls.sample_one_in).context("starting to sample")?;
+    let calls = {
+        let kernel = Arc::clone(&kernel);
+        move || syscall::calls(&kernel.counts)
+    };
+    sampling::start(&probe_control, config.syscalls.sample_one_in, calls).context("starting to sample")?;
     let octaves = config.metrics.octaves_per_bucket.min(WIDEST_BUCKET);
     // The kernel's counts come first: they bring the health that is read after them up to date.
     let mut sources: Vec<Arc<dyn Source>> = vec![

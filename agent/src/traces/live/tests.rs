@@ -1,0 +1,121 @@
+//! Tests of linking as spans come.
+
+use super::{Config, Live, METHOD, Sight};
+use crate::model::attributes::Attributes;
+use crate::model::connection::{Connection, Cookie, Role, Transport};
+use crate::model::exchange::{MessageFacts, Opened, WireId};
+use crate::model::span::{Span, SpanKind, StatusCode, TraceId};
+use crate::traces::assemble::Wire;
+use crate::traces::linker::Facts;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn wire(connection: u64) -> Wire {
+    Wire { connection: WireId { client: connection, server: connection + 1 }, position: 0 }
+}
+
+fn opened(cookie: u64, wire: Wire, tid: u32, start_ns: u64) -> Opened {
+    let address = ([127, 0, 0, 1], 80).into();
+    let connection = Connection {
+        cookie: Cookie(cookie),
+        transport: Transport::Tcp,
+        local: address,
+        peer: address,
+        peer_cookie: None,
+    };
+    let request = MessageFacts { first_ns: start_ns, tid, ..MessageFacts::default() };
+    Opened { connection, wire: Some(wire.connection), pid: 7, number: 1, request, context: None }
+}
+
+/// An exchange as `Sight` and span.
+fn seen(role: Role, cookie: u64, wire: Wire, (start_ns, end_ns): (u64, u64), tid: u32) -> (Sight, Span) {
+    let facts = Facts { tid, end_tid: tid, start_ns, end_ns, socket: cookie, ..Facts::default() };
+    let pid = if cookie >= 100 { 8 } else { 7 };
+    let sight = Sight { cookie: Cookie(cookie), number: 1, pid, wire, role, trace_id: None, facts };
+    let (kind, span_id) = match role {
+        Role::Server => (SpanKind::Server, wire.server_span_id()),
+        Role::Client => (SpanKind::Client, wire.client_span_id()),
+    };
+    let span = Span {
+        trace_id: wire.trace_id(),
+        span_id,
+        parent_span_id: None,
+        name: "GET /".to_owned(),
+        kind,
+        start_ns,
+        end_ns,
+        status: StatusCode::Unset,
+        attributes: Attributes::default(),
+        resource: Default::default(),
+        incomplete: None,
+        time: None,
+    };
+    (sight, span)
+}
+
+/// Somebody asks process 7 on `wire(10)`, which asks process 8 on `wire(20)`.
+fn relay(live: &mut Live, out: &mut Vec<Span>, trace_id: Option<TraceId>) {
+    live.opened(&opened(1, wire(10), 5, 1_000));
+    live.client(Cookie(2), wire(20).connection);
+    let (sight, span) = seen(Role::Server, 100, wire(20), (2_100, 2_900), 9);
+    live.span(sight, span, 2_900, out);
+    let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
+    live.span(sight, span, 3_000, out);
+    assert!(out.is_empty(), "nothing is known of the request that it belongs to");
+    let (mut sight, span) = seen(Role::Server, 1, wire(10), (1_000, 4_000), 5);
+    sight.trace_id = trace_id;
+    live.span(sight, span, 4_000, out);
+}
+
+#[test]
+fn a_request_and_what_it_made_others_do_are_one_trace() {
+    for in_band in [None, Some(TraceId([7; 16]))] {
+        let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+        relay(&mut live, &mut out, in_band);
+        live.tick(SECOND, &mut out);
+        assert_eq!(out.len(), 3, "{out:?}");
+        let root = out.iter().find(|span| span.parent_span_id.is_none()).unwrap();
+        assert_eq!(root.trace_id, in_band.unwrap_or(wire(10).trace_id()));
+        let sent = out.iter().find(|span| span.kind == SpanKind::Client).unwrap();
+        assert_eq!(sent.parent_span_id, Some(wire(10).server_span_id()));
+        assert_eq!(sent.attributes.text(METHOD), Some("thread"));
+        let served = out.iter().find(|span| span.parent_span_id == Some(sent.span_id)).unwrap();
+        assert_eq!(served.span_id, wire(20).server_span_id());
+        assert!(out.iter().all(|span| span.trace_id == root.trace_id));
+        live.tick(400 * SECOND, &mut out);
+        live.tick(401 * SECOND, &mut out);
+        // The connection is open.
+        let mut left = live.sizes().filter(|(table, ..)| *table != "link_connections");
+        assert_eq!(left.find(|(_, entries, _)| *entries > 0), None);
+        assert_eq!(out.len(), 3);
+    }
+}
+
+#[test]
+fn a_span_of_a_process_that_serves_nothing_passes_at_once() {
+    let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+    let (sight, span) = seen(Role::Client, 2, wire(20), (2_000, 3_000), 5);
+    live.span(sight, span, 3_000, &mut out);
+    assert_eq!(out.len(), 1);
+}
+
+#[test]
+fn what_waits_is_bounded_in_number_and_time_and_nothing_is_kept_back_at_the_end() {
+    let (mut live, mut out) = (Live::new(Config { remembered: 10, ..Config::default() }), Vec::new());
+    live.opened(&opened(1, wire(10), 5, 1_000));
+    for number in 0..100 {
+        let (sight, span) = seen(Role::Client, 2 + number, wire(1_000 + 2 * number), (2_000, 3_000), 5);
+        live.span(sight, span, 3_000, &mut out);
+    }
+    // Those of another process passed too.
+    assert!(out.len() >= 88, "{}", out.len());
+    live.tick(SECOND, &mut out);
+    let before = out.len();
+    live.tick(11 * SECOND, &mut out);
+    assert_eq!(out.len(), 100, "{before} before the end of their patience");
+    let guessed = live.counts().1.find(|(reason, _)| *reason == "link_trace_guessed").map(|(_, count)| count);
+    assert_eq!(guessed, Some(10), "the request is still open");
+    relay(&mut live, &mut Vec::new(), None);
+    live.flush(&mut out);
+    assert!(live.held.is_empty());
+}
