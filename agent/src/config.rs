@@ -73,6 +73,8 @@ section! {
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
         pub links: crate::traces::link::Config,
+        /// Traces that go from host to host.
+        pub remote: crate::traces::remote::Config,
         /// Where the time of requests went.
         pub explain: crate::traces::explain::Config,
         /// The table of series that are observed in the agent.
@@ -386,6 +388,9 @@ impl Config {
         }
         for (key, problem) in self.export.problems() {
             check(&format!("export.{key}"), false, problem);
+        }
+        if let Some(problem) = crate::exporters::hops::problem(&self.remote) {
+            check("remote.redis", false, problem);
         }
         for (index, rule) in self.services.iter().enumerate() {
             check(&format!("services[{index}].name"), !rule.name.trim().is_empty(), "the name is empty".to_owned());

@@ -1,5 +1,6 @@
 //! A client and nginx in network namespaces of their own, over a link that delays, drops and reorders, and over one whose
-//! router translates addresses both ways: every request has its two spans, and they are linked.
+//! router translates addresses both ways: every request has its two spans, and they are linked; by one agent, and by two
+//! that each see one end.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -137,7 +138,7 @@ fn every_request_over_a_link_that_drops_and_reorders_has_two_linked_spans() -> R
 }
 
 /// The client knows one address, the server another, and the server takes the router for the client.
-const TRANSLATION: &str = "table ip seismo {
+pub const TRANSLATION: &str = "table ip seismo {
   chain before { type nat hook prerouting priority -100; ip daddr 10.99.0.1 tcp dport 80 dnat to 10.78.0.1:8080; }
   chain behind { type nat hook postrouting priority 100; ip daddr 10.78.0.1 snat to 10.78.0.2; }
 }

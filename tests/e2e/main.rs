@@ -13,6 +13,7 @@ mod conversations;
 mod explain;
 mod export;
 mod haproxy;
+mod hosts;
 mod kernel_files;
 mod large;
 mod link;

@@ -1,6 +1,7 @@
 //! Ways out of the agent: pages that are pulled, and notifications and spans that are pushed. One file or folder each.
 
 pub mod account;
+pub mod hops;
 pub mod lines;
 pub mod otlp;
 pub mod prometheus;

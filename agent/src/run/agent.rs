@@ -43,6 +43,7 @@ use crate::checks::Checks;
 use crate::cli::logger;
 use crate::clock::{self, Clock};
 use crate::config::Config;
+use crate::exporters::hops::Hops;
 use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
 use crate::host::names::Names;
@@ -55,6 +56,7 @@ use crate::probes::{FAMILIES, syscall};
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
 use crate::traces::live::Live;
+use crate::traces::remote::Remote;
 use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
@@ -250,6 +252,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
+    let (hops, hops_account) = Hops::start(&config.remote)?.unzip();
     let mut pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,
@@ -257,7 +260,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         changes,
         control,
         flows: Flows::new(config.flows.clone()),
-        links: Live::new(config.links.clone()),
+        links: Live::new(config.links.clone())
+            .with_remote(config.remote.is_wanted().then(|| Remote::new(config.remote.clone()))),
+        hops,
         explain: Explain::new(config.explain.clone()),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
@@ -305,6 +310,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Finer::over(Arc::new(WorkloadSource::new(&config, rows, families, &workloads)), octaves),
         files,
     ];
+    sources.extend(hops_account);
     sources.extend(alerting.sources());
     sources.extend(exporting.iter_mut().flat_map(Exporting::sources));
     let checks = Checks::new(&config.checks);

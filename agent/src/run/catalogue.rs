@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{exporting, pipeline};
-use crate::exporters::{account, webhook};
+use crate::exporters::{account, hops, webhook};
 use crate::host::kernel_files;
 use crate::model::metric::{Kind, Metric};
 use crate::model::probe::FamilySpec;
@@ -70,6 +70,11 @@ pub fn groups() -> Vec<Group> {
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
     let export: Vec<_> = sample::METRICS.iter().chain(account::METRICS).copied().chain([&exporting::OVERRUN]).collect();
     groups.push(counted("export", "spans on their way to backends and files, where one is configured", &export));
+    groups.push(counted(
+        "hops",
+        "traces that agents on several hosts agree about, where an engine is named",
+        hops::METRICS,
+    ));
     groups.push(counted("host", "the kernel's own account of the host", &[&metrics::CPU_TIME]));
     let own = metrics::OWN.iter().chain(alerts::METRICS).chain(store::METRICS).copied();
     let own: Vec<_> =
@@ -178,7 +183,7 @@ mod tests {
         let all = families.chain(others.into_iter().flatten()).copied();
         let all = all.chain(super::alerts::METRICS.iter().copied()).chain(super::store::METRICS.iter().copied());
         let all = all.chain(super::sample::METRICS.iter().chain(super::account::METRICS).copied());
-        let all = all.chain([&super::exporting::OVERRUN]);
+        let all = all.chain([&super::exporting::OVERRUN]).chain(super::hops::METRICS.iter().copied());
         assert_eq!(
             metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS, &metrics::CPU_TIME])),
             Vec::<String>::new()

@@ -13,6 +13,7 @@ use crate::bpf::decode::{Batch, Record};
 use crate::bpf::drain::Progress;
 use crate::bpf::flow_control::FlowControlMap;
 use crate::clock::{self, Clock};
+use crate::exporters::hops::Hops;
 use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
@@ -109,6 +110,8 @@ pub struct Parts {
     pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Live,
+    /// Agents on other hosts.
+    pub hops: Option<Hops>,
     pub explain: Explain,
     pub table: Arc<Table>,
     pub spans: Arc<Spans>,
@@ -233,6 +236,7 @@ impl Pipeline {
         }
         self.tick(clock::monotonic_ns());
         self.parts.links.flush(&mut self.finished);
+        self.exchange_hops();
         self.store();
     }
 
@@ -334,6 +338,7 @@ impl Pipeline {
         self.finish_exchanges();
         self.ask_kernel();
         self.parts.links.tick(self.records_ns, &mut self.finished);
+        self.exchange_hops();
         self.store();
         let (names, table) = (&mut self.parts.names, &self.parts.table);
         self.parts.flows.drain_visibility(|pid, visibility: Visibility, bytes| {
@@ -344,6 +349,15 @@ impl Pipeline {
         self.show_tables();
         self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
         *self.parts.view.flows.lock().unwrap_or_else(PoisonError::into_inner) = self.parts.flows.snapshot(SHOWN_FLOWS);
+    }
+
+    /// Tells other hosts, and hears from them.
+    fn exchange_hops(&mut self) {
+        let Parts { hops, links, .. } = &mut self.parts;
+        if let Some(hops) = hops {
+            links.hear(hops.heard(), self.records_ns, &mut self.finished);
+            hops.tell(links.take_told());
+        }
     }
 
     /// How full each table is.
@@ -369,6 +383,11 @@ impl Pipeline {
             ("server_span_linked", links.linked),
             ("server_span_root", links.roots),
             ("server_span_without_its_client", links.given_up),
+            ("server_span_linked_abroad", links.remote.linked),
+            ("server_span_not_heard_of", links.remote.unheard),
+            ("server_span_without_room_for_its_hop", links.remote.no_room),
+            ("hop_not_told", links.remote.untold),
+            ("hop_evicted", links.remote.evicted),
             ("thread_account_refused", self.parts.explain.refused()),
             ("process_name_evicted", self.parts.names.evicted()),
             ("scope_table_full", self.parts.scope.failed()),

@@ -6,10 +6,11 @@
 //! Where a beginning is not known, ids are made from the socket's cookie and no other end has them. Sets no parent: see
 //! `link`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::model::connection::Role;
+use crate::model::connection::{Role, Transport};
 use crate::model::exchange::{Exchange, WireId};
 use crate::model::process::Resource;
 use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
@@ -30,6 +31,11 @@ impl Wire {
     pub fn of(exchange: &Exchange) -> Self {
         let own = WireId { client: exchange.connection.cookie.0, server: OWN };
         Self { connection: exchange.wire.unwrap_or(own), position: exchange.request.position }
+    }
+
+    /// Whether the connection's other end knows it by the same numbers.
+    pub const fn is_shared(&self) -> bool {
+        self.connection.server != OWN
     }
 
     /// Of the client's span: the parent that the server's span has.
@@ -71,6 +77,14 @@ fn nonzero(id: u64) -> u64 {
 /// How long a request had been at its socket before it was read, ns.
 const QUEUE_TIME: &str = "seismo.server.queue_time";
 
+/// The client span's id, on the spans of both ends: a backend that has the spans of both hosts can join them by it, whatever
+/// their traces are.
+const HOP_ID: &str = "seismo.hop.id";
+
+fn hex(id: SpanId) -> String {
+    format!("{:016x}", u64::from_be_bytes(id.0))
+}
+
 /// What an exchange's span is called: of low cardinality.
 pub fn span_name(exchange: &Exchange) -> String {
     match (exchange.operation.as_str(), exchange.resource.as_str()) {
@@ -85,6 +99,10 @@ pub fn assemble(mut exchange: Exchange, time: Option<Breakdown>, resource: Arc<R
         exchange.attributes.set(QUEUE_TIME, queued_ns.cast_signed());
     }
     let wire = Wire::of(&exchange);
+    let local = |address: IpAddr| address.to_canonical().is_loopback();
+    if wire.is_shared() && exchange.connection.transport == Transport::Tcp && !local(exchange.connection.peer.ip()) {
+        exchange.attributes.set(HOP_ID, hex(wire.client_span_id()));
+    }
     let (kind, span_id) = match exchange.role {
         Role::Client => (SpanKind::Client, wire.client_span_id()),
         Role::Server => (SpanKind::Server, wire.server_span_id()),

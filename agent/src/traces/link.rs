@@ -13,6 +13,7 @@ use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::section::Interval;
 
 use super::assemble::Wire;
+use super::remote::{Hop, Remote, RemoteCounts};
 
 crate::section! {
     /// Linking of spans on one host.
@@ -135,6 +136,8 @@ pub struct LinkCounts {
     pub roots: u64,
     /// Server spans whose client was seen but whose client's span did not come in time, or had no room to wait.
     pub given_up: u64,
+    /// Where the client is on another host.
+    pub remote: RemoteCounts,
 }
 
 #[derive(Debug)]
@@ -152,6 +155,8 @@ pub struct Links {
     /// By the time at which the wait ends.
     due: VecDeque<(u64, SpanId)>,
     counts: LinkCounts,
+    /// Where agents on other hosts tell of theirs.
+    remote: Option<Remote>,
 }
 
 impl Links {
@@ -164,7 +169,28 @@ impl Links {
             waiting: HashMap::new(),
             due: VecDeque::new(),
             counts: LinkCounts::default(),
+            remote: None,
             config,
+        }
+    }
+
+    /// Spans of connections from and to other hosts are linked, too.
+    pub fn with_remote(mut self, remote: Option<Remote>) -> Self {
+        self.remote = remote;
+        self
+    }
+
+    /// What other hosts are to be told since this was asked last.
+    pub fn take_told(&mut self) -> Vec<Hop> {
+        self.remote.as_mut().map(Remote::take_told).unwrap_or_default()
+    }
+
+    /// Another agent tells of a client's span.
+    pub fn hear(&mut self, hop: Hop, now_ns: u64, out: &mut Vec<Span>) {
+        let Some(remote) = self.remote.as_mut() else { return };
+        remote.hear(hop, now_ns, out);
+        if let Some(span) = self.waiting.remove(&hop.span) {
+            remote.ask(span, hop.span, now_ns, out);
         }
     }
 
@@ -203,6 +229,12 @@ impl Links {
             self.spans.insert(span.span_id, span.trace_id, now_ns);
             self.held.remove(&span.span_id);
             let trace_id = span.trace_id;
+            if let Some(remote) = self.remote.as_mut()
+                && wire.is_shared()
+                && Remote::is_abroad(&span)
+            {
+                remote.tell(&span);
+            }
             let server = self.waiting.remove(&span.span_id);
             out.push(span);
             if let Some(mut server) = server {
@@ -219,12 +251,20 @@ impl Links {
             span.trace_id = *trace_id;
             self.counts.linked += 1;
             out.push(span);
-        } else if !self.clients.wires.contains(&wire.connection) {
+            return;
+        }
+        let is_here = self.clients.wires.contains(&wire.connection);
+        let abroad = self.remote.as_mut().filter(|_| wire.is_shared() && Remote::is_abroad(&span));
+        if let Some(remote) = abroad
+            && (!is_here || remote.has_heard(parent))
+        {
+            remote.ask(span, parent, now_ns, out);
+        } else if !is_here {
             self.counts.roots += 1;
             out.push(span);
         } else {
             if self.due.len() >= self.config.remembered.max(1) {
-                self.give_up(out);
+                self.give_up(now_ns, out);
             }
             self.due.push_back((now_ns.saturating_add(self.config.wait.as_ns()), parent));
             if let Some(twin) = self.waiting.insert(parent, span) {
@@ -237,6 +277,9 @@ impl Links {
 
     /// Passes on what has waited long enough, and forgets what nobody can wait for.
     pub fn tick(&mut self, now_ns: u64, out: &mut Vec<Span>) {
+        if let Some(remote) = self.remote.as_mut() {
+            remote.tick(now_ns, out);
+        }
         self.spans.expire(now_ns.saturating_sub(self.config.wait.as_ns()));
         while let Some((_, cookie)) = self.gone.pop_front_if(|(due_ns, _)| *due_ns <= now_ns) {
             self.clients.remove(cookie);
@@ -247,7 +290,7 @@ impl Links {
                 self.due.push_back((now_ns.saturating_add(self.config.wait.as_ns()), parent));
             } else {
                 self.due.push_front((0, parent));
-                self.give_up(out);
+                self.give_up(now_ns, out);
             }
         }
     }
@@ -255,7 +298,10 @@ impl Links {
     /// Passes on everything that waits, before the end.
     pub fn flush(&mut self, out: &mut Vec<Span>) {
         while !self.due.is_empty() {
-            self.give_up(out);
+            self.give_up(u64::MAX, out);
+        }
+        if let Some(remote) = self.remote.as_mut() {
+            remote.tick(u64::MAX, out);
         }
     }
 
@@ -269,15 +315,24 @@ impl Links {
         ]
     }
 
-    pub fn counts(&self) -> LinkCounts {
-        self.counts
+    /// The same of what has to do with other hosts; nothing where there are none.
+    pub fn sizes_abroad(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        self.remote.iter().flat_map(Remote::sizes)
     }
 
-    fn give_up(&mut self, out: &mut Vec<Span>) {
+    pub fn counts(&self) -> LinkCounts {
+        LinkCounts { remote: self.remote.as_ref().map(Remote::counts).unwrap_or_default(), ..self.counts }
+    }
+
+    fn give_up(&mut self, now_ns: u64, out: &mut Vec<Span>) {
         // One that was linked in the meantime is not there any more.
         if let Some((_, parent)) = self.due.pop_front()
             && let Some(span) = self.waiting.remove(&parent)
         {
+            // Another agent may see the client.
+            if let Some(remote) = self.remote.as_mut().filter(|_| Remote::is_abroad(&span)) {
+                return remote.ask(span, parent, now_ns, out);
+            }
             self.counts.given_up += 1;
             out.push(span);
         }
@@ -374,7 +429,7 @@ mod tests {
         assert_eq!(out[3].parent_span_id, Some(out[2].span_id));
         links.tick(u64::MAX, &mut out);
         assert_eq!(out.len(), 4, "nothing comes twice");
-        assert_eq!(links.counts(), LinkCounts { linked: 2, roots: 0, given_up: 0 });
+        assert_eq!(links.counts(), LinkCounts { linked: 2, ..LinkCounts::default() });
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::link::{Config, LinkCounts, Links};
 use super::linker::facts::{self, Facts, OPEN};
 use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
+use super::remote::{Hop, Remote};
 
 /// Attributes of a span whose parent was found inside its process.
 const METHOD: &str = "seismo.link.method";
@@ -145,6 +146,24 @@ impl Live {
             next: 0,
             counts: BTreeMap::new(),
         }
+    }
+
+    /// Links spans with those of agents on other hosts.
+    pub fn with_remote(mut self, remote: Option<Remote>) -> Self {
+        self.links = self.links.with_remote(remote);
+        self
+    }
+
+    /// Other hosts told of these.
+    pub fn hear(&mut self, hops: impl Iterator<Item = Hop>, now_ns: u64, out: &mut Vec<Span>) {
+        let mut passed = Vec::new();
+        hops.for_each(|hop| self.links.hear(hop, now_ns, &mut passed));
+        self.settle(passed, now_ns, out);
+    }
+
+    /// What other hosts are to be told since this was asked last.
+    pub fn take_told(&mut self) -> Vec<Hop> {
+        self.links.take_told()
     }
 
     /// Learns which connections have their client on this host.
@@ -451,7 +470,8 @@ impl Live {
         let capacity = self.config.remembered;
         let own = [("link_requests", self.served.len(), capacity), ("link_spans", self.held.len(), capacity)];
         let processes = ("link_processes", self.processes.len(), self.config.processes);
-        self.links.sizes().into_iter().chain(own).chain([processes])
+        let remote = self.links.sizes_abroad();
+        self.links.sizes().into_iter().chain(own).chain(remote).chain([processes])
     }
 
     /// Spans by how their parent was found, or why there is none; sums since the start.
@@ -468,4 +488,3 @@ const fn reason(missed: Missed) -> &'static str {
         Missed::FanOut => "unlinked_fan_out",
     }
 }
-

@@ -6,6 +6,7 @@
 //! worse than none: where evidence names two, nothing is said. Deterministic, and the order of the input is of no
 //! account. Work is linear in spans × open requests, of those at most [`Limits::open`] each.
 
+mod alone;
 pub mod facts;
 pub mod file;
 mod in_band;
@@ -96,6 +97,7 @@ pub const TIERS: &[Tier] = &[
     Tier { method: "thread", event: "linked_thread", confidence: 0.97, decide: thread::decide },
     Tier { method: "lineage", event: "linked_lineage", confidence: 0.9, decide: lineage::decide },
     Tier { method: "token", event: "linked_token", confidence: 0.9, decide: token::decide },
+    Tier { method: "alone", event: "linked_alone", confidence: 0.95, decide: alone::decide },
     Tier { method: "statistics", event: "linked_statistics", confidence: 0.0, decide: statistics::decide },
     Tier { method: "wakeup", event: "linked_wakeup", confidence: 0.6, decide: wakeup::decide },
 ];

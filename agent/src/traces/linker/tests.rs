@@ -67,6 +67,9 @@ fn each_tier_names_the_parent_that_its_evidence_names() {
             "c=b/lineage",
         ),
         (two([uuid, ""]) + &client("c", (300, 400), 5, uuid), "c=a/token"),
+        (server("a", (100, 900), 1, "") + &client("c", (300, 400), 5, ""), "c=a/alone"),
+        // Nobody waited for it.
+        (server("a", (100, 900), 1, "") + &client("c", (300, 1000), 5, ""), ""),
     ];
     for (lines, expected) in cases {
         assert_eq!(linked(&lines), expected, "{lines}");
