@@ -73,6 +73,8 @@ section! {
         pub flows: crate::flows::Config,
         /// Linking of spans on one host.
         pub links: crate::traces::link::Config,
+        /// Which service asks which, as metrics.
+        pub service_graph: crate::traces::graph::Config,
         /// Where the time of requests went.
         pub explain: crate::traces::explain::Config,
         /// The table of series that are observed in the agent.

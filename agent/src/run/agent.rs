@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::exemplars::Choice;
 use super::exporting::Exporting;
 use super::families::Families;
 use super::kernel::KernelSource;
@@ -54,6 +55,7 @@ use crate::model::probe::FamilySpec;
 use crate::probes::{FAMILIES, syscall};
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
+use crate::traces::graph::Graph;
 use crate::traces::live::Live;
 use crate::tui::Screen;
 
@@ -259,6 +261,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         flows: Flows::new(config.flows.clone()),
         links: Live::new(config.links.clone()),
         explain: Explain::new(config.explain.clone()),
+        graph: Graph::new(config.service_graph.clone()),
+        exemplars: Choice::of(&config),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
         clock: Arc::clone(&clock),
@@ -315,7 +319,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let (stopping, stopped) = watch::channel(false);
     let engine = alerting.engine();
-    let exporting = exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
+    let exporting =
+        exporting.map(|exporting| exporting.start(engine, Arc::clone(&table), stopped.clone())).transpose()?;
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
@@ -323,6 +328,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
+        spans: Arc::clone(&spans),
         control: Arc::clone(&scope_control),
         probes: Arc::clone(&probe_control),
     });

@@ -314,6 +314,7 @@ mod tests {
             resource: Default::default(),
             incomplete: None,
             time: None,
+            counted: None,
         }
     }
 

@@ -468,4 +468,3 @@ const fn reason(missed: Missed) -> &'static str {
         Missed::FanOut => "unlinked_fan_out",
     }
 }
-
