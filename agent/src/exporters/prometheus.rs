@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(
             shown,
             [
-                format!("trace_id=\"{trace}\",span_id=\"0101010101010101\"}} 7e-5 1700000000.000"),
+                format!("trace_id=\"{trace}\",span_id=\"0101010101010101\"}} 0.00007 1700000000.000"),
                 format!("trace_id=\"{trace}\",span_id=\"0101010101010101\"}} 2.5 1700000000.007"),
             ]
         );

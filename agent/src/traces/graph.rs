@@ -5,9 +5,6 @@
 //! parent is one at once. Spans in = paired + alone + dropped by reason + waiting, exactly. Pure: time is a parameter.
 //! Bounded by [`Config::waiting`] spans of some 200 bytes; cost of a span: one look-up, of a client's one text.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -239,3 +236,6 @@ impl Graph {
         edges(Edge { client, server, protocol: end.protocol, duration_ns, failed: end.failed });
     }
 }
+
+#[cfg(test)]
+mod tests;
