@@ -108,7 +108,7 @@ struct Series {
 enum Accumulator {
     Count(u64),
     Gauge(f64),
-    Histogram { counts: [u64; DURATION_BOUNDS.len() + 1], sum: f64, fine: Exponential, exemplars: Buckets },
+    Histogram { counts: Box<[u64; DURATION_BOUNDS.len() + 1]>, sum: f64, fine: Exponential, exemplars: Buckets },
 }
 
 impl Accumulator {
@@ -117,7 +117,7 @@ impl Accumulator {
             Kind::Counter => Self::Count(0),
             Kind::Gauge => Self::Gauge(0.0),
             Kind::Histogram => Self::Histogram {
-                counts: [0; DURATION_BOUNDS.len() + 1],
+                counts: Box::new([0; DURATION_BOUNDS.len() + 1]),
                 sum: 0.0,
                 fine: Exponential::quarters(),
                 exemplars: Vec::new(),
