@@ -221,7 +221,8 @@ mod tests {
         let bucket = "seismo_time_seconds_bucket{le=\"+Inf\",device=\"sda\"} 6 # {";
         assert!(page(Format::OpenMetrics).contains(bucket));
         assert_eq!(page(Format::Text), self::page(&samples, Format::Text));
-        assert_eq!(page(Format::Protobuf), self::page(&samples, Format::Protobuf));
+        let binary = |exemplars| render(&samples, exemplars, Format::Protobuf).unwrap();
+        assert_eq!(binary(&exemplars), binary(&Exemplars::default()));
     }
 
     #[test]

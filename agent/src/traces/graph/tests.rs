@@ -181,3 +181,33 @@ fn nothing_is_kept_where_it_is_off() {
     graph.take(&client(1, "shop"), 0, &mut |edge| panic!("{edge:?}"));
     assert_eq!((graph.entered(), graph.size().0), (0, 0));
 }
+
+#[test]
+fn whatever_comes_in_whatever_order_every_span_is_accounted_for() {
+    let mut bench = Bench::new(8);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for turn in 0..20_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let id = 1 + random % 24;
+        let mut taken = match random >> 8 & 7 {
+            0..3 => client(id, "shop"),
+            3..6 => server(id + 100, id, "stock"),
+            _ => server(id + 100, 0, "stock"),
+        };
+        if random >> 16 & 7 == 0 {
+            taken.incomplete = Some(Incomplete::Timeout);
+        }
+        let now_ns = turn * SECOND / 4;
+        bench.take(&taken, now_ns);
+        if random >> 24 & 3 == 0 {
+            bench.tick(now_ns);
+        }
+    }
+    bench.tick(u64::MAX);
+    assert_eq!((bench.graph.size().0, bench.graph.due.len()), (0, 0));
+    assert_eq!(bench.counts.len(), 5, "{:?}", bench.counts);
+    let in_edges = bench.counts["paired"] / 2 + bench.counts["alone"];
+    assert_eq!(bench.edges.len() as u64, in_edges);
+}
