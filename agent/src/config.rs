@@ -75,6 +75,8 @@ section! {
         pub links: crate::traces::link::Config,
         /// Traces that go from host to host.
         pub remote: crate::traces::remote::Config,
+        /// Which service asks which, as metrics.
+        pub service_graph: crate::traces::graph::Config,
         /// Where the time of requests went.
         pub explain: crate::traces::explain::Config,
         /// The table of series that are observed in the agent.

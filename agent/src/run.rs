@@ -9,6 +9,7 @@ mod agent;
 mod alerting;
 mod catalogue;
 mod doctor;
+mod exemplars;
 mod exporting;
 mod families;
 mod kernel;

@@ -279,6 +279,7 @@ fn span(service: &str, status: StatusCode) -> Span {
         resource: Arc::new(Resource { service_name: service.to_owned(), pid: 5, ..Resource::default() }),
         incomplete: None,
         time: None,
+        counted: None,
     }
 }
 

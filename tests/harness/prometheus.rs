@@ -29,6 +29,11 @@ impl Prometheus {
         Self::scraping(rig, target, &["--enable-feature=native-histograms"])
     }
 
+    /// The same, and keeps exemplars.
+    pub fn with_exemplars(rig: &Rig, target: u16) -> Result<Self> {
+        Self::scraping(rig, target, &["--enable-feature=exemplar-storage"])
+    }
+
     fn scraping(rig: &Rig, target: u16, arguments: &[&str]) -> Result<Self> {
         let text = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: seismo\n    \
@@ -52,6 +57,19 @@ impl Prometheus {
         let ready = || http::get(port, "/-/ready").is_ok_and(|answer| answer.status == 200);
         process.await_ready(Duration::from_secs(30), ready)?;
         Ok(Self { process, port })
+    }
+
+    /// Trace ids of the exemplars that it has of a selector's series, each with the value observed.
+    pub fn exemplars(&self, selector: &str) -> Result<Vec<(String, f64)>> {
+        let path = format!("/api/v1/query_exemplars?query={}&start=0&end=9999999999", http::encode(selector));
+        let answer = http::get(self.port, &path)?.json()?;
+        let series = answer.get("data").and_then(Value::as_array).context("no data")?;
+        let all = series.iter().filter_map(|each| each.get("exemplars")?.as_array()).flatten();
+        all.map(|each| {
+            let text = |pointer| each.pointer(pointer).and_then(Value::as_str).with_context(|| each.to_string());
+            Ok((text("/labels/trace_id")?.to_owned(), text("/value")?.parse()?))
+        })
+        .collect()
     }
 
     /// The value of an expression that yields one series; none if it yields nothing.

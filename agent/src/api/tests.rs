@@ -161,6 +161,7 @@ fn span(number: u64) -> Span {
         resource: Arc::new(Resource { service_name: format!("s{number}"), pid: 7, ..Resource::default() }),
         incomplete: (number == 2).then_some(Incomplete::Gap),
         time: None,
+        counted: None,
     }
 }
 

@@ -146,6 +146,7 @@ mod tests {
             resource: Arc::new(Resource::default()),
             incomplete: None,
             time: None,
+            counted: None,
         })
     }
 

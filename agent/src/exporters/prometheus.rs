@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{protobuf, text};
+use crate::model::exemplar::Exemplars;
 use crate::model::metric::{Kind, Sample, Value};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,8 @@ pub fn negotiate(accept: Option<&str>) -> Format {
     best.0
 }
 
-/// Writes a page. Samples of one metric stand together.
-pub fn render(samples: &[Sample], format: Format) -> Result<Vec<u8>, RenderError> {
+/// Writes a page. Samples of one metric stand together. Only OpenMetrics shows exemplars.
+pub fn render(samples: &[Sample], exemplars: &Exemplars, format: Format) -> Result<Vec<u8>, RenderError> {
     // A histogram's series take some twenty lines.
     let mut page = String::with_capacity(samples.len() * 256);
     let mut bytes = Vec::new();
@@ -75,7 +76,8 @@ pub fn render(samples: &[Sample], format: Format) -> Result<Vec<u8>, RenderError
         match format {
             Format::Protobuf => protobuf::family(metric, family, &mut bytes),
             Format::Text | Format::OpenMetrics => {
-                text::family(metric, family, format == Format::OpenMetrics, &mut page);
+                let exemplars = Some(exemplars).filter(|_| format == Format::OpenMetrics);
+                text::family(metric, family, exemplars, &mut page);
             }
         }
     }
@@ -112,7 +114,9 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::model::exemplar::Exemplar;
     use crate::model::metric::{Histogram, Metric};
+    use crate::model::span::{SpanId, TraceId};
     use crate::store::query::METRIC_NAME;
     use crate::store::{Matcher, MetricsConfig, Query, Recent};
 
@@ -130,7 +134,7 @@ mod tests {
     static IO: Metric = Metric { name: "seismo.io", unit: "By", kind: Kind::Counter, description: "I/O", labels: &[] };
 
     fn page(samples: &[Sample], format: Format) -> String {
-        String::from_utf8(render(samples, format).unwrap()).unwrap()
+        String::from_utf8(render(samples, &Exemplars::default(), format).unwrap()).unwrap()
     }
 
     fn samples() -> Vec<Sample> {
@@ -174,7 +178,7 @@ mod tests {
     fn a_value_that_its_metric_cannot_have_is_refused() {
         let wrong = Sample { metric: &TIME, labels: vec![], value: Value::Count(1) };
         assert_eq!(
-            render(&[wrong], Format::Protobuf).unwrap_err().to_string(),
+            render(&[wrong], &Exemplars::default(), Format::Protobuf).unwrap_err().to_string(),
             "seismo.time is a Histogram and has Count(1)"
         );
     }
@@ -184,8 +188,41 @@ mod tests {
         static OTHER: Metric =
             Metric { name: "seismo.fill", unit: "1", kind: Kind::Gauge, description: "Other", labels: &[] };
         let sample = |metric| Sample { metric, labels: vec![], value: Value::Count(1) };
-        let error = render(&[sample(&FILL), sample(&OTHER)], Format::Text).unwrap_err();
+        let twice = [sample(&FILL), sample(&OTHER)];
+        let error = render(&twice, &Exemplars::default(), Format::Text).unwrap_err();
         assert_eq!(error.to_string(), "seismo.fill has two definitions");
+    }
+
+    #[test]
+    fn exemplars_stand_behind_their_bucket_in_openmetrics_alone() {
+        let samples = samples();
+        let labels = samples.last().unwrap().labels.clone();
+        let exemplar = |value, wall_ns| Exemplar {
+            trace_id: TraceId([0xab; 16]),
+            span_id: SpanId([0x01; 8]),
+            value,
+            wall_ns,
+            place: 0,
+        };
+        let mut exemplars = Exemplars::default();
+        let second = 1_700_000_000_000_000_000;
+        exemplars.insert(&TIME, labels, vec![(0, exemplar(0.00007, second)), (2, exemplar(2.5, second + 7_999_999))]);
+        let page = |format| String::from_utf8(render(&samples, &exemplars, format).unwrap()).unwrap();
+        let shown: Vec<_> =
+            page(Format::OpenMetrics).lines().filter_map(|line| Some(line.split_once(" # {")?.1.to_owned())).collect();
+        let trace = "ab".repeat(16);
+        assert_eq!(
+            shown,
+            [
+                format!("trace_id=\"{trace}\",span_id=\"0101010101010101\"}} 0.00007 1700000000.000"),
+                format!("trace_id=\"{trace}\",span_id=\"0101010101010101\"}} 2.5 1700000000.007"),
+            ]
+        );
+        let bucket = "seismo_time_seconds_bucket{le=\"+Inf\",device=\"sda\"} 6 # {";
+        assert!(page(Format::OpenMetrics).contains(bucket));
+        assert_eq!(page(Format::Text), self::page(&samples, Format::Text));
+        let binary = |exemplars| render(&samples, exemplars, Format::Protobuf).unwrap();
+        assert_eq!(binary(&exemplars), binary(&Exemplars::default()));
     }
 
     #[test]

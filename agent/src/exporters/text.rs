@@ -1,15 +1,19 @@
 //! The page as text: Prometheus' format 0.0.4 and OpenMetrics 1.0, which differ in the headers alone.
 //!
-//! In the older one HELP and TYPE of a counter name it with `_total`, and there is no UNIT and no EOF; samples are the same
-//! bytes in both (bucket bounds read `1.0`, as Prometheus 3 stores them). Written straight into the page: the labels of a
-//! sample are spelled once for all its lines, bounds once for a family.
+//! In the older one HELP and TYPE of a counter name it with `_total`, and there is no UNIT, no exemplar and no EOF; samples
+//! are the same bytes in both (bucket bounds read `1.0`, as Prometheus 3 stores them). Written straight into the page: the
+//! labels of a sample are spelled once for all its lines, bounds once for a family.
 
+use std::fmt::Write as _;
+
+use crate::model::exemplar::{Exemplar, Exemplars};
 use crate::model::metric::{Histogram, Kind, Metric, Sample, Value};
 use crate::model::spelling::{Spelling, label_name, labels_as};
 use crate::semconv::OTEL_METRIC_OVERFLOW;
 
-/// Appends a family: samples of one metric.
-pub(super) fn family(metric: &Metric, samples: &[Sample], open_metrics: bool, out: &mut String) {
+/// Appends a family: samples of one metric; in OpenMetrics where there are exemplars to show.
+pub(super) fn family(metric: &Metric, samples: &[Sample], exemplars: Option<&Exemplars>, out: &mut String) {
+    let open_metrics = exemplars.is_some();
     let spelling = Spelling::of(metric);
     let (family, total) = (spelling.family(), if metric.kind == Kind::Counter { "_total" } else { "" });
     let shown = if open_metrics { "" } else { total };
@@ -44,7 +48,8 @@ pub(super) fn family(metric: &Metric, samples: &[Sample], open_metrics: bool, ou
                 line(out, &family, "_sum", &labels, &Number::Float(histogram.sum));
                 let count = histogram.counts.iter().sum();
                 line(out, &family, "_count", &labels, &Number::Whole(count));
-                buckets(out, &family, &labels, histogram, &mut bounds);
+                let exemplars = exemplars.map_or(&[][..], |exemplars| exemplars.of(sample));
+                buckets(out, [&family, &labels], histogram, exemplars, &mut bounds);
             }
         }
     }
@@ -57,7 +62,13 @@ struct Bounds {
     texts: Vec<String>,
 }
 
-fn buckets(out: &mut String, family: &str, labels: &str, histogram: &Histogram, bounds: &mut Bounds) {
+fn buckets(
+    out: &mut String,
+    [family, labels]: [&str; 2],
+    histogram: &Histogram,
+    exemplars: &[(u8, Exemplar)],
+    bounds: &mut Bounds,
+) {
     if bounds.of != *histogram.bounds {
         bounds.of = histogram.bounds.to_vec();
         bounds.texts = histogram.bounds.iter().map(|bound| dtoa::Buffer::new().format(*bound).to_owned()).collect();
@@ -65,11 +76,33 @@ fn buckets(out: &mut String, family: &str, labels: &str, histogram: &Histogram, 
     let texts = bounds.texts.iter().map(String::as_str).chain(["+Inf"]);
     let joint = if labels.is_empty() { "" } else { "," };
     let mut sum = 0_u64;
-    for (bound, count) in texts.zip(&histogram.counts) {
+    let mut exemplars = exemplars.iter().peekable();
+    for (index, (bound, count)) in texts.zip(&histogram.counts).enumerate() {
         sum += count;
         append(out, &[family, "_bucket{le=\"", bound, "\"", joint, labels, "} "]);
         Number::Whole(sum).write(out);
+        if let Some((_, exemplar)) = exemplars.next_if(|(bucket, _)| usize::from(*bucket) == index) {
+            show(exemplar, out);
+        }
         out.push('\n');
+    }
+}
+
+/// Behind a bucket's value: the trace, what was observed, and when (s, as Prometheus keeps it: to the ms).
+fn show(exemplar: &Exemplar, out: &mut String) {
+    out.push_str(" # {trace_id=\"");
+    hexadecimal(&exemplar.trace_id.0, out);
+    out.push_str("\",span_id=\"");
+    hexadecimal(&exemplar.span_id.0, out);
+    out.push_str("\"} ");
+    Number::Float(exemplar.value).write(out);
+    let millis = exemplar.wall_ns / 1_000_000;
+    let _infallible = write!(out, " {}.{:03}", millis / 1000, millis % 1000);
+}
+
+fn hexadecimal(bytes: &[u8], out: &mut String) {
+    for byte in bytes {
+        let _infallible = write!(out, "{byte:02x}");
     }
 }
 

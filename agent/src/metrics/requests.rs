@@ -3,9 +3,11 @@
 //! The protocol chose the metric and its own labels; the workload label comes first. An exchange that is
 //! not whole has no duration that we know, so it is counted by reason and never put into a histogram.
 
-use crate::model::exchange::Exchange;
+use crate::model::exchange::{Exchange, Measure};
+use crate::model::exemplar::Exemplar;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::Resource;
+use crate::model::span::Span;
 use crate::semconv::SERVICE_NAME;
 
 use super::Table;
@@ -29,14 +31,33 @@ pub fn record_exchange(table: &Table, exchange: &Exchange, resource: &Resource) 
         return;
     }
     let seconds = exchange.end_ns.saturating_sub(exchange.request.first_ns) as f64 / 1e9;
+    with_labels(service, &exchange.measure, |labels| table.observe(exchange.measure.metric, labels, seconds));
+}
+
+/// Makes a finished span the exemplar of the bucket that its request was counted in. Nothing for one that was not counted.
+pub fn record_exemplar(table: &Table, span: &Span) {
+    let Some(counted) = span.counted.as_deref().filter(|_| span.incomplete.is_none()) else { return };
+    let exemplar = Exemplar {
+        trace_id: span.trace_id,
+        span_id: span.span_id,
+        value: span.duration_ns() as f64 / 1e9,
+        wall_ns: span.end_ns,
+        place: counted.place,
+    };
+    let measure = &counted.measure;
+    with_labels(&span.resource.service_name, measure, |labels| table.exemplify(measure.metric, labels, exemplar));
+}
+
+/// All values of the labels of a request's series, in order.
+fn with_labels(service: &str, measure: &Measure, with: impl FnOnce(&[&str])) {
     let mut labels = [""; MAX_LABELS];
-    let values = std::iter::once(service).chain(exchange.measure.labels.iter().map(String::as_str));
+    let values = std::iter::once(service).chain(measure.labels.iter().map(String::as_str));
     for (place, value) in labels.iter_mut().zip(values) {
         *place = value;
     }
-    debug_assert!(exchange.measure.labels.len() < MAX_LABELS, "{}", exchange.measure.metric.name);
-    let given = (exchange.measure.labels.len() + 1).min(MAX_LABELS);
-    table.observe(exchange.measure.metric, &labels[..given], seconds);
+    debug_assert!(measure.labels.len() < MAX_LABELS, "{}", measure.metric.name);
+    let given = (measure.labels.len() + 1).min(MAX_LABELS);
+    with(&labels[..given]);
 }
 
 #[cfg(test)]

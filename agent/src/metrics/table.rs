@@ -7,13 +7,15 @@
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indexmap::{Equivalent, IndexMap};
 
 use super::{Config, prometheus_name};
+use crate::model::exemplar::{Buckets, Exemplar, Exemplars};
 use crate::model::exponential::Exponential;
-use crate::model::metric::{Histogram, Kind, Metric, Sample, Source, Value};
+use crate::model::metric::{Histogram, Kind, LabelValues, Metric, Sample, Source, Value};
 use crate::semconv::DURATION_BOUNDS;
 
 pub static SERIES_OVERFLOW: Metric = Metric {
@@ -106,7 +108,7 @@ struct Series {
 enum Accumulator {
     Count(u64),
     Gauge(f64),
-    Histogram { counts: [u64; DURATION_BOUNDS.len() + 1], sum: f64, fine: Exponential },
+    Histogram { counts: Box<[u64; DURATION_BOUNDS.len() + 1]>, sum: f64, fine: Exponential, exemplars: Buckets },
 }
 
 impl Accumulator {
@@ -114,9 +116,12 @@ impl Accumulator {
         match kind {
             Kind::Counter => Self::Count(0),
             Kind::Gauge => Self::Gauge(0.0),
-            Kind::Histogram => {
-                Self::Histogram { counts: [0; DURATION_BOUNDS.len() + 1], sum: 0.0, fine: Exponential::quarters() }
-            }
+            Kind::Histogram => Self::Histogram {
+                counts: Box::new([0; DURATION_BOUNDS.len() + 1]),
+                sum: 0.0,
+                fine: Exponential::quarters(),
+                exemplars: Vec::new(),
+            },
         }
     }
 
@@ -125,12 +130,17 @@ impl Accumulator {
             Self::Count(ns) if metric.unit == "s" => Value::Float(*ns as f64 * 1e-9),
             Self::Count(count) => Value::Count(*count),
             Self::Gauge(value) => Value::Float(*value),
-            Self::Histogram { counts, sum, fine } => {
+            Self::Histogram { counts, sum, fine, .. } => {
                 let bounds = Cow::Borrowed(&DURATION_BOUNDS[..]);
                 Value::Exponential(fine.clone(), Histogram { bounds, counts: counts.to_vec(), sum: *sum })
             }
         }
     }
+}
+
+/// Index of the classic bucket of a duration.
+fn bucket(seconds: f64) -> usize {
+    DURATION_BOUNDS.partition_point(|bound| *bound < seconds)
 }
 
 impl Table {
@@ -162,8 +172,8 @@ impl Table {
     pub fn observe(&self, metric: &'static Metric, labels: &[&str], seconds: f64) {
         debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
         self.measure(metric, labels, |value| {
-            if let Accumulator::Histogram { counts, sum, fine } = value {
-                let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
+            if let Accumulator::Histogram { counts, sum, fine, .. } = value {
+                let bucket = bucket(seconds);
                 if let Some(count) = counts.get_mut(bucket) {
                     *count += 1;
                 }
@@ -171,6 +181,43 @@ impl Table {
                 fine.observe(seconds);
             }
         });
+    }
+
+    /// Names the trace of a duration that was observed before. Its bucket shows the newest; a series that is gone shows none.
+    pub fn exemplify(&self, metric: &'static Metric, labels: &[&str], exemplar: Exemplar) {
+        let mut inner = self.lock();
+        let own = inner.series.get_index_of(&Seek { metric, labels });
+        let Some(index) = own.or_else(|| inner.series.get_index_of(&Seek { metric, labels: &[] })) else { return };
+        if let Some((_, Series { value: Accumulator::Histogram { exemplars, .. }, .. })) =
+            inner.series.get_index_mut(index)
+        {
+            let bucket = bucket(exemplar.value) as u8;
+            match exemplars.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+                Ok(at) => {
+                    // Scrapers refuse an exemplar that is older than the one they have.
+                    if let Some((_, present)) = exemplars.get_mut(at)
+                        && present.wall_ns <= exemplar.wall_ns
+                    {
+                        *present = exemplar;
+                    }
+                }
+                Err(at) => exemplars.insert(at, (bucket, exemplar)),
+            }
+        }
+    }
+
+    /// The exemplars whose spans have one of these numbers in the store of spans.
+    pub fn exemplars(&self, stored: &Range<u64>) -> Exemplars {
+        let mut out = Exemplars::default();
+        for (key, series) in &self.lock().series {
+            let Accumulator::Histogram { exemplars, .. } = &series.value else { continue };
+            let there: Buckets =
+                exemplars.iter().filter(|(_, exemplar)| stored.contains(&exemplar.place)).copied().collect();
+            if !there.is_empty() {
+                out.insert(key.metric, key.values(), there);
+            }
+        }
+        out
     }
 
     /// Forgets series that were idle for longer than the configured time. Call it every minute or so.
@@ -230,6 +277,10 @@ impl Inner {
 }
 
 impl Key {
+    fn values(&self) -> LabelValues {
+        self.labels.iter().map(|label| Cow::Owned(String::from(&**label))).collect()
+    }
+
     fn is_overflow(&self) -> bool {
         self.labels.is_empty() && !self.metric.labels.is_empty()
     }
@@ -240,7 +291,7 @@ impl Source for Table {
         let inner = self.lock();
         out.extend(inner.series.iter().map(|(key, series)| Sample {
             metric: key.metric,
-            labels: key.labels.iter().map(|label| Cow::Owned(String::from(&**label))).collect(),
+            labels: key.values(),
             value: series.value.read(key.metric),
         }));
         out.extend(inner.families.values().filter(|family| !family.metric.labels.is_empty()).map(|family| Sample {
@@ -255,6 +306,7 @@ impl Source for Table {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::model::span::{SpanId, TraceId};
     use crate::section::Interval;
 
     static CALLS: Metric = Metric {
@@ -318,6 +370,47 @@ mod tests {
         assert_eq!(histogram.counts[..2], [1, 1]);
         assert_eq!(histogram.counts[15..], [1, 1]);
         assert!((histogram.sum - 20.10021).abs() < 1e-12);
+    }
+
+    fn exemplar(value: f64, wall_ns: u64, place: u64) -> Exemplar {
+        Exemplar { trace_id: TraceId([1; 16]), span_id: SpanId([2; 8]), value, wall_ns, place }
+    }
+
+    /// Bucket and number of each exemplar of the only series, or of the one that took the overflow.
+    fn shown(table: &Table, stored: Range<u64>) -> Vec<(u8, u64)> {
+        let exemplars = table.exemplars(&stored);
+        let mut samples = Vec::new();
+        table.collect(&mut samples);
+        let all = samples.iter().flat_map(|sample| exemplars.of(sample));
+        all.map(|(bucket, exemplar)| (*bucket, exemplar.place)).collect()
+    }
+
+    #[test]
+    fn a_bucket_shows_its_newest_trace_as_long_as_the_span_is_stored() {
+        let table = Table::new(Config::default());
+        table.exemplify(&TIME, &["/"], exemplar(0.0002, 1, 0));
+        assert_eq!(shown(&table, 0..9), [], "of no series");
+        for (seconds, wall_ns, place) in [(20.0, 5, 1), (0.0002, 7, 2), (0.00025, 6, 3), (0.0001, 8, 4)] {
+            table.observe(&TIME, &["/"], seconds);
+            table.exemplify(&TIME, &["/"], exemplar(seconds, wall_ns, place));
+        }
+        assert_eq!(shown(&table, 0..9), [(0, 4), (1, 2), (16, 1)]);
+        assert_eq!(shown(&table, 2..4), [(1, 2)]);
+        table.exemplify(&TIME, &["/"], exemplar(0.00025, 9, 5));
+        assert_eq!(shown(&table, 2..9), [(0, 4), (1, 5)]);
+    }
+
+    #[test]
+    fn the_overflow_series_has_the_exemplars_of_what_it_took() {
+        let table = Table::new(Config { series_limit: 1, ..Config::default() });
+        for (place, route) in ["/a", "/b", "/c"].into_iter().enumerate() {
+            table.observe(&TIME, &[route], 1.0);
+            table.exemplify(&TIME, &[route], exemplar(1.0, 1, place as u64));
+        }
+        assert_eq!(shown(&table, 0..9), [(12, 0), (12, 2)]);
+        table.expire(1);
+        table.expire(u64::MAX);
+        assert_eq!(shown(&table, 0..9), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod context;
 pub mod display;
 pub mod exchange;
+pub mod exemplar;
 pub mod exponential;
 pub mod exported;
 pub mod metric;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::exchange::Incomplete;
+use super::exchange::{Incomplete, Measure};
 use super::process::Resource;
 use super::thread::Breakdown;
 
@@ -71,6 +71,18 @@ pub struct Span {
     pub incomplete: Option<Incomplete>,
     /// Where its time went; `None` where no thread's account is known.
     pub time: Option<Breakdown>,
+    /// How its request is counted; taken off once nobody counts by it any more.
+    pub counted: Option<Box<Counted>>,
+}
+
+/// What a span's request is in metrics, for those that count finished spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted {
+    pub protocol: &'static str,
+    /// The histogram that has its duration, unless it is incomplete.
+    pub measure: Measure,
+    /// Its number in the store of spans, once it is there.
+    pub place: u64,
 }
 
 impl Span {

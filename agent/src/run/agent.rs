@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::adoption::Adoption;
 use super::alerting::Alerting;
+use super::exemplars::Choice;
 use super::exporting::Exporting;
 use super::families::Families;
 use super::kernel::KernelSource;
@@ -55,6 +56,7 @@ use crate::model::probe::FamilySpec;
 use crate::probes::{FAMILIES, syscall};
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
+use crate::traces::graph::Graph;
 use crate::traces::live::Live;
 use crate::traces::remote::Remote;
 use crate::tui::Screen;
@@ -264,6 +266,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             .with_remote(config.remote.is_wanted().then(|| Remote::new(config.remote.clone()))),
         hops,
         explain: Explain::new(config.explain.clone()),
+        graph: Graph::new(config.service_graph.clone()),
+        exemplars: Choice::of(&config),
         table: Arc::clone(&table),
         spans: Arc::clone(&spans),
         clock: Arc::clone(&clock),
@@ -321,7 +325,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let (stopping, stopped) = watch::channel(false);
     let engine = alerting.engine();
-    let exporting = exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
+    let exporting =
+        exporting.map(|exporting| exporting.start(engine, Arc::clone(&table), stopped.clone())).transpose()?;
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),
@@ -329,6 +334,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         kernel: Arc::clone(&kernel),
         view,
         table: Arc::clone(&table),
+        spans: Arc::clone(&spans),
         control: Arc::clone(&scope_control),
         probes: Arc::clone(&probe_control),
     });

@@ -14,7 +14,7 @@ use crate::model::metric::{Kind, Metric};
 use crate::model::probe::FamilySpec;
 use crate::model::spelling::{label_name, prometheus_name};
 use crate::probes::FAMILIES;
-use crate::traces::sample;
+use crate::traces::{graph, sample};
 use crate::{alerts, checks, metrics, protocols, store};
 
 /// Metrics that come from one place.
@@ -65,7 +65,8 @@ pub fn groups() -> Vec<Group> {
         kernel_files::METRICS,
     ));
     groups.push(counted("checks", "active checks of configured targets, HTTP, TCP and DNS", checks::METRICS));
-    let requests: Vec<_> = protocols::METRICS.iter().copied().chain([&metrics::INCOMPLETE_EXCHANGES]).collect();
+    let requests = protocols::METRICS.iter().chain(graph::METRICS).copied();
+    let requests: Vec<_> = requests.chain([&metrics::INCOMPLETE_EXCHANGES]).collect();
     groups.push(counted("requests", "requests and responses of connections in scope", &requests));
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
     let export: Vec<_> = sample::METRICS.iter().chain(account::METRICS).copied().chain([&exporting::OVERRUN]).collect();
@@ -183,7 +184,8 @@ mod tests {
         let all = families.chain(others.into_iter().flatten()).copied();
         let all = all.chain(super::alerts::METRICS.iter().copied()).chain(super::store::METRICS.iter().copied());
         let all = all.chain(super::sample::METRICS.iter().chain(super::account::METRICS).copied());
-        let all = all.chain([&super::exporting::OVERRUN]).chain(super::hops::METRICS.iter().copied());
+        let all = all.chain(super::graph::METRICS.iter().copied()).chain([&super::exporting::OVERRUN]);
+        let all = all.chain(super::hops::METRICS.iter().copied());
         assert_eq!(
             metrics::check_definitions(all.chain([&super::webhook::NOTIFICATIONS, &metrics::CPU_TIME])),
             Vec::<String>::new()

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::exporters::lines::{self, Lines};
 use crate::exporters::otlp::Otlp;
 use crate::exporters::{self, Account};
+use crate::metrics::{Table, record_exemplar};
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
 use crate::model::span::Span;
 use crate::store::spans::Spans;
@@ -91,19 +92,30 @@ impl Exporting {
     }
 
     /// Starts the thread. It ends after `stopped` has become true, which is when no more spans come.
-    pub fn start(self, engine: Arc<Mutex<Engine>>, stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>> {
+    /// Traces that are kept become exemplars in `table`.
+    pub fn start(
+        self,
+        engine: Arc<Mutex<Engine>>,
+        table: Arc<Table>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("seismo-export".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(self.run(&engine, stopped)) {
+                if let Err(error) = runtime.block_on(self.run(&engine, &table, stopped)) {
                     log::error!("spans are not exported: {error}");
                 }
             })
             .context("starting the export")
     }
 
-    async fn run(mut self, engine: &Mutex<Engine>, mut stopped: watch::Receiver<bool>) -> Result<(), String> {
+    async fn run(
+        mut self,
+        engine: &Mutex<Engine>,
+        table: &Table,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(), String> {
         let mut otlp = Otlp::start(&self.config.otlp, Arc::clone(&self.otlp))?;
         let lines = self.lines.map(|(out, account)| Lines::start(out, account)).transpose()?;
         let mut every = tokio::time::interval(TICK);
@@ -136,6 +148,7 @@ impl Exporting {
             }
             self.shown.set(self.sampler.counts());
             for span in kept.drain(..) {
+                record_exemplar(table, &span);
                 if let Some(lines) = &lines {
                     lines.take(Arc::clone(&span));
                 }

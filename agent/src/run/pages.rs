@@ -18,10 +18,12 @@ use crate::alerts::Engine;
 use crate::api::{Definition, Ends, Page, Pages, Read, Refused};
 use crate::clock;
 use crate::config::scope::Scope;
-use crate::exporters::prometheus;
+use crate::exporters::prometheus::{self, Format};
 use crate::host::callers;
 use crate::metrics::{Table, gather};
+use crate::model::exemplar::Exemplars;
 use crate::model::metric::{Source, Value as Measured};
+use crate::store::spans::Spans;
 
 /// Handles to everything that a page reads.
 pub struct RunningAgent {
@@ -31,6 +33,7 @@ pub struct RunningAgent {
     pub kernel: Arc<KernelSource>,
     pub view: Arc<View>,
     pub table: Arc<Table>,
+    pub spans: Arc<Spans>,
     pub control: Arc<ScopeControl>,
     pub probes: Arc<ProbeControl>,
 }
@@ -38,7 +41,13 @@ pub struct RunningAgent {
 impl Pages for RunningAgent {
     fn metrics(&self, accept: Option<&str>) -> Result<Page, String> {
         let format = prometheus::negotiate(accept);
-        let body = prometheus::render(&gather(&self.sources), format).map_err(|error| error.to_string())?;
+        // Before the counts, so that each stands behind a bucket that has its value.
+        let exemplars = match format {
+            Format::OpenMetrics => self.table.exemplars(&self.spans.held()),
+            Format::Text | Format::Protobuf => Exemplars::default(),
+        };
+        let samples = gather(&self.sources);
+        let body = prometheus::render(&samples, &exemplars, format).map_err(|error| error.to_string())?;
         Ok(Page { content_type: format.content_type().to_owned(), body })
     }
 

@@ -26,11 +26,13 @@ use crate::model::span::Span;
 use crate::model::thread::Breakdown;
 use crate::probes::{payload, process, tcp};
 use crate::run::adoption::Adoption;
+use crate::run::exemplars::Choice;
 use crate::run::scope::ScopeKeeper;
 use crate::run::scope_control::{Change, Request};
 use crate::store::spans::Spans;
 use crate::traces::assemble::{assemble, span_name};
 use crate::traces::explain::Explain;
+use crate::traces::graph::{self, Edge, Graph};
 use crate::traces::live::{Live, Sight};
 
 /// Time between looks at timeouts while connections are tracked, and while none is.
@@ -52,6 +54,14 @@ fn add_time(table: &Table, exchange: &Exchange, resource: &Resource, time: &Brea
     for (state, ns) in time.parts() {
         table.add(&SPAN_TIME, &[&resource.service_name, &name, state], ns);
     }
+}
+
+/// A request between two services.
+fn add_edge(table: &Table, edge: Edge<'_>) {
+    let labels = [edge.client, edge.server, edge.protocol];
+    table.observe(&graph::DURATION, &labels, edge.duration_ns as f64 / 1e9);
+    // Without a failure too, so that a rate over the first one is right.
+    table.add(&graph::FAILED, &labels, edge.failed.into());
 }
 
 pub static WORKLOAD_BYTES: Metric = Metric {
@@ -113,6 +123,8 @@ pub struct Parts {
     /// Agents on other hosts.
     pub hops: Option<Hops>,
     pub explain: Explain,
+    pub graph: Graph,
+    pub exemplars: Choice,
     pub table: Arc<Table>,
     pub spans: Arc<Spans>,
     pub clock: Arc<Clock>,
@@ -238,6 +250,7 @@ impl Pipeline {
         self.parts.links.flush(&mut self.finished);
         self.exchange_hops();
         self.store();
+        self.show_graph(u64::MAX);
     }
 
     fn batch(&mut self, batch: &Batch) {
@@ -314,8 +327,11 @@ impl Pipeline {
 
     fn store(&mut self) {
         let count = self.finished.len() as u64;
-        for span in self.finished.drain(..) {
-            self.parts.spans.push(span);
+        let Parts { graph, exemplars, table, spans, .. } = &mut self.parts;
+        for (mut span, place) in self.finished.drain(..).zip(spans.held().end..) {
+            graph.take(&span, self.records_ns, &mut |edge| add_edge(table, edge));
+            exemplars.finished(table, &mut span, place);
+            spans.push(span);
         }
         if count > 0 {
             self.parts.health.pass(Stage::Stored, count);
@@ -345,6 +361,7 @@ impl Pipeline {
             let resource = names.resource(pid);
             table.add(&WORKLOAD_BYTES, &[&resource.service_name, visibility.name()], bytes);
         });
+        self.show_graph(self.records_ns);
         self.show_counts();
         self.show_tables();
         self.parts.view.tracked.store(self.parts.flows.len() as u64, Ordering::Relaxed);
@@ -360,13 +377,22 @@ impl Pipeline {
         }
     }
 
+    /// Edges of requests whose other end does not show itself, and what became of spans.
+    fn show_graph(&mut self, now_ns: u64) {
+        let Parts { graph, table, .. } = &mut self.parts;
+        graph.tick(now_ns, &mut |edge| add_edge(table, edge));
+        graph.drain_counts().for_each(|(outcome, spans)| table.add(&graph::SPANS, &[outcome], spans));
+    }
+
     /// How full each table is.
     fn show_tables(&self) {
-        let Parts { names, scope, control, flows, links, explain, table, .. } = &self.parts;
+        let Parts { names, scope, control, flows, links, explain, graph, table, .. } = &self.parts;
+        let (waiting, room) = graph.size();
         let sizes = [
             ("flows", flows.len(), flows.capacity()),
             ("names", names.len(), names.capacity()),
             ("flow_control", control.entries(), FlowControlMap::CAPACITY),
+            ("service_graph", waiting, room),
             ("threads", explain.len(), explain.capacity()),
             ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
         ];

@@ -5,7 +5,7 @@
 //! come loses the oldest it has not read and is told how many.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -157,6 +157,12 @@ impl Spans {
     /// Spans ever stored.
     pub fn stored(&self) -> u64 {
         self.lock().next
+    }
+
+    /// Numbers of the spans that it holds; the first ever stored has 0.
+    pub fn held(&self) -> Range<u64> {
+        let ring = self.lock();
+        ring.next - ring.spans.len() as u64..ring.next
     }
 
     /// Spans that made room for newer ones.

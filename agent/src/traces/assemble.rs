@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::model::connection::{Role, Transport};
 use crate::model::exchange::{Exchange, WireId};
 use crate::model::process::Resource;
-use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use crate::model::span::{Counted, Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::model::thread::Breakdown;
 
 /// What both ends of a connection know of a request.
@@ -122,6 +122,7 @@ pub fn assemble(mut exchange: Exchange, time: Option<Breakdown>, resource: Arc<R
         resource,
         incomplete: exchange.incomplete,
         time,
+        counted: Some(Box::new(Counted { protocol: exchange.protocol, measure: exchange.measure, place: 0 })),
     }
 }
 

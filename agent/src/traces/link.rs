@@ -369,6 +369,7 @@ mod tests {
             resource: Default::default(),
             incomplete: None,
             time: None,
+            counted: None,
         }
     }
 

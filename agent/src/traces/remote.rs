@@ -188,6 +188,7 @@ mod tests {
             resource: Default::default(),
             incomplete: None,
             time: None,
+            counted: None,
         }
     }
 

@@ -22,6 +22,7 @@ fn span(kind: SpanKind, status: StatusCode, name: &str) -> Arc<Span> {
         resource: Arc::new(Resource { service_name: "shop".to_owned(), ..Resource::default() }),
         incomplete: None,
         time: None,
+        counted: None,
     })
 }
 

@@ -31,6 +31,7 @@ fn span(trace: u8, number: u8, parent: u8, service: &str) -> Span {
         resource: Arc::new(Resource { service_name: service.to_owned(), pid: 7, ..Resource::default() }),
         incomplete: (number == 4).then_some(Incomplete::Gap),
         time: None,
+        counted: None,
     }
 }
 

@@ -135,6 +135,7 @@ mod tests {
             resource: Arc::clone(resource),
             incomplete: (number == 2).then_some(Incomplete::Gap),
             time: Some(Breakdown([60, 0, 0, 40, 0, 0, 0, 0])),
+            counted: None,
         })
     }
 

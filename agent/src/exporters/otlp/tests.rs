@@ -133,6 +133,7 @@ fn span(number: usize, resource: &Arc<Resource>) -> Arc<Span> {
         resource: Arc::clone(resource),
         incomplete: None,
         time: None,
+        counted: None,
     })
 }
 

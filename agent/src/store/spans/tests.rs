@@ -22,6 +22,7 @@ fn span(number: u64, service: &str) -> Span {
         resource: Arc::new(Resource { service_name: service.to_owned(), ..Resource::default() }),
         incomplete: None,
         time: None,
+        counted: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn seen(role: Role, cookie: u64, wire: Wire, (start_ns, end_ns): (u64, u64), tid
         resource: Default::default(),
         incomplete: None,
         time: None,
+        counted: None,
     };
     (sight, span)
 }

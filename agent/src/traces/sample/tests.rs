@@ -29,6 +29,7 @@ fn span(trace: u128, number: u8) -> Span {
         resource: Arc::new(Resource { service_name: "shop".to_owned(), ..Resource::default() }),
         incomplete: None,
         time: None,
+        counted: None,
     }
 }
 
