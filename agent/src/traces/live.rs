@@ -127,6 +127,7 @@ pub struct Live {
     due: VecDeque<(u64, u64)>,
     /// Spans of processes that were forgotten.
     orphans: Vec<u64>,
+    cleaned_ns: u64,
     next: u64,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -143,6 +144,7 @@ impl Live {
             held: HashMap::new(),
             due: VecDeque::new(),
             orphans: Vec::new(),
+            cleaned_ns: 0,
             next: 0,
             counts: BTreeMap::new(),
         }
@@ -372,7 +374,11 @@ impl Live {
         }
         self.links.tick(now_ns, &mut passed);
         self.settle(passed, now_ns, out);
-        self.clean(now_ns);
+        // Looks at every request that is remembered: as often as a window ends, not at every tick.
+        if now_ns.saturating_sub(self.cleaned_ns) >= self.config.window.as_ns() {
+            self.cleaned_ns = now_ns;
+            self.clean(now_ns);
+        }
     }
 
     fn run(&mut self, now_ns: u64, patience_ns: u64, all: bool, out: &mut Vec<Span>) {
