@@ -41,7 +41,7 @@ const ROUNDS_WARM: usize = 3;
 
 /// How much less a likelihood says once it is to name a parent: of parents that the model held for right with 0.98, one in
 /// ten was wrong where event loops had several requests open (`cargo xtask accuracy`).
-const SOBER: f64 = 2.25;
+const SOBER: f64 = 2.0;
 
 /// Gaps that make a process known.
 const KNOWN: f64 = 300.0;
