@@ -391,7 +391,7 @@ impl Config {
         for (key, problem) in self.export.problems() {
             check(&format!("export.{key}"), false, problem);
         }
-        if let Some(problem) = crate::exporters::hops::problem(&self.remote) {
+        if let Some(problem) = crate::exporters::hops::problem(self.remote.redis.as_deref()) {
             check("remote.redis", false, problem);
         }
         for (index, rule) in self.services.iter().enumerate() {

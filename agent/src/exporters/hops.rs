@@ -15,9 +15,9 @@ use anyhow::{Context as _, Result};
 use redis::streams::{StreamMaxlen, StreamReadOptions, StreamReadReply};
 use redis::{Client, Commands as _, Connection, RedisResult, Value};
 
+use crate::model::hop::Hop;
 use crate::model::metric::{Kind, Metric, Sample, Source, Value as Number};
 use crate::model::span::{SpanId, TraceId};
-use crate::traces::remote::{Config, Hop};
 
 /// Hops of one message.
 pub const MESSAGE_HOPS: usize = 1000;
@@ -114,8 +114,8 @@ impl Source for Account {
 }
 
 /// Why the configured server's address cannot work.
-pub fn problem(config: &Config) -> Option<String> {
-    let error = Client::open(config.redis.as_deref()?).err()?;
+pub fn problem(url: Option<&str>) -> Option<String> {
+    let error = Client::open(url?).err()?;
     Some(format!("not the address of a Redis server, redis://HOST:PORT: {error}"))
 }
 
@@ -128,18 +128,17 @@ pub struct Hops {
 }
 
 impl Hops {
-    /// Begins to tell and to hear; `None` where no server is named. An address that makes no sense is an error; a server
-    /// that is not there is tried again for ever.
-    pub fn start(config: &Config) -> Result<Option<(Self, Arc<dyn Source>)>> {
-        let Some(url) = &config.redis else { return Ok(None) };
-        let client = Client::open(url.as_str()).context("remote.redis")?;
+    /// Begins to tell and to hear over the stream of that name, which keeps about so many messages. An address that makes
+    /// no sense is an error; a server that is not there is tried again for ever.
+    pub fn start(url: &str, stream: &str, messages: usize) -> Result<(Self, Arc<dyn Source>)> {
+        let client = Client::open(url).context("remote.redis")?;
         let account = Arc::new(Account::default());
         let (to_tell, telling) = sync_channel(QUEUE);
         let (hearing, heard) = sync_channel(QUEUE);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(run).map(drop)
         };
-        let (stream, messages) = (config.stream.clone(), config.messages);
+        let stream = stream.to_owned();
         spawn("seismo-tell", {
             let (account, client, stream) = (Arc::clone(&account), client.clone(), stream.clone());
             Box::new(move || tell(&client, &stream, messages, &telling, &account))
@@ -149,7 +148,7 @@ impl Hops {
             Box::new(move || hear(&client, &stream, &hearing, &account))
         })?;
         let source = Arc::clone(&account) as Arc<dyn Source>;
-        Ok(Some((Self { to_tell, heard, account }, source)))
+        Ok((Self { to_tell, heard, account }, source))
     }
 
     /// Hands over what others are to be told; waits for nobody.
@@ -299,9 +298,9 @@ fn decode(value: &Value) -> Option<Vec<Hop>> {
 mod tests {
     use redis::Value;
 
-    use super::{Config, Hops, MESSAGE_HOPS, decode, encode};
+    use super::{MESSAGE_HOPS, decode, encode, problem};
+    use crate::model::hop::Hop;
     use crate::model::span::{SpanId, TraceId};
-    use crate::traces::remote::Hop;
 
     #[test]
     fn a_message_is_read_as_it_was_written_and_nothing_else_is() {
@@ -315,9 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_makes_no_sense_is_refused_and_none_is_no_exchange() {
-        let at = |redis: Option<&str>| Hops::start(&Config { redis: redis.map(str::to_owned), ..Config::default() });
-        assert!(at(None).unwrap().is_none());
-        assert!(at(Some("http://example.com")).is_err());
+    fn an_address_that_makes_no_sense_is_a_problem_and_none_is_not() {
+        assert_eq!(problem(None), None);
+        assert_eq!(problem(Some("redis://10.0.0.5:6379")), None);
+        let said = problem(Some("http://example.com")).unwrap_or_default();
+        assert!(said.starts_with("not the address of a Redis server"), "{said}");
     }
 }

@@ -254,7 +254,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     let workloads = Arc::new(Mutex::new(workloads));
     let (scope_control, changes) = ScopeControl::new(scope.scope().clone(), sender, Procfs::new(PROC), ring_is_small);
     let scope_control = Arc::new(scope_control);
-    let (hops, hops_account) = Hops::start(&config.remote)?.unzip();
+    let remote = &config.remote;
+    let hops = remote.redis.as_deref().map(|url| Hops::start(url, &remote.stream, remote.messages)).transpose()?;
+    let (hops, hops_account) = hops.unzip();
     let mut pipeline = Pipeline::new(Parts {
         names: Names::new(config.names.clone(), config.services.clone(), PROC),
         scope,

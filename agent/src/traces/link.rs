@@ -9,11 +9,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
 use crate::model::exchange::WireId;
+use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::section::Interval;
 
 use super::assemble::Wire;
-use super::remote::{Hop, Remote, RemoteCounts};
+use super::remote::{Remote, RemoteCounts};
 
 crate::section! {
     /// Linking of spans on one host.

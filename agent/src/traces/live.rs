@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::model::connection::{ConnEvent, Cookie, Role};
 use crate::model::context::Context;
 use crate::model::exchange::{Exchange, Opened, WireId};
+use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::semconv;
 
@@ -22,7 +23,7 @@ use super::link::{Config, LinkCounts, Links};
 use super::linker::facts::{self, Facts, OPEN};
 use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
-use super::remote::{Hop, Remote};
+use super::remote::Remote;
 
 /// Attributes of a span whose parent was found inside its process.
 const METHOD: &str = "seismo.link.method";

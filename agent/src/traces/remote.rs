@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
+use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, TraceId};
 use crate::section::Interval;
 use crate::semconv;
@@ -33,14 +34,6 @@ impl Config {
     pub const fn is_wanted(&self) -> bool {
         self.redis.is_some()
     }
-}
-
-/// A request on its way from one host to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// Of the client's span.
-    pub span: SpanId,
-    pub trace: TraceId,
 }
 
 /// Sums since the start.
@@ -165,8 +158,9 @@ impl Remote {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, Hop, Remote, RemoteCounts};
+    use super::{Config, Remote, RemoteCounts};
     use crate::model::attributes::Attributes;
+    use crate::model::hop::Hop;
     use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
     use crate::semconv;
 
