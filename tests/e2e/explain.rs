@@ -50,13 +50,23 @@ impl Server {
     }
 }
 
-/// Fails unless what `spans` took longer than `added` says goes to `cause`.
+/// Fails unless nine tenths of what `spans` took longer than `added` says goes to `cause`: of all of them together, and of
+/// most of them each. A host that takes the processor away from this machine for a while does so to a single one.
 fn named(spans: &[Span], cause: &str, added: impl Fn(&Span) -> u64) -> Result<()> {
+    let is_most = |time: u64, added: u64| time >= added / 10 * 9;
+    let (mut named, mut all, mut all_added) = (0, 0, 0);
     for span in spans {
         let (time, added) = (span.time_ns(cause), added(span));
         println!("{}: {cause} {time} of {added} ns added, {} in all", span.path(), span.duration_ns());
-        ensure!(time >= added / 10 * 9, "{cause} is {time} of {added} ns: {}", span.json);
+        if is_most(time, added) {
+            named += 1;
+        } else {
+            println!("{}", span.json);
+        }
+        (all, all_added) = (all + time, all_added + added);
     }
+    ensure!(is_most(all, all_added), "{cause} is {all} of {all_added} ns");
+    ensure!(2 * named > spans.len(), "{cause} is most of the time in {named} of {} requests", spans.len());
     Ok(())
 }
 
