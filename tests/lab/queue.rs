@@ -109,7 +109,7 @@ fn read(connection: TcpStream, jobs: &Sender<Job>) -> Result<()> {
 /// Takes a request out of the queue and answers it; nothing when there will be no more.
 fn serve(service: &Service, queue: &Mutex<Receiver<Job>>) -> Option<()> {
     let Job { path, mut connection } = queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()?;
-    let place = path.trim_start_matches("/work/");
+    let place = path.trim_start_matches("/task/");
     let done = work(service, place);
     thread::sleep(service.order.think(place, 9));
     let (status, text) = if done.is_ok() { ("200 OK", "ok") } else { ("500 Internal Server Error", "failed") };
@@ -158,7 +158,7 @@ fn work(service: &Service, place: &str) -> Result<()> {
 fn get(pool: &Pool, place: &str, index: usize) -> Result<()> {
     pool.with(|connection| {
         let host = pool.port;
-        let request = format!("GET /work/{place}/{index} HTTP/1.1\r\nHost: 127.0.0.1:{host}\r\n\r\n");
+        let request = format!("GET /task/{place}/{index} HTTP/1.1\r\nHost: 127.0.0.1:{host}\r\n\r\n");
         connection.get_mut().write_all(request.as_bytes())?;
         let (mut first, mut length) = (String::new(), 0);
         connection.read_line(&mut first)?;

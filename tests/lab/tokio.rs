@@ -60,7 +60,7 @@ async fn serve() -> Result<()> {
 }
 
 async fn answer(service: Arc<Service>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let place = request.uri().path().trim_start_matches("/work/").to_owned();
+    let place = request.uri().path().trim_start_matches("/task/").to_owned();
     let done = work(&service, &place).await;
     tokio::time::sleep(service.order.think(&place, 9)).await;
     let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
@@ -123,7 +123,7 @@ async fn get(service: &Service, place: &str, index: usize) -> Result<()> {
             sender
         }
     };
-    let request = Request::get(format!("/work/{place}/{index}")).header("host", format!("127.0.0.1:{port}"));
+    let request = Request::get(format!("/task/{place}/{index}")).header("host", format!("127.0.0.1:{port}"));
     let response = connection.send_request(request.body(Empty::new())?).await?;
     let status = response.status();
     response.into_body().collect().await?;

@@ -132,7 +132,7 @@ fn connect(port: u16) -> Result<BufReader<TcpStream>> {
 
 /// The status of the answer.
 fn ask(stream: &mut BufReader<TcpStream>, port: u16, id: u32) -> Result<u16> {
-    let request = format!("GET /work/{id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/plain\r\n\r\n");
+    let request = format!("GET /task/{id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/plain\r\n\r\n");
     stream.get_mut().write_all(request.as_bytes())?;
     let (mut status, mut length) = (None, None);
     loop {
@@ -202,6 +202,6 @@ mod tests {
         let sent = send(&arguments, Run { first: 3, count: 3, concurrency: 1 }, &mut connections);
         drop(connections);
         assert_eq!(sent.iter().map(|sent| (sent.id, sent.status)).collect::<Vec<_>>(), [(3, 200), (4, 500), (5, 200)]);
-        assert_eq!(server.join().unwrap(), ["/work/3", "/work/4", "/work/5"]);
+        assert_eq!(server.join().unwrap(), ["/task/3", "/task/4", "/task/5"]);
     }
 }

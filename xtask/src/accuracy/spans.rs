@@ -49,7 +49,7 @@ fn span(json: &Value) -> Option<Span> {
     };
     let port = attributes.get("server.port").and_then(Value::as_u64).and_then(|port| port.try_into().ok()).unwrap_or(0);
     let said = |name: &str| attributes.get(name).and_then(Value::as_str);
-    let place = said("url.path").and_then(|path| place(path, "/work/", '/'));
+    let place = said("url.path").and_then(|path| place(path, "/task/", '/'));
     let place = place.or_else(|| said("db.query.text").and_then(place_in_statement));
     let parts = attributes.iter().filter(|(name, _)| name.starts_with("seismo.time."));
     let accounted_ns = parts.map(|(_, part)| part.as_u64()).fold(None, |sum, part| Some(sum.unwrap_or(0) + part?));
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_span_names_its_place_where_its_protocol_shows_one() {
         for (attributes, wanted) in [
-            (r#"{"server.port":80,"url.path":"/work/17/0/1"}"#, Some("17/0/1")),
+            (r#"{"server.port":80,"url.path":"/task/17/0/1"}"#, Some("17/0/1")),
             (r#"{"server.port":80,"url.path":"/health"}"#, None),
             (r#"{"server.port":80,"db.query.text":"GET lab:17:0:1"}"#, Some("17/0/1")),
             (r#"{"server.port":80,"db.query.text":"SELECT ? AS lab_17_1_0 FROM x"}"#, Some("17/1/0")),

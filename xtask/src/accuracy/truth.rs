@@ -1,6 +1,6 @@
 //! What must be found of a request: the tree of spans that the load generator's ids and the lab's topology imply.
 //!
-//! A request's path is its place in the tree, `/work/17/0/1`: the second call of the first call of request 17. Places,
+//! A request's path is its place in the tree, `/task/17/0/1`: the second call of the first call of request 17. Places,
 //! ports and kinds name every expected span and its parent, so no program has to log anything. 14 spans a request, 16
 //! with a proxy.
 

@@ -120,7 +120,7 @@ public class Lab {
 
     private static HttpRequest request(String place, int index) {
         return HttpRequest.newBuilder(
-                URI.create("http://127.0.0.1:" + UPSTREAMS[index] + "/work/" + place + "/" + index)).build();
+                URI.create("http://127.0.0.1:" + UPSTREAMS[index] + "/task/" + place + "/" + index)).build();
     }
 
     private static boolean front(String place) throws Exception {
@@ -174,8 +174,8 @@ public class Lab {
                 new InetSocketAddress(InetAddress.getLoopbackAddress(), Integer.parseInt(said("LAB_PORT")));
         HttpServer server = HttpServer.create(address, 0);
         server.setExecutor(Executors.newFixedThreadPool(Integer.parseInt(said("LAB_WORKERS"))));
-        server.createContext("/work/", exchange -> {
-            String place = exchange.getRequestURI().getPath().substring("/work/".length());
+        server.createContext("/task/", exchange -> {
+            String place = exchange.getRequestURI().getPath().substring("/task/".length());
             boolean good = false;
             try {
                 good = work(place);

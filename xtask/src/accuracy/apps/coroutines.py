@@ -37,7 +37,7 @@ class Service:
 
     async def call(self, place, index):
         await think(place, index)
-        url = f"http://127.0.0.1:{UPSTREAMS[index]}/work/{place}/{index}"
+        url = f"http://127.0.0.1:{UPSTREAMS[index]}/task/{place}/{index}"
         async with self.session.get(url) as answer:
             await answer.read()
             return answer.status == 200
@@ -89,7 +89,7 @@ def with_aiohttp():
 
     app = web.Application()
     app.on_startup.append(start)
-    app.router.add_get("/work/{place:.+}", work)
+    app.router.add_get("/task/{place:.+}", work)
     web.run_app(app, host="127.0.0.1", port=PORT, print=None, access_log=None, keepalive_timeout=60)
 
 
@@ -104,7 +104,7 @@ def with_uvicorn():
     async def start():
         app.state.service = Service()
 
-    @app.get("/work/{place:path}")
+    @app.get("/task/{place:path}")
     async def work(place: str):
         good = await app.state.service.answer(place)
         return PlainTextResponse("ok" if good else "failed", status_code=200 if good else 500)

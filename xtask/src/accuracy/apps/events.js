@@ -24,7 +24,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 64 });
 async function call(place, index) {
   await think(place, index);
   return new Promise((done, failed) => {
-    const options = { host: "127.0.0.1", port: upstreams[index], path: `/work/${place}/${index}`, agent };
+    const options = { host: "127.0.0.1", port: upstreams[index], path: `/task/${place}/${index}`, agent };
     http
       .get(options, (answer) => {
         answer.resume();
@@ -126,7 +126,7 @@ const work = {
 }[LAB_ROLE];
 
 const server = http.createServer(async (request, response) => {
-  const place = request.url.slice("/work/".length);
+  const place = request.url.slice("/task/".length);
   const good = await work(place);
   await think(place, 9);
   response.statusCode = good ? 200 : 500;

@@ -153,7 +153,7 @@ func ask(alias string) error {
 
 func call(place string, index int) error {
 	think(place, index)
-	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%s/work/%s/%d", upstreams[index], place, index))
+	answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%s/task/%s/%d", upstreams[index], place, index))
 	if err != nil {
 		return err
 	}
@@ -210,8 +210,8 @@ func store(place string) error {
 
 func main() {
 	work := map[string]func(string) error{"s1": front, "s2": cache, "s3": store}[os.Getenv("LAB_ROLE")]
-	http.HandleFunc("/work/", func(response http.ResponseWriter, request *http.Request) {
-		place := strings.TrimPrefix(request.URL.Path, "/work/")
+	http.HandleFunc("/task/", func(response http.ResponseWriter, request *http.Request) {
+		place := strings.TrimPrefix(request.URL.Path, "/task/")
 		err := work(place)
 		think(place, 9)
 		if err != nil {

@@ -56,7 +56,7 @@ def service():
         good = True
         for index, port in enumerate(UPSTREAMS):
             think(place, index)
-            good &= session.get(f"http://127.0.0.1:{port}/work/{place}/{index}").status_code == 200
+            good &= session.get(f"http://127.0.0.1:{port}/task/{place}/{index}").status_code == 200
         return good
 
     def cache(place):
@@ -76,7 +76,7 @@ def service():
     work = {"s1": front, "s2": cache, "s3": store}[ROLE]
     app = Flask(ROLE)
 
-    @app.get("/work/<path:place>")
+    @app.get("/task/<path:place>")
     def answer(place):
         good = work(place)
         think(place, 9)
