@@ -23,12 +23,10 @@ fn round(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-/// Entries of all tables but those of the host's cgroups, which are there whatever the agent did, and of the habits of
-/// processes, which are remembered for minutes.
+/// Entries of all tables but that of the host's cgroups, which are there whatever the agent did.
 fn entries(page: &Page) -> u64 {
     let tables = page.by("seismo_table_entries", "table", &[]);
-    let stays = |table: &str| ["workloads", "link_processes"].contains(&table);
-    tables.iter().filter(|(table, _)| !stays(table)).map(|(_, entries)| entries).sum()
+    tables.iter().filter(|(table, _)| *table != "workloads").map(|(_, entries)| entries).sum()
 }
 
 /// Waits until the agent has nothing to do and every table is empty; what they hold if they do not get so.

@@ -264,8 +264,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         changes,
         control,
         flows: Flows::new(config.flows.clone()),
-        links: Live::new(config.links.clone())
-            .with_remote(config.remote.is_wanted().then(|| Remote::new(config.remote.clone()))),
+        links: Live::new(config.links.clone()).with_remote(hops.is_some().then(|| Remote::new(remote.clone()))),
         hops,
         explain: Explain::new(config.explain.clone()),
         graph: Graph::new(config.service_graph.clone()),

@@ -21,7 +21,7 @@ use crate::metrics::{Table, record_exchange};
 use crate::model::connection::{ConnEvent, Cookie, Role};
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
-use crate::model::process::{Resource, Resources as _};
+use crate::model::process::{ProcessEventKind, Resource, Resources as _};
 use crate::model::span::Span;
 use crate::model::thread::Breakdown;
 use crate::probes::{payload, process, tcp};
@@ -276,6 +276,9 @@ impl Pipeline {
                 if let Some(event) = process::event(&record) {
                     self.parts.names.process_event(&event);
                     self.parts.scope.process_event(&event);
+                    if let ProcessEventKind::Exit { .. } = event.kind {
+                        self.parts.links.ended(event.pid);
+                    }
                 }
             }
             Record::TcpState(record) => {

@@ -17,7 +17,7 @@ use crate::probes::syscall::TIMED;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Periods between two turns while there are few calls.
 const CALM: u32 = 8;
-/// Calls a second from which a turn in each period costs less than one call in sixteen more would.
+/// Calls a second from which there is a turn in each period.
 const BUSY: f64 = 10_000.0;
 /// The least time that is worth the change, which has to reach every CPU.
 const SHORTEST: Duration = Duration::from_millis(2);

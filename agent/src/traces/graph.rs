@@ -47,7 +47,7 @@ pub static SPANS: Metric = Metric {
 /// Every metric of the service graph.
 pub const METRICS: &[&Metric] = &[&DURATION, &FAILED, &SPANS];
 
-/// The client of a request that has no parent: what Tempo and OpenTelemetry's connector call it.
+/// The client of a request that has no parent: whoever uses the services.
 const USER: &str = "user";
 /// A client that has a span somewhere else, or a server of which nothing is known.
 const UNKNOWN: &str = "unknown";

@@ -1,8 +1,8 @@
 //! Server spans to the client spans on the same connection, where both ends are on this host.
 //!
 //! The parent's id is known at once (`assemble`), but a parent is only set when that client span is really there:
-//! a server span whose client's side is observed waits for it, at most [`Config::wait`]; one from elsewhere never
-//! waits. Bounded: connections and client spans remembered, spans waiting. A span without a parent is a root, not an
+//! a server span whose client's side is observed waits for it, at most [`Config::wait`]; one from elsewhere waits only
+//! where other agents may tell of its client (`remote`). Bounded: connections and client spans remembered, spans waiting. A span without a parent is a root, not an
 //! error. Does not link the requests that a process sends to those that it serves.
 
 use std::collections::{HashMap, HashSet, VecDeque};

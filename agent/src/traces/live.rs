@@ -113,6 +113,8 @@ struct Spans {
     undecided: usize,
     run_ns: u64,
     seen_ns: u64,
+    /// By what the kernel said; another one may get its number.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -177,6 +179,13 @@ impl Live {
     /// As [`Links::client`].
     pub fn client(&mut self, cookie: Cookie, wire: WireId) {
         self.links.client(cookie, wire);
+    }
+
+    /// A process is gone: what it did is decided as ever, and nothing more is remembered of it.
+    pub fn ended(&mut self, pid: u32) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.ended = true;
+        }
     }
 
     /// The socket is gone, though no event told.
@@ -450,7 +459,7 @@ impl Live {
             }
             keeps
         });
-        processes.retain(|_, process| !process.process.is_empty() || process.seen_ns >= too_old_ns);
+        processes.retain(|_, process| !process.process.is_empty() || (!process.ended && process.seen_ns >= too_old_ns));
         processes.values_mut().for_each(|process| process.process.trim());
         trim(served);
         trim(by_place);

@@ -30,12 +30,6 @@ crate::section! {
     }
 }
 
-impl Config {
-    pub const fn is_wanted(&self) -> bool {
-        self.redis.is_some()
-    }
-}
-
 /// Sums since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RemoteCounts {
