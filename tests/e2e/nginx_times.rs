@@ -47,19 +47,24 @@ fn server_spans_agree_with_the_request_time_that_nginx_logs() -> Result<()> {
         wrk.interrupt()?;
         let spans = agent.awaited_spans(paths.len(), |span| span.kind == Kind::Server && span.service() == "nginx")?;
         let by_path: BTreeMap<String, u64> = spans.iter().map(|span| (span.path(), span.duration_ns())).collect();
-        let mut furthest = (0.0, String::new());
+        let (mut furthest, mut apart) = ((0.0, String::new()), Vec::new());
         for request in &logged {
             let ns = *by_path.get(&request.path).with_context(|| format!("no span of {}", request.path))?;
             let (theirs_ms, ours_ms) = (request.time_ms as f64, ns as f64 / 1e6);
             let apart_ms = (theirs_ms - ours_ms).abs();
             let line = format!("{}: nginx {theirs_ms:.0} ms, seismo {ours_ms:.3} ms", request.path);
             // nginx cuts off at whole milliseconds of a clock that it reads once per turn of its event loop.
-            ensure!(apart_ms <= 1.0 + theirs_ms * 0.05, "{line}");
+            if apart_ms > 1.0 + theirs_ms * 0.05 {
+                apart.push(line.clone());
+            }
             if apart_ms >= furthest.0 {
                 furthest = (apart_ms, line);
             }
         }
         println!("{} requests; the furthest apart ({:.3} ms): {}", logged.len(), furthest.0, furthest.1);
+        // A turn lasts longer where the processor is taken away in the middle of it: nginx's clock then stands still, and
+        // the answer leaves later than it says.
+        ensure!(apart.len() * 20 <= logged.len(), "{} of {} are apart: {apart:#?}", apart.len(), logged.len());
         let theirs: Vec<u64> = logged.iter().map(|request| request.time_ms * 1_000_000).collect();
         let ours: Vec<u64> = by_path.into_values().collect();
         numbers::agree("nginx's $request_time", &theirs, &ours, 1_000_000)?;
