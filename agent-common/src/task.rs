@@ -1,5 +1,6 @@
 //! Tasks of language runtimes: where a process keeps the one that a thread runs, and records of how tasks come from each
-//! other. A task is a word that names it in its process: a goroutine's number, the address of a Python context.
+//! other. A task is a word that names it in its process: the address of a goroutine or of a Python context, which is given
+//! again when the task is over.
 
 use crate::record::RecordHeader;
 use crate::wire;
@@ -13,17 +14,17 @@ pub const BORN: u32 = 0;
 pub const LENT: u32 = 1;
 
 wire! {
-    /// Where a thread of a process finds its task: a word in its own storage points to a structure, one of whose words
-    /// names the task. All zero: nobody's place.
+    /// Where a thread of a process finds its task: a word in its own storage points to a structure, which is the task or
+    /// knows it. All zero: nobody's place.
     pub struct Runtime {
         pub tgid: u32,
-        /// 1: the word is the task's number; 0: it is the address of an object, whose kind is checked.
-        pub is_number: u32,
-        /// Of the pointer, from the thread pointer (`fsbase` on x86-64).
+        /// 1: the structure is the task; 0: a word of it points to the task, whose kind is checked.
+        pub is_structure: u32,
+        /// Of the pointer to the structure, from the thread pointer (`fsbase` on x86-64).
         pub thread_offset: i64,
-        /// Of the task's word, in the structure.
+        /// Of that word in the structure.
         pub task_offset: u64,
-        /// What the second word of the task's object is, if it is one (`ob_type` in CPython).
+        /// The second word of each task (`ob_type` in CPython).
         pub kind: u64,
         /// Of a connection's address in the structure that asks over it (`net/http.persistConn` in Go).
         pub connection_offset: u64,
@@ -33,7 +34,7 @@ wire! {
 impl Runtime {
     /// A place that nobody has.
     pub const NOBODY: Self =
-        Self { tgid: 0, is_number: 0, thread_offset: 0, task_offset: 0, kind: 0, connection_offset: 0 };
+        Self { tgid: 0, is_structure: 0, thread_offset: 0, task_offset: 0, kind: 0, connection_offset: 0 };
 }
 
 wire! {

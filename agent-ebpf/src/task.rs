@@ -1,7 +1,7 @@
 //! The task of a language runtime that the running thread works on: which goroutine, which Python context.
 //!
-//! Two reads of user memory where userspace knows the process's runtime, three where the task is an object whose kind is
-//! checked; else an array look-up. Everything read is the process's own and may be anything: what does not look like a
+//! One read of user memory in Go, three in Python where the task's kind is checked, if userspace knows the process's runtime;
+//! else an array look-up. Everything read is the process's own and may be anything: what does not look like a
 //! task is none.
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
@@ -47,15 +47,15 @@ pub fn read(runtime: &Runtime, task: Task) -> u64 {
     // is how libc and Go do it (`do_arch_prctl_64`).
     let pointer: u64 = unsafe { Task::load(task.0, offset!(task_thread_pointer)) };
     let structure = word(pointer.wrapping_add(runtime.thread_offset as u64));
-    if structure == 0 {
-        return 0;
+    if structure == 0 || runtime.is_structure != 0 {
+        return structure;
     }
     let found = word(structure.wrapping_add(runtime.task_offset));
     if is_task(runtime, found) { found } else { 0 }
 }
 
-/// Does a word name a task?
+/// Is it the address of a task, where tasks are not structures of threads?
 #[inline(always)]
 pub fn is_task(runtime: &Runtime, found: u64) -> bool {
-    found != 0 && (runtime.is_number != 0 || word(found.wrapping_add(8)) == runtime.kind)
+    found != 0 && word(found.wrapping_add(8)) == runtime.kind
 }

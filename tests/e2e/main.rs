@@ -32,3 +32,4 @@ mod scripted;
 mod shutdown;
 mod socat;
 mod syscalls;
+mod tasks;

@@ -31,6 +31,7 @@ pub mod process;
 pub mod programs;
 pub mod prometheus;
 pub mod redis;
+pub mod relay;
 pub mod rig;
 pub mod rotel;
 pub mod scripted;

@@ -2,8 +2,8 @@
 //!
 //! Hooks: probes in the processes themselves (uprobes; 1–2 µs each, see docs/metrics.md for what was measured), only in
 //! executables and libraries of processes in scope and only where userspace found the place: `PyContext_CopyCurrent` of
-//! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go at its beginning
-//! and its ends, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine. No
+//! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go and its call of
+//! `casgstatus`, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine. No
 //! return probe in Go: its stacks move. Processes whose runtime is not known cost the probe and a look-up.
 
 use aya_ebpf::macros::{uprobe, uretprobe};
@@ -50,47 +50,52 @@ pub fn task_copied(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// `runtime.newproc1(fn, callergp, callerpc)`: registers of Go's own convention, AX and BX first (1.17+).
+/// `runtime.newproc1(fn, callergp, callerpc)` near its beginning: registers of Go's own convention, AX and BX first (1.17+).
 #[uprobe]
 pub fn task_begins(ctx: ProbeContext) -> u32 {
-    let Some(runtime) = known() else { return 0 };
+    if known().is_none() {
+        return 0;
+    }
     let tid = current_ids().0;
-    // SAFETY: the saved registers.
-    let caller = unsafe { (*ctx.regs).rbx };
-    let task = task::word(caller.wrapping_add(runtime.task_offset));
     if let Some(start) = TASK_STARTS.get_ptr_mut(tid & SLOT) {
-        // SAFETY: a map value; the thread runs on the scheduler's stack until it is over.
-        unsafe { *start = TaskStart { tid: u64::from(tid), task } };
+        // SAFETY: a map value, and the saved registers; the thread runs on the scheduler's stack until it is over.
+        unsafe { *start = TaskStart { tid: u64::from(tid), task: (*ctx.regs).rbx } };
     }
     0
 }
 
-/// A `ret` of `runtime.newproc1`: AX is the new goroutine.
+/// Where `runtime.newproc1` calls `runtime.casgstatus(newg, old, new)` for the goroutine that it has made or found.
 #[uprobe]
 pub fn task_begun(ctx: ProbeContext) -> u32 {
-    let Some(runtime) = known() else { return 0 };
+    /// One that is over, or was never begun, and is begun now (`_Gdead`).
+    const DEAD: u64 = 6;
+    if known().is_none() {
+        return 0;
+    }
+    // SAFETY: the saved registers.
+    let (made, before) = unsafe { ((*ctx.regs).rax, (*ctx.regs).rbx & 0xffff_ffff) };
     let tid = current_ids().0;
     let Some(start) = TASK_STARTS.get_ptr_mut(tid & SLOT) else { return 0 };
+    if before != DEAD {
+        // Memory for a new one; it comes by again.
+        return 0;
+    }
     // SAFETY: a map value; another thread that shares the slot stands there with its own id.
     let start = unsafe { start.read() };
-    // SAFETY: the saved registers.
-    let made = task::word(unsafe { (*ctx.regs).rax }.wrapping_add(runtime.task_offset));
-    if start.tid != u64::from(tid) || made == 0 {
+    if start.tid != u64::from(tid) || made == 0 || start.task == 0 {
         emit::add(TASKS_UNREAD, 1);
-    } else if start.task != 0 {
-        // The runtime's own goroutines come from none.
+    } else {
         tell(BORN, made, start.task);
     }
     0
 }
 
-/// `net/http.(*persistConn).roundTrip(req)`: AX is the connection, R14 the goroutine that asks.
+/// `net/http.(*persistConn).roundTrip(req)` near its beginning: AX is the connection, R14 the goroutine that asks.
 #[uprobe]
 pub fn task_asks(ctx: ProbeContext) -> u32 {
     let Some(runtime) = known() else { return 0 };
     // SAFETY: the saved registers.
-    let (connection, goroutine) = unsafe { ((*ctx.regs).rax, (*ctx.regs).r14) };
-    let asks = task::word(goroutine.wrapping_add(runtime.task_offset));
+    let (connection, asks) = unsafe { ((*ctx.regs).rax, (*ctx.regs).r14) };
     // The second word of an interface is what it holds: a `*net.TCPConn`, or a `*tls.Conn` that begins with another one.
     let held = task::word(connection.wrapping_add(runtime.connection_offset + 8));
     let named = match socket(task::word(held)) {

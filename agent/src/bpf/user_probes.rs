@@ -183,6 +183,6 @@ const fn place(pid: u32) -> u32 {
 }
 
 fn told(pid: u32, reads: &TaskReads) -> Runtime {
-    let TaskReads { is_number, thread_offset, task_offset, kind, connection_offset } = *reads;
-    Runtime { tgid: pid, is_number: is_number.into(), thread_offset, task_offset, kind, connection_offset }
+    let TaskReads { is_structure, thread_offset, task_offset, kind, connection_offset } = *reads;
+    Runtime { tgid: pid, is_structure: is_structure.into(), thread_offset, task_offset, kind, connection_offset }
 }

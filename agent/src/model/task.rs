@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::connection::Cookie;
 
-/// A task as its process names it: the number of a goroutine, the address of a context, which is given again.
+/// A task as its process names it: the address of a goroutine or of a context, which is given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskName(pub u64);
 
@@ -29,7 +29,7 @@ pub struct TaskEvent {
 /// Where a thread finds the task that it works on, as in [`seismo_common::task::Runtime`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskReads {
-    pub is_number: bool,
+    pub is_structure: bool,
     pub thread_offset: i64,
     pub task_offset: u64,
     pub kind: u64,

@@ -41,7 +41,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     programs: &[
         program(COPIED, "PyContext_CopyCurrent", true, Some("which Python context was copied from which is not known")),
         program(BEGINS, "runtime.newproc1", false, GO),
-        program(BEGUN, "runtime.newproc1", true, GO),
+        program(BEGUN, "runtime.casgstatus", false, GO),
         program(
             ASKS,
             "net/http.(*persistConn).roundTrip",

@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use seismo_common::tcp::LISTEN;
+
 use super::families::Families;
 use crate::bpf::iterate::SocketIterator;
 use crate::metrics::Table;
@@ -33,16 +35,17 @@ impl Adoption {
             .then(|| pass.records.iter().map(|record| Cookie(record.cookie)).collect())
     }
 
-    /// One event per connection in scope; `members` are in or out of scope by their cgroup.
-    pub fn pass(&mut self, members: &[(u32, bool)], table: &Table) -> Vec<ConnEvent> {
-        let Some(sockets) = self.wanted() else { return Vec::new() };
+    /// One event per connection in scope, and the processes that have them; `members` are in or out of scope by their
+    /// cgroup.
+    pub fn pass(&mut self, members: &[(u32, bool)], table: &Table) -> (Vec<ConnEvent>, HashSet<u32>) {
+        let Some(sockets) = self.wanted() else { return Default::default() };
         let began = Instant::now();
         let pass = match sockets.read(members) {
             Ok(pass) => pass,
             Err(error) => {
                 log::warn!("connections that are open already are seen from their next request on: {error:#}");
                 table.add(&ADOPT_FAILED, &["pass"], 1);
-                return Vec::new();
+                return Default::default();
             }
         };
         let adopted = events(&pass.records);
@@ -56,6 +59,8 @@ impl Adoption {
             table.add(&ADOPTED, &[name], adopted.iter().filter(of_role).count() as u64);
         }
         log::info!("{} open connections taken up in {:.1} ms", adopted.len(), took.as_secs_f64() * 1e3);
-        adopted
+        // Listeners are told of every process, in scope or not.
+        let connections = pass.records.iter().filter(|record| record.state != LISTEN);
+        (adopted, connections.map(|record| record.tgid).collect())
     }
 }

@@ -175,7 +175,8 @@ impl Pipeline {
         if self.parts.scope.is_empty() {
             return 0;
         }
-        let adopted = self.parts.adoption.pass(&self.parts.scope.members(), &self.parts.table);
+        let (adopted, owners) = self.parts.adoption.pass(&self.parts.scope.members(), &self.parts.table);
+        owners.into_iter().for_each(|pid| self.parts.finder.look(pid));
         let count = adopted.len();
         self.adopted.extend(adopted);
         count
@@ -187,6 +188,8 @@ impl Pipeline {
             let made = match change {
                 Change::Scope(resolved) => {
                     let changed = self.parts.scope.change(*resolved).map_err(|error| format!("{error:#}"));
+                    // Who is still in scope is looked at with its next record.
+                    self.parts.finder.forget_all();
                     changed.map(|()| self.adopt())
                 }
                 Change::TakeUp => Ok(self.adopt()),

@@ -87,6 +87,12 @@ impl Finder {
         }
     }
 
+    /// No process is known to be in scope any more.
+    pub fn forget_all(&mut self) {
+        let looked: Vec<u32> = self.looked.iter().copied().collect();
+        looked.into_iter().for_each(|pid| self.forget(pid));
+    }
+
     /// Processes whose tasks are read.
     pub fn len(&self) -> usize {
         self.counts.tracked.load(Ordering::Relaxed)

@@ -33,6 +33,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     ("curl", Program("curl")),
     ("dnsmasq-base", Program("dnsmasq")),
     ("fio", Program("fio")),
+    ("golang-go", Program("go")),
     ("haproxy", Program("haproxy")),
     ("iproute2", Program("ip")),
     ("libpython3-dev", PythonLibrary),
@@ -61,10 +62,9 @@ pub(super) const FOR_TESTS: &[Package] = &[
     ("xz-utils", Program("xz")),
 ];
 
-/// What the accuracy lab runs beyond [`FOR_TESTS`]: compilers and runtimes that plain tests can do without.
+/// What the accuracy lab runs beyond [`FOR_TESTS`]: runtimes that plain tests can do without.
 pub(super) const FOR_ACCURACY: &[Package] = &[
     ("default-jdk-headless", Program("javac")),
-    ("golang-go", Program("go")),
     ("gunicorn", PythonModule("gunicorn")),
     ("python3-aiohttp", PythonModule("aiohttp")),
     ("python3-fastapi", PythonModule("fastapi")),

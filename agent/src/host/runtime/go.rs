@@ -1,6 +1,7 @@
-//! Go: a thread's storage points to its goroutine (`runtime.g`), which holds its number.
+//! Go: a thread's storage points to its goroutine (`runtime.g`).
 //!
-//! Functions are found in the table that the runtime itself needs (`.gopclntab`, 1.18+), so that stripped executables are
+//! Probes are put on instructions that the kernel emulates, a jump near the beginning of a function or a call: one that it
+//! has to step over costs several times as much. Functions are found in the table that the runtime itself needs (`.gopclntab`, 1.18+), so that stripped executables are
 //! no different; the version stands in `.go.buildinfo`. Sources: `runtime/symtab.go`, `runtime/runtime2.go`,
 //! `debug/buildinfo`, `net/http/transport.go`.
 
@@ -18,19 +19,13 @@ const GOROUTINE: i64 = -8;
 /// Of `conn` in `net/http.persistConn`: behind `alt`, `t` and `cacheKey`.
 const CONNECTION: u64 = 80;
 const BEGINS: &[u8] = b"runtime.newproc1";
+const BEGUN: &[u8] = b"runtime.casgstatus";
 const ASKS: &[u8] = b"net/http.(*persistConn).roundTrip";
 /// Longest function that is looked through.
 const MAX_FUNCTION: u64 = 64 << 10;
-const MAX_ENDS: usize = 8;
-
-/// Of `goid` in `runtime.g`: `syscallbp` came before it in 1.23. Versions that nobody has looked at have none.
-fn number_offset(minor: u32) -> Option<u64> {
-    match minor {
-        18..=22 => Some(152),
-        23..=24 => Some(160),
-        _ => None,
-    }
-}
+const MAX_CALLS: usize = 8;
+/// Minor versions whose way to begin a goroutine is known: arguments in registers, a table of functions of this form.
+const KNOWN: std::ops::RangeInclusive<u32> = 18..=26;
 
 pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
     let path = proc.path(pid, "exe");
@@ -41,28 +36,37 @@ fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> 
     let Some(version) = elf.section(".go.buildinfo").and_then(version) else { return Ok(None) };
     let unsupported = |reason: &str| Unsupported(format!("{version}: {reason}"));
     let minor = minor(&version).ok_or_else(|| unsupported("a version of another form"))?;
-    let task_offset =
-        number_offset(minor).ok_or_else(|| unsupported("where goroutines keep their number is not known"))?;
+    if !KNOWN.contains(&minor) {
+        return Err(unsupported("not a version that is known"));
+    }
     let table = elf.section(".gopclntab").ok_or_else(|| unsupported("no table of functions"))?;
     let text = elf.section_address(".text").ok_or_else(|| unsupported("no code"))?;
     let functions = Functions::of(table, text).ok_or_else(|| unsupported("a table of functions of another form"))?;
-    let mut places = Vec::new();
-    for (name, address, size) in functions.named([BEGINS, ASKS]) {
+    let found = functions.named([BEGINS, BEGUN, ASKS]);
+    let of = |name: &[u8]| found.iter().find(|(found, ..)| *found == name).copied();
+    let code_of = |address: u64, size: u64| {
         let offset = elf.offset(address).ok_or_else(|| unsupported("a function outside the file"))?;
-        if name == ASKS {
-            places.push(TaskPlace { point: TaskPoint::Asks, offset });
-            continue;
-        }
         let code = code(path, offset, size).ok_or_else(|| unsupported("code that cannot be read"))?;
-        let ends = ends(&code).ok_or_else(|| unsupported("code that is not understood"))?;
-        places.push(TaskPlace { point: TaskPoint::Begins, offset });
-        places.extend(ends.into_iter().map(|end| TaskPlace { point: TaskPoint::Begun, offset: offset + end }));
-    }
-    if !places.iter().any(|place| place.point == TaskPoint::Begun) {
+        Ok((offset, code))
+    };
+    let (Some((_, begins, size)), Some((_, begun, _))) = (of(BEGINS), of(BEGUN)) else {
         return Err(unsupported("where goroutines begin is not found"));
+    };
+    let (offset, code) = code_of(begins, size)?;
+    let calls = calls(&code, begins, begun).ok_or_else(|| unsupported("code that is not understood"))?;
+    let mut places = vec![TaskPlace { point: TaskPoint::Begins, offset: offset + first_jump(&code) }];
+    places.extend(calls.into_iter().map(|at| TaskPlace { point: TaskPoint::Begun, offset: offset + at }));
+    if let Some((_, asks, size)) = of(ASKS) {
+        let (offset, code) = code_of(asks, size)?;
+        places.push(TaskPlace { point: TaskPoint::Asks, offset: offset + first_jump(&code) });
     }
-    let reads =
-        TaskReads { is_number: true, thread_offset: GOROUTINE, task_offset, kind: 0, connection_offset: CONNECTION };
+    let reads = TaskReads {
+        is_structure: true,
+        thread_offset: GOROUTINE,
+        task_offset: 0,
+        kind: 0,
+        connection_offset: CONNECTION,
+    };
     Ok(Some(TaskRuntime { language: "go", reads, file: path.to_owned(), places }))
 }
 
@@ -136,27 +140,39 @@ fn code(path: &Path, offset: u64, size: u64) -> Option<Vec<u8>> {
     Some(code)
 }
 
-/// Offsets of its returns; `None` where an instruction is not understood, or there are too many.
-fn ends(code: &[u8]) -> Option<Vec<u64>> {
-    let mut ends = Vec::new();
-    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+/// Offset of the conditional jump by which a function begins, to where its stack grows: arguments are still in their
+/// registers. 0 where it does not begin so.
+fn first_jump(code: &[u8]) -> u64 {
+    /// Instructions before it.
+    const MOST: usize = 4;
+    let instructions = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).into_iter().take(MOST);
+    // `jcc` with an offset of one byte, or of four.
+    let is_jump = |at: u64| matches!(code.get(at as usize..), Some([0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..]));
+    instructions.map(|instruction| instruction.ip()).find(|at| is_jump(*at)).unwrap_or(0)
+}
+
+/// Offsets of the calls of one function in the code of another that is at `address`; `None` where there are none or too
+/// many, or an instruction is not understood.
+fn calls(code: &[u8], address: u64, callee: u64) -> Option<Vec<u64>> {
+    let mut calls = Vec::new();
+    for instruction in Decoder::with_ip(64, code, address, DecoderOptions::NONE) {
         if instruction.is_invalid() {
             return None;
         }
-        if instruction.mnemonic() == Mnemonic::Ret {
-            ends.push(instruction.ip());
+        if instruction.mnemonic() == Mnemonic::Call && instruction.near_branch_target() == callee {
+            calls.push(instruction.ip() - address);
         }
     }
-    (ends.len() <= MAX_ENDS).then_some(ends)
+    (1..=MAX_CALLS).contains(&calls.len()).then_some(calls)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Functions, ends, minor, number_offset, version};
+    use super::{Functions, calls, first_jump, minor, version};
 
     #[test]
-    fn the_version_is_read_where_it_stands_and_unknown_ones_have_no_offset() {
+    fn the_version_is_read_where_it_stands() {
         let mut section = vec![0u8; 64];
         section[..14].copy_from_slice(b"\xff Go buildinf:");
         (section[14], section[15], section[32]) = (8, 2, 8);
@@ -172,7 +188,6 @@ mod tests {
             assert_eq!(version(&section[..end]), None, "cut at {end}");
         }
         assert_eq!(["go1.19.8", "go1.22rc1", "go1.9", "devel"].map(minor), [Some(19), Some(22), Some(9), None]);
-        assert_eq!([9, 18, 22, 23, 99].map(number_offset), [None, Some(152), Some(152), Some(160), None]);
     }
 
     /// A table of two functions and the end of the code, as the linker lays it out.
@@ -214,9 +229,17 @@ mod tests {
     }
 
     #[test]
-    fn returns_are_found_and_not_bytes_that_look_like_one() {
-        // mov rax, 0xc3; ret; int3
-        assert_eq!(ends(&[0x48, 0xc7, 0xc0, 0xc3, 0, 0, 0, 0xc3, 0xcc]), Some(vec![7]));
-        assert_eq!(ends(&[0x06]), None);
+    fn calls_of_a_function_are_found_and_not_bytes_that_look_like_one() {
+        // mov rax, 0xe8; call 0x2000; call 0x3000; ret; int3
+        let code = [0x48, 0xc7, 0xc0, 0xe8, 0, 0, 0, 0xe8, 0xf4, 0x0f, 0, 0, 0xe8, 0xef, 0x1f, 0, 0, 0xc3, 0xcc];
+        assert_eq!(calls(&code, 0x1000, 0x2000), Some(vec![7]));
+        assert_eq!(calls(&code, 0x1000, 0x4000), None);
+        assert_eq!(calls(&[0x06], 0, 0), None);
+        // cmp rsp, [r14 + 16]; jbe; push rbp
+        assert_eq!(first_jump(&[0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x55]), 4);
+        // lea r12, [rsp - 0x30]; cmp r12, [r14 + 16]; jbe near
+        assert_eq!(first_jump(&[0x4c, 0x8d, 0x64, 0x24, 0xd0, 0x4d, 0x3b, 0x66, 0x10, 0x0f, 0x86, 0, 1, 0, 0]), 9);
+        assert_eq!(first_jump(&[0x55, 0xc3]), 0);
+        assert_eq!(first_jump(&[]), 0);
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsup
     let key = key(&memory, exports.runtime.wrapping_add(moved).wrapping_add(key_offset))
         .ok_or_else(|| unsupported("the key of its threads' states is not where it was expected"))?;
     let reads = TaskReads {
-        is_number: false,
+        is_structure: false,
         thread_offset: STORAGE + i64::from(key) * 16 + 8,
         task_offset,
         kind: exports.context_type.wrapping_add(moved),

@@ -1,0 +1,100 @@
+//! Requests that no thread tells apart: with eight open at once, each request that a goroutine or a coroutine sends has the
+//! one that it was sent for as its parent, and nothing is left behind of a process that ends.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use seismo_tests::agent::Agent;
+use seismo_tests::exposition::Page;
+use seismo_tests::relay::Relay;
+use seismo_tests::rig::Rig;
+use seismo_tests::scripted::{Language, Server};
+use seismo_tests::spans::{Kind, Span};
+use seismo_tests::wrk::{Load, Wrk};
+
+const REQUESTS: usize = 400;
+const AT_ONCE: usize = 8;
+
+/// The number at the end of a path.
+fn number(span: &Span) -> Result<usize> {
+    let path = span.path();
+    path.rsplit('/').next().and_then(|last| last.parse().ok()).with_context(|| format!("path {path}"))
+}
+
+/// Has the relay serve requests with these numbers; its spans so far, `count` of them.
+fn load(
+    (rig, relay, agent): (&Rig, &Relay, &Agent<'_>),
+    connections: usize,
+    numbers: std::ops::Range<usize>,
+    count: usize,
+) -> Result<Vec<Span>> {
+    let paths: Vec<String> = numbers.map(|number| format!("/both/{number}")).collect();
+    let wrk = Wrk::start(rig, relay.port, &Load { requests: paths.len(), connections, depth: 1, paths })?;
+    let spans = agent.awaited_spans(count, |span| span.service() == "relay")?;
+    wrk.interrupt()?;
+    Ok(spans)
+}
+
+fn tracked(agent: &Agent<'_>, count: u64) -> Result<()> {
+    let read = |page: &Page| page.sum("seismo_table_entries", &[("table", "task_processes")]) as u64;
+    let found = agent.settled(&count, read)?;
+    let events = agent.page()?;
+    let events = events.by("seismo_pipeline_events_total", "reason", &[]);
+    ensure!(found == count, "the tasks of {found} processes are read, not of {count}: {events:?}");
+    Ok(())
+}
+
+/// Every request of the relay's to the request that it was made for.
+fn each_has_its_parent(start: impl FnOnce(&Rig, u16) -> Result<Relay>) -> Result<()> {
+    Rig::run(|rig| {
+        let upstream = Server::start_outside(rig, Language::Python)?;
+        let relay = start(rig, upstream.port)?;
+        let agent = Agent::start(rig)?;
+        // Looked at with its first request.
+        load((rig, &relay, &agent), 1, 0..1, 3)?;
+        tracked(&agent, 1)?;
+        let spans = load((rig, &relay, &agent), AT_ONCE, 1..1 + REQUESTS, 3 * (REQUESTS + 1))?;
+        let id = |span: &Span, key: &str| span.json.get(key).and_then(|id| id.as_str()).unwrap_or("none").to_owned();
+        let served: BTreeMap<String, usize> = spans
+            .iter()
+            .filter(|span| span.kind == Kind::Server)
+            .map(|span| Ok((id(span, "spanId"), number(span)?)))
+            .collect::<Result<_>>()?;
+        ensure!(served.len() == REQUESTS + 1, "{} requests were served", served.len());
+        let mut methods: BTreeMap<String, usize> = BTreeMap::new();
+        for span in spans.iter().filter(|span| span.kind == Kind::Client) {
+            let made_for = number(span)? / 10;
+            if made_for == 0 {
+                continue;
+            }
+            let parent = served.get(&id(span, "parentSpanId"));
+            ensure!(parent == Some(&made_for), "made for {made_for}, linked to {parent:?}: {}", span.json);
+            *methods.entry(span.attribute("seismo.link.method")).or_default() += 1;
+        }
+        println!("requests by how their parent was found: {methods:?}");
+        ensure!(methods == BTreeMap::from([("task".to_owned(), 2 * REQUESTS)]), "{methods:?}");
+        let page = agent.page()?;
+        ensure!(page.sum("seismo_task_unread_total", &[]) == 0.0, "tasks that could not be read");
+        println!("what happened: {:?}", page.by("seismo_pipeline_events_total", "reason", &[]));
+        drop(relay);
+        tracked(&agent, 0)?;
+        let left = agent.page()?.sum("seismo_table_entries", &[("table", "tasks")]);
+        ensure!(left == 0.0, "{left} tasks of a process that is gone");
+        agent.nothing_lost()
+    })
+}
+
+#[test]
+fn coroutines_of_one_event_loop_send_for_the_request_that_they_serve() -> Result<()> {
+    each_has_its_parent(Relay::python)
+}
+
+#[test]
+fn goroutines_send_for_the_request_that_they_serve() -> Result<()> {
+    each_has_its_parent(|rig, upstream| Relay::go(rig, upstream, false))
+}
+
+#[test]
+fn a_stripped_executable_is_no_different() -> Result<()> {
+    each_has_its_parent(|rig, upstream| Relay::go(rig, upstream, true))
+}

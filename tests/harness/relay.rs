@@ -1,0 +1,49 @@
+//! Services whose requests no thread tells apart, each asking another server twice for every request that it serves, at the
+//! same time: on an event loop in Python, on goroutines in Go.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::Process;
+use crate::rig::{Rig, free_port};
+use crate::{http, programs};
+
+#[derive(Debug)]
+pub struct Relay {
+    pub process: Process,
+    pub port: u16,
+}
+
+impl Relay {
+    pub fn python(rig: &Rig, upstream: u16) -> Result<Self> {
+        let mut command = Command::new(programs::PYTHON);
+        command.arg(rig.file("relay.py", include_str!("scripts/relay.py"))?);
+        Self::start(rig, command, upstream)
+    }
+
+    /// Compiled first; without what a debugger wants where `stripped`.
+    pub fn go(rig: &Rig, upstream: u16, stripped: bool) -> Result<Self> {
+        let source = rig.file("relay.go", include_str!("scripts/relay.go"))?;
+        let product = source.with_file_name("relay");
+        let cache = programs::repository().join("target/go");
+        let mut build = Command::new(programs::find("go")?);
+        build.args(["build", "-o"]).arg(&product);
+        if stripped {
+            build.args(["-ldflags", "-s -w"]);
+        }
+        build.arg(&source).env("GO111MODULE", "off").env("GOCACHE", &cache).env("GOPATH", cache.join("path"));
+        let built = build.output().context("go build")?;
+        ensure!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        Self::start(rig, Command::new(product), upstream)
+    }
+
+    fn start(rig: &Rig, mut command: Command, upstream: u16) -> Result<Self> {
+        let port = free_port()?;
+        command.args([port, upstream].map(|port| port.to_string())).stdin(Stdio::null());
+        let mut process = rig.inside("relay", command)?;
+        process.await_ready(Duration::from_secs(20), || http::listens(port))?;
+        Ok(Self { process, port })
+    }
+}
