@@ -19,6 +19,7 @@ mod hosts;
 mod kernel_files;
 mod large;
 mod link;
+mod metrics_export;
 mod native;
 mod nginx_counts;
 mod nginx_times;

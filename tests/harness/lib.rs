@@ -37,6 +37,7 @@ pub mod scripted;
 pub mod shop;
 pub mod spans;
 pub mod tap;
+pub mod victoria_metrics;
 pub mod wait;
 pub mod webhook;
 pub mod wrk;

@@ -13,12 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use super::answer::{self, Answer};
+use super::settings::Settings;
 use super::target::{self, Target};
-use super::{Compression, Config, Protocol};
+use super::{Compression, Protocol};
 use crate::clock;
 
-/// The gRPC method that takes spans.
-pub(super) const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const MOST_ANSWER: usize = 64 << 10;
 const AGENT: &str = concat!("seismo/", env!("CARGO_PKG_VERSION"));
 
@@ -44,9 +43,10 @@ struct Read {
 }
 
 impl Transport {
-    pub(super) fn new(target: Target, config: &Config) -> Result<Self, String> {
-        let headers = target::headers(&config.headers)?;
-        Ok(Self { target, protocol: config.protocol, compression: config.compression, headers, connection: None })
+    pub(super) fn new(settings: Settings) -> Result<Self, String> {
+        let headers = target::headers(&settings.headers)?;
+        let Settings { target, protocol, compression, .. } = settings;
+        Ok(Self { target, protocol, compression, headers, connection: None })
     }
 
     /// The next request makes a new connection.
