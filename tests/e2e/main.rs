@@ -10,6 +10,7 @@ mod alerts;
 mod checks;
 mod containers;
 mod conversations;
+mod encrypted;
 mod exemplars;
 mod explain;
 mod export;

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod blockdevice;
 pub mod bpf;
+pub mod certified;
 pub mod cgroup;
 pub mod container;
 pub mod controller;

@@ -42,7 +42,7 @@ use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::checks::Checks;
-use crate::cli::logger;
+use crate::cli::{WrongFile, logger};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::exporters::hops::Hops;
@@ -225,6 +225,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     loader::limit_arenas();
     let mut alerting = Alerting::new(&config, &options)?;
     let mut spans = Spans::new(config.spans.capacity);
+    if let Some(problem) = config.export.otlp.impediment() {
+        return Err(WrongFile(format!("export.otlp: {problem}")).into());
+    }
     let mut exporting = Exporting::new(&config, &mut spans)?;
     let metric_export = MetricExport::new(&config, Procfs::new(PROC).host_name());
     let spans = Arc::new(spans);

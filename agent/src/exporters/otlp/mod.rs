@@ -4,8 +4,7 @@
 //! request after the other ([`sender`], [`transport`]). What a backend that is down or busy does not take is tried again
 //! with a growing pause; every span and point handed over ends as sent or as lost for a reason. Delivery is at least once:
 //! an answer that gets lost is a batch sent twice. The queues are memory: 64 MiB hold twice five minutes at 500 spans a
-//! second with gzip (a test of [`encode`] holds that), and a stop of the agent loses what is in them, counted. Only
-//! `http://`: no TLS in this agent yet. Metrics are cumulative; delta temporality is not made.
+//! second with gzip (a test of [`encode`] holds that), and a stop of the agent loses what is in them, counted. Metrics are cumulative; delta temporality is not made.
 
 mod answer;
 mod encode;
@@ -23,12 +22,15 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::size::ByteSize;
 use crate::section::Interval;
 use settings::Signal;
 use target::Target;
+use transport::Transport;
 
 pub use points::OtlpMetrics;
 pub use spans::Otlp;
@@ -36,7 +38,7 @@ pub use spans::Otlp;
 crate::section! {
     /// OpenTelemetry's protocol.
     pub struct Config {
-        /// Where spans and metrics are sent (http://HOST:PORT); over HTTP, `/v1/traces` and `/v1/metrics` are added. Not set:
+        /// Where spans and metrics are sent (http[s]://HOST:PORT); over HTTP, `/v1/traces` and `/v1/metrics` are added. Not set:
         /// nowhere. Also OTEL_EXPORTER_OTLP_ENDPOINT.
         pub endpoint: Option<String> = None,
         /// http/protobuf or grpc. Also OTEL_EXPORTER_OTLP_PROTOCOL.
@@ -47,6 +49,8 @@ crate::section! {
         pub compression: Compression = Compression::Gzip,
         /// For one request with its answer. Also OTEL_EXPORTER_OTLP_TIMEOUT, in milliseconds.
         pub timeout: Interval = Interval::secs(10),
+        /// PEM file of who may vouch for an https endpoint, instead of the system's. Also OTEL_EXPORTER_OTLP_CERTIFICATE.
+        pub certificate: Option<PathBuf> = None,
         /// Attributes that every resource gets unless it has them, NAME=VALUE, values percent-encoded; `service.name` is left
         /// alone. Also OTEL_RESOURCE_ATTRIBUTES.
         pub resource: Vec<String> = Vec::new(),
@@ -86,6 +90,8 @@ crate::section! {
         pub compression: Option<Compression> = None,
         /// Also OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, in milliseconds.
         pub timeout: Option<Interval> = None,
+        /// Also OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE.
+        pub certificate: Option<PathBuf> = None,
     }
 }
 
@@ -104,6 +110,8 @@ crate::section! {
         pub compression: Option<Compression> = None,
         /// Also OTEL_EXPORTER_OTLP_METRICS_TIMEOUT, in milliseconds.
         pub timeout: Option<Interval> = None,
+        /// Also OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE.
+        pub certificate: Option<PathBuf> = None,
         /// How often all metrics are looked at and sent. Also OTEL_METRIC_EXPORT_INTERVAL, in milliseconds.
         pub interval: Interval = Interval::secs(60),
         /// base2_exponential_bucket_histogram: histograms that are counted in such buckets are sent with all of them, the others
@@ -174,6 +182,12 @@ impl Config {
             problems.push(("metrics.interval", format!("{} is less than {SHORTEST}", self.metrics.interval)));
         }
         problems
+    }
+
+    /// Why what is configured cannot be sent: a file of certificates, which is read here.
+    pub fn impediment(&self) -> Option<String> {
+        let of = |signal| self.settings(signal)?.and_then(|settings| Transport::new(settings).map(drop)).err();
+        of(Signal::Traces).or_else(|| of(Signal::Metrics))
     }
 
     /// Whether spans are sent anywhere.

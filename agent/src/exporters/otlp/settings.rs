@@ -3,6 +3,8 @@
 //! As OpenTelemetry has it: what is said of one signal wins over what is said of both; a signal's own endpoint is a whole
 //! URL, to the common one the signal's path is added. gRPC has its method for a path.
 
+use std::path::PathBuf;
+
 use super::target::Target;
 use super::{Compression, Config, Protocol};
 use crate::section::Interval;
@@ -48,16 +50,23 @@ pub(super) struct Settings {
     pub compression: Compression,
     pub headers: Vec<String>,
     pub timeout: Interval,
+    pub certificate: Option<PathBuf>,
 }
 
 impl Config {
     /// `None`: this signal is not sent.
     pub(super) fn settings(&self, signal: Signal) -> Option<Result<Settings, String>> {
         let (traces, metrics) = (&self.traces, &self.metrics);
-        let (enabled, endpoint, protocol, compression, headers, timeout) = match signal {
-            Signal::Traces => {
-                (traces.enabled, &traces.endpoint, traces.protocol, traces.compression, &traces.headers, traces.timeout)
-            }
+        let (enabled, endpoint, protocol, compression, headers, timeout, certificate) = match signal {
+            Signal::Traces => (
+                traces.enabled,
+                &traces.endpoint,
+                traces.protocol,
+                traces.compression,
+                &traces.headers,
+                traces.timeout,
+                &traces.certificate,
+            ),
             Signal::Metrics => (
                 metrics.enabled,
                 &metrics.endpoint,
@@ -65,6 +74,7 @@ impl Config {
                 metrics.compression,
                 &metrics.headers,
                 metrics.timeout,
+                &metrics.certificate,
             ),
         };
         let protocol = protocol.unwrap_or(self.protocol);
@@ -85,6 +95,7 @@ impl Config {
             compression: compression.unwrap_or(self.compression),
             headers: if headers.is_empty() { &self.headers } else { headers }.clone(),
             timeout: timeout.unwrap_or(self.timeout),
+            certificate: certificate.clone().or_else(|| self.certificate.clone()),
         }))
     }
 }

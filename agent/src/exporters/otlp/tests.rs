@@ -1,6 +1,8 @@
 //! The exporter against a backend made up here, over real sockets on loopback: HTTP/1.1 and HTTP/2.
 #![allow(clippy::unwrap_used)]
 
+mod outage;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Read as _;
@@ -242,7 +244,7 @@ async fn a_backend_that_hangs_is_left_after_the_timeout() {
 #[test]
 fn a_configuration_that_cannot_work_names_its_keys() {
     let config = Config {
-        endpoint: Some("https://x".to_owned()),
+        endpoint: Some("grpc://x".to_owned()),
         traces: Traces { endpoint: Some("x".to_owned()), ..Traces::default() },
         metrics: Metrics { interval: Interval::millis(1), batch_points: 0, ..Metrics::default() },
         headers: vec!["secret".to_owned()],
