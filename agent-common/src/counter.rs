@@ -59,6 +59,8 @@ lanes! { NAMED:
     RECLAIM_UNKNOWN,
     /// Connections opened from here of which it is not known how long that took: another one took the slot.
     TCP_CONNECT_UNKNOWN,
+    /// Tasks that began, or asked over a connection, and that could not be read.
+    TASKS_UNREAD,
 }
 
 /// First of the lanes that count drops; add a [`crate::drops`] reason.

@@ -17,6 +17,7 @@ pub mod payload;
 pub mod process;
 pub mod record;
 pub mod syscall;
+pub mod task;
 pub mod tcp;
 pub mod workload;
 

@@ -42,6 +42,8 @@ offsets! {
     task_signal = true "task_struct": "signal",
     /// x86-64: `TS_COMPAT` is bit 1.
     task_thread_status = false "task_struct": "thread_info.status",
+    /// x86-64: the thread pointer.
+    task_thread_pointer = false "task_struct": "thread.fsbase",
     task_run_delay = false "task_struct": "sched_info.run_delay",
     task_run_count = false "task_struct": "sched_info.pcount",
     task_minor_faults = false "task_struct": "min_flt",

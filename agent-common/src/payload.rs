@@ -55,6 +55,8 @@ wire! {
         /// then time off CPU by reason in the order of [`OFF_CPU`]. The rest of the time between two records of a thread it
         /// was on CPU.
         pub account: [u64; ACCOUNT],
+        /// Task of the language runtime that the thread ran ([`crate::task`]); 0: not known.
+        pub task: u64,
         /// Accounts of a thread with the same epoch can be compared; 0: no account (the scheduler family is off, or the
         /// thread was not seen to leave its CPU yet).
         pub account_epoch: u32,
@@ -100,7 +102,7 @@ wire! {
 /// Words of a thread's account.
 pub const ACCOUNT: usize = 1 + OFF_CPU.len();
 
-const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 128 + 8 * ACCOUNT);
+const _: () = assert!(core::mem::size_of::<PayloadRecord>() == 136 + 8 * ACCOUNT);
 
 wire! {
     /// What userspace wants of one connection; absent: everything up to [`crate::config::Settings::capture_bytes`].

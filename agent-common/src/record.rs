@@ -6,7 +6,7 @@
 use crate::wire;
 
 /// Version of everything in this crate. The agent refuses an object with another one.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// A process was created (`sched_process_fork`): [`crate::process::ProcessRecord`].
 pub const PROCESS_FORK: u16 = 1;
@@ -18,6 +18,8 @@ pub const PROCESS_EXIT: u16 = 3;
 pub const TCP_STATE: u16 = 16;
 /// Bytes moved through a socket in scope: [`crate::payload::PayloadRecord`] and the captured bytes.
 pub const PAYLOAD: u16 = 32;
+/// A task of a language runtime came from another one, or lends its connection: [`crate::task::TaskRecord`].
+pub const TASK: u16 = 48;
 /// Written to measure the ring and what is behind it, means nothing: [`FillerRecord`].
 pub const FILLER: u16 = 64;
 

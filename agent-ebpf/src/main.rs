@@ -12,6 +12,7 @@ mod maps;
 mod operation;
 mod probes;
 mod sock;
+mod task;
 mod user;
 mod workload;
 

@@ -17,6 +17,7 @@ use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
+use seismo_common::task::{RUNTIMES as RUNTIME_PLACES, Runtime};
 use seismo_common::tcp::{PASS_WORDS, SOCK_SLOTS};
 use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLACES};
 
@@ -154,6 +155,21 @@ pub static REQUESTS: LruHashMap<u64, Request> = LruHashMap::with_max_entries(REQ
 /// Address of the io_uring request that a thread began last; in the slot of the thread.
 #[map]
 pub static THREAD_REQUESTS: Array<u64> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
+
+/// Processes whose tasks can be read, each in the place that its id names. Written by userspace alone.
+#[map]
+pub static RUNTIMES: Array<Runtime> = Array::with_max_entries(RUNTIME_PLACES as u32, 0);
+
+/// A goroutine that begins another one, in the slot of its thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TaskStart {
+    pub tid: u64,
+    pub task: u64,
+}
+
+#[map]
+pub static TASK_STARTS: Array<TaskStart> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
 
 /// Calls per system call, and all of them.
 #[map]

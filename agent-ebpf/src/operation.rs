@@ -304,6 +304,7 @@ where
             cookie: identity,
             position: streams.position,
             account: account.ns,
+            task: crate::task::of(task),
             account_epoch: account.epoch,
             sequence: streams.sequence,
             other_sequence: streams.other_sequence,

@@ -127,6 +127,9 @@ section! {
         pub payload: bool = true,
         /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
         pub adopt: bool = true,
+        /// Goroutines and Python contexts of processes in scope: which request a task sends for. A probe in each process, 1
+        /// to 3 µs for each task that begins.
+        pub task: bool = true,
         /// Time of threads on CPU, waiting for one, and off it by reason.
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.

@@ -25,6 +25,7 @@ mod scope;
 mod scope_control;
 mod screen;
 mod tap;
+mod tasks;
 mod workloads;
 
 pub use agent::run;
@@ -125,7 +126,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
 }
 
 /// Families with programs, and whether the configuration wants them.
-fn families_of(probes: &Probes) -> [(&'static str, bool); 14] {
+fn families_of(probes: &Probes) -> [(&'static str, bool); 15] {
     [
         ("workload", probes.workload),
         ("process", probes.process),
@@ -133,6 +134,7 @@ fn families_of(probes: &Probes) -> [(&'static str, bool); 14] {
         ("udp", probes.udp),
         ("payload", probes.payload),
         ("adopt", probes.adopt),
+        ("task", probes.task),
         ("scheduler", probes.scheduler),
         ("syscall", probes.syscall),
         ("block", probes.block),

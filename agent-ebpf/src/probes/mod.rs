@@ -16,6 +16,7 @@ mod process;
 mod records;
 mod scheduler;
 mod syscall;
+mod task;
 mod tcp;
 mod udp;
 mod workload;

@@ -10,6 +10,8 @@ use std::io;
 pub struct Capability(u32);
 
 pub const CAP_SYS_PTRACE: Capability = Capability(19);
+/// Not asked for: where it is held, processes can be probed on kernels before 6.6 that were repaired in July 2025.
+pub const CAP_SYS_ADMIN: Capability = Capability(21);
 pub const CAP_PERFMON: Capability = Capability(38);
 pub const CAP_BPF: Capability = Capability(39);
 
@@ -22,6 +24,7 @@ impl Capability {
     pub const fn name(self) -> &'static str {
         match self {
             CAP_SYS_PTRACE => "CAP_SYS_PTRACE",
+            CAP_SYS_ADMIN => "CAP_SYS_ADMIN",
             CAP_PERFMON => "CAP_PERFMON",
             CAP_BPF => "CAP_BPF",
             _ => "CAP_UNKNOWN",
@@ -74,6 +77,16 @@ pub fn kept(kernel_release: &str) -> Vec<Capability> {
     keep
 }
 
+/// What stays in the thread that probes processes.
+pub fn kept_to_probe(kernel_release: &str) -> Vec<Capability> {
+    let mut keep = kept(kernel_release);
+    // From 6.6 one link attaches a program to many places, which takes none.
+    if version(kernel_release) < (6, 6) {
+        keep.extend([CAP_PERFMON, CAP_SYS_ADMIN]);
+    }
+    keep
+}
+
 /// Gives up everything but `keep` in this thread, for good. Call before other threads start: capabilities are a
 /// thread's own.
 pub fn drop_all_but(keep: &[Capability]) -> io::Result<()> {
@@ -98,12 +111,14 @@ pub(super) fn version(release: &str) -> (u32, u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::{CAP_BPF, CAP_SYS_PTRACE, kept, version};
+    use super::{CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE, kept, kept_to_probe, version};
 
     #[test]
     fn old_kernels_keep_the_capability_that_map_access_wants() {
         assert_eq!(kept("5.10.0-33-cloud-amd64"), [CAP_SYS_PTRACE, CAP_BPF]);
         assert_eq!(kept("6.1.0"), [CAP_SYS_PTRACE]);
+        assert_eq!(kept_to_probe("6.1.0"), [CAP_SYS_PTRACE, CAP_PERFMON, CAP_SYS_ADMIN]);
+        assert_eq!(kept_to_probe("6.6.1"), [CAP_SYS_PTRACE]);
         assert_eq!(version("7.3-rc1+x"), (7, 3));
     }
 }

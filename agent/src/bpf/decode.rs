@@ -6,8 +6,9 @@ use seismo_common::Wire;
 use seismo_common::payload::PayloadRecord;
 use seismo_common::process::ProcessRecord;
 use seismo_common::record::{
-    FILLER, FillerRecord, PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TCP_STATE,
+    FILLER, FillerRecord, PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TASK, TCP_STATE,
 };
+use seismo_common::task::TaskRecord;
 use seismo_common::tcp::TcpStateRecord;
 
 /// A record as a kernel program wrote it.
@@ -16,6 +17,7 @@ pub enum Record {
     Process(ProcessRecord),
     TcpState(TcpStateRecord),
     Payload(PayloadRecord, Bytes),
+    Task(TaskRecord),
     /// Means nothing.
     Filler(FillerRecord),
 }
@@ -27,6 +29,7 @@ impl Record {
             Self::Process(record) => record.header.ktime_ns,
             Self::TcpState(record) => record.header.ktime_ns,
             Self::Payload(record, _) => record.header.ktime_ns,
+            Self::Task(record) => record.header.ktime_ns,
             Self::Filler(record) => record.header.ktime_ns,
         }
     }
@@ -100,6 +103,7 @@ fn decode(bytes: &Bytes, header: RecordHeader) -> Result<Record, Malformed> {
             }
             Ok(Record::Payload(record, data))
         }
+        TASK => read(bytes).map(Record::Task).ok_or(Malformed::Length),
         FILLER => read(bytes).map(Record::Filler).ok_or(Malformed::Length),
         _ => Err(Malformed::Kind),
     }

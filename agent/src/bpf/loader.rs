@@ -5,18 +5,20 @@
 //! kernel's BTF (30 MB parsed) is dropped and the allocator trimmed once everything is attached. Dropping [`Loaded`]
 //! detaches everything; so does the kernel when the process dies, because nothing is pinned.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
-use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::Wire;
 use seismo_common::config::Settings;
 use seismo_common::offsets::Offsets;
 
+use super::capabilities::version;
 use super::counts::Counts;
 use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
@@ -25,6 +27,8 @@ use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
 use super::scope::ScopeMaps;
 use super::support::Facts;
+use super::user_load;
+use super::user_probes::{RuntimeMap, UserProgram};
 use super::workloads::{self, WorkloadCounts};
 use crate::clock;
 use crate::health::{ProbeState, ProbeStatus};
@@ -44,12 +48,15 @@ pub struct Loaded {
     pub sockets: Option<SocketIterator>,
     pub control: FlowControlMap,
     pub workloads: WorkloadCounts,
+    pub runtimes: RuntimeMap,
 }
 
 /// Loaded programs, most of them attached. Detached when dropped.
 pub struct Programs {
     ebpf: Ebpf,
     statuses: Vec<ProbeStatus>,
+    /// Programs that can be attached to many places of processes by one link, where the kernel has that.
+    many: HashMap<String, OwnedFd>,
     /// What the kernel said to each, in the same order.
     verdicts: Vec<Verdict>,
     #[cfg(feature = "kernel-log")]
@@ -166,6 +173,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         statuses.push(status);
         verdicts.push(verdict);
     }
+    let many = programs_for_many(&ebpf, facts, plan);
     drop(btf);
     let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
@@ -173,6 +181,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
     let workloads = WorkloadCounts::take(&mut ebpf, cpus)?;
+    let runtimes = RuntimeMap::take(&mut ebpf)?;
     memory::trim();
     Ok(Loaded {
         programs: Programs {
@@ -180,6 +189,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
             ebpf,
             statuses,
+            many,
             verdicts,
         },
         counts,
@@ -188,6 +198,21 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         sockets,
         control,
         workloads,
+        runtimes,
+    })
+}
+
+/// Programs of probes in processes, where the kernel attaches one to many places: none where it is older.
+fn programs_for_many(ebpf: &Ebpf, facts: &Facts, plan: &Plan) -> HashMap<String, OwnedFd> {
+    let accepted =
+        |planned: &&Planned| matches!(planned.program.hook, Hook::User { .. }) && planned.decision == Decision::Attach;
+    let names: Vec<&str> = plan.programs.iter().filter(accepted).map(|planned| planned.program.name).collect();
+    if names.is_empty() || version(&facts.kernel_release) < (6, 6) {
+        return HashMap::new();
+    }
+    user_load::load(ebpf, OBJECT, &names).unwrap_or_else(|error| {
+        log::warn!("probes in processes take a capability here: {error:#}");
+        HashMap::new()
     })
 }
 
@@ -212,6 +237,11 @@ fn load_one(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<u32, (Probe
             program.load(over, btf).map_err(|error| verdict(&error))?;
             program.info()
         }
+        Hook::User { .. } => {
+            let program: &mut UProbe = program.try_into().map_err(|error: ProgramError| verdict(&error))?;
+            program.load().map_err(|error| verdict(&error))?;
+            program.info()
+        }
     };
     Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
 }
@@ -222,8 +252,8 @@ impl Verdict {
         if self.state != ProbeState::Active || self.link.is_some() {
             return (self.state, self.reason.clone());
         }
-        if let Hook::Iter { .. } = self.hook {
-            // Runs when it is read ([`SocketIterator`]): there is nothing to attach it to.
+        if let Hook::Iter { .. } | Hook::User { .. } = self.hook {
+            // Runs when it is read ([`SocketIterator`]), or in processes as they are found ([`super::user_probes`]).
             return (ProbeState::Active, String::new());
         }
         let linked = match ebpf.program(name).map(aya::programs::Program::fd) {
@@ -268,6 +298,16 @@ fn verdict(error: &ProgramError) -> (ProbeState, String) {
 }
 
 impl Programs {
+    /// A program of probes in processes that the kernel accepted.
+    pub fn user_program(&self, name: &str) -> Option<UserProgram> {
+        if let Some(program) = self.many.get(name) {
+            return program.try_clone().ok().map(UserProgram::Many);
+        }
+        let (_, verdict) = self.statuses.iter().zip(&self.verdicts).find(|(status, _)| status.program == name)?;
+        let program = self.ebpf.program(name).filter(|_| verdict.state == ProbeState::Active)?;
+        program.fd().ok()?.as_fd().try_clone_to_owned().ok().map(UserProgram::Single)
+    }
+
     /// State of every program.
     pub fn statuses(&self) -> Vec<ProbeStatus> {
         self.statuses.clone()

@@ -19,4 +19,6 @@ pub mod plan;
 mod raw;
 pub mod scope;
 pub mod support;
+mod user_load;
+pub mod user_probes;
 pub mod workloads;

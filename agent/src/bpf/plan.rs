@@ -200,6 +200,7 @@ fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision
         Hook::TpBtf(_) | Hook::TpBtfOf { .. } => (facts.tracepoints.contains_key(place), "tracepoint"),
         Hook::FExit(_) => (facts.functions.contains_key(place), "function"),
         Hook::Iter { .. } => (facts.iterators.contains(place), "iterator over"),
+        Hook::User { .. } => (facts.user_probes, "probes in processes, for"),
     };
     if !there {
         return Decision::Unsupported(format!("this kernel has no {kind} {place}"));

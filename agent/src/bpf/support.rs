@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::btf::Btf;
 use super::capabilities::{self, Capability};
 use super::offsets::{self, Resolved};
+use super::raw;
 use crate::model::probe::{FamilySpec, Hook};
 
 const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
@@ -31,6 +32,8 @@ pub struct Facts {
     pub tracepoints: BTreeMap<String, usize>,
     /// Kinds of objects that programs of the families want to iterate over and that the kernel has.
     pub iterators: BTreeSet<String>,
+    /// Functions of processes can be probed (`CONFIG_UPROBE_EVENTS`).
+    pub user_probes: bool,
     /// Functions that programs are attached to or call, which the kernel has, with the names of their parameters.
     pub functions: BTreeMap<String, Vec<String>>,
     /// Structs whose fields the programs read and which the kernel has.
@@ -56,6 +59,7 @@ impl Facts {
             kernel_release: read("/proc/sys/kernel/osrelease"),
             architecture: std::env::consts::ARCH,
             lockdown: lockdown(),
+            user_probes: raw::user_probe_type().is_ok(),
             bpf_jit: read("/proc/sys/net/core/bpf_jit_enable"),
             unprivileged_bpf_disabled: read("/proc/sys/kernel/unprivileged_bpf_disabled"),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -91,6 +95,7 @@ impl Facts {
                         self.tracepoints.insert(tracepoint.to_owned(), arguments);
                     }
                 }
+                Hook::User { .. } => {}
                 Hook::FExit(function) => self.read_function(&btf, function)?,
                 Hook::Iter { over, helpers } => {
                     if btf.has_struct(&format!("bpf_iter__{over}")) {

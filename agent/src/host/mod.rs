@@ -13,6 +13,7 @@ pub mod netns;
 pub mod place;
 mod ports;
 pub mod procfs;
+pub mod runtime;
 mod service;
 mod tree;
 pub mod workloads;

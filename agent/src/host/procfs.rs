@@ -1,4 +1,4 @@
-//! The few files of `/proc/PID` that the agent reads, each at most 64 KiB. Absent or unreadable is `None`.
+//! The few files of `/proc/PID` that the agent reads, each at most 64 KiB (mappings: 1 MiB). Absent or unreadable is `None`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,6 +11,8 @@ use crate::model::display;
 
 /// Longest part of a file that is read; command lines may be megabytes.
 const MAX_BYTES: u64 = 64 << 10;
+/// Ten thousand mappings and more.
+const MAX_MAPS: u64 = 1 << 20;
 
 /// A procfs, `/proc` or a directory that looks like it.
 #[derive(Clone, Debug)]
@@ -83,9 +85,18 @@ impl Procfs {
         pids
     }
 
+    /// `/proc/PID/maps`, one mapping a line, at most [`MAX_MAPS`] bytes of it.
+    pub fn maps(&self, pid: u32) -> Option<String> {
+        Some(String::from_utf8_lossy(&Self::read_at_most(&self.path(pid, "maps"), MAX_MAPS)?).into_owned())
+    }
+
     pub(super) fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        Self::read_at_most(path, MAX_BYTES)
+    }
+
+    fn read_at_most(path: &Path, most: u64) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+        File::open(path).ok()?.take(most).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     }
 }

@@ -64,6 +64,8 @@ pub struct MessageFacts {
     pub tid: u32,
     /// Thread that moved the last byte.
     pub last_tid: u32,
+    /// Tasks of a language runtime that these threads worked on, where they are known.
+    pub tasks: [Option<u64>; 2],
     /// Accounts of these threads at `first_done_ns` and `last_ns`.
     pub accounts: [Option<ThreadAccount>; 2],
     /// How long the first byte had been at the socket before it was read, ns.
@@ -82,6 +84,7 @@ impl MessageFacts {
             last_ns: moment.ktime_ns,
             tid: moment.tid,
             last_tid: moment.tid,
+            tasks: [moment.task; 2],
             accounts: [moment.account; 2],
             queued_ns: moment.queued_ns,
             retransmits,
@@ -94,6 +97,7 @@ impl MessageFacts {
         if moment.ktime_ns >= self.last_ns {
             (self.last_ns, self.last_tid) = (moment.ktime_ns, moment.tid);
             self.accounts[1] = moment.account;
+            self.tasks[1] = moment.task;
         }
     }
 }

@@ -20,5 +20,6 @@ pub mod process;
 pub mod span;
 pub mod span_json;
 pub mod spelling;
+pub mod task;
 pub mod thread;
 pub mod workload;

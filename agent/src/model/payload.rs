@@ -15,6 +15,8 @@ pub struct Moment {
     pub began_ns: u64,
     pub tgid: u32,
     pub tid: u32,
+    /// Task of a language runtime that the thread worked on, as [`crate::traces`] names it; `None`: not known.
+    pub task: Option<u64>,
     /// What the thread's time had gone to at `ktime_ns`, where the kernel told.
     pub account: Option<ThreadAccount>,
     /// Of a receive, how long the bytes had been there, ns, where the kernel told.

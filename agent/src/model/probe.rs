@@ -18,6 +18,8 @@ pub enum Hook {
     Iter { over: &'static str, helpers: &'static [&'static str] },
     /// The end of a kernel function.
     FExit(&'static str),
+    /// A function in the executables and libraries of processes; attached where one is found that has it.
+    User { function: &'static str, end: bool },
 }
 
 impl Hook {
@@ -26,13 +28,14 @@ impl Hook {
         match self {
             Self::TpBtf(name) | Self::TpBtfOf { name, .. } | Self::FExit(name) => name,
             Self::Iter { over, .. } => over,
+            Self::User { function, .. } => function,
         }
     }
 
     /// Kernel functions that its program calls and that not every kernel offers.
     pub const fn helpers(self) -> &'static [&'static str] {
         match self {
-            Self::TpBtf(_) | Self::TpBtfOf { .. } | Self::FExit(_) => &[],
+            Self::TpBtf(_) | Self::TpBtfOf { .. } | Self::FExit(_) | Self::User { .. } => &[],
             Self::Iter { helpers, .. } => helpers,
         }
     }
@@ -43,6 +46,8 @@ impl Hook {
             Self::TpBtf(name) | Self::TpBtfOf { name, .. } => format!("tp_btf/{name}"),
             Self::Iter { over, .. } => format!("iter/{over}"),
             Self::FExit(name) => format!("fexit/{name}"),
+            Self::User { function, end: false } => format!("uprobe/{function}"),
+            Self::User { function, end: true } => format!("uretprobe/{function}"),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod process;
 pub mod records;
 pub mod scheduler;
 pub mod syscall;
+pub mod task;
 pub mod tcp;
 pub mod udp;
 pub mod workload;
@@ -37,6 +38,7 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &interrupt::FAMILY,
     &payload::FAMILY,
     &adopt::FAMILY,
+    &task::FAMILY,
     &floor::FAMILY,
     &records::FAMILY,
 ];

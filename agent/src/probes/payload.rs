@@ -171,6 +171,7 @@ fn moment(record: &PayloadRecord) -> Moment {
         began_ns: if sent { done_ns.saturating_sub(u64::from(before_ns)) } else { done_ns },
         tgid: record.tgid,
         tid: record.tid,
+        task: None,
         account: account(record),
         queued_ns: (record.direction != SEND && before_ns != u32::MAX).then_some(u64::from(before_ns)),
     }

@@ -28,6 +28,7 @@ use super::sampling;
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
+use super::tasks::{self, Finder, TaskSwitch};
 use super::workloads::WorkloadSource;
 use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
@@ -60,6 +61,7 @@ use crate::traces::explain::Explain;
 use crate::traces::graph::Graph;
 use crate::traces::live::Live;
 use crate::traces::remote::Remote;
+use crate::traces::tasks::Tasks;
 use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
@@ -86,6 +88,8 @@ pub struct RunningKernel {
     pub counts: Counts,
     pub scope: ScopeKeeper,
     pub adoption: Adoption,
+    pub finder: Finder,
+    tasks: TaskSwitch,
     /// The drain thread's end of the queue, while it runs.
     sender: Weak<SyncSender<Batch>>,
     ring_is_small: bool,
@@ -126,14 +130,17 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     for (family, tier) in &plan.tiers {
         log::info!("{family}: tier {}: {}", tier.name, tier.gives);
     }
-    let scope = ScopeKeeper::apply(resolved, loaded.scope, proc)?;
+    let scope = ScopeKeeper::apply(resolved, loaded.scope, proc.clone())?;
 
     let health = Arc::new(Health::new());
     let attached = report(&health, &loaded.programs);
     if attached.is_empty() {
         bail!("no probe family could be attached (seismo doctor tells why)");
     }
-    capabilities::drop_all_but(&capabilities::kept(&facts.kernel_release)).context("dropping capabilities")?;
+    let kept = capabilities::kept(&facts.kernel_release);
+    let attaching = capabilities::kept_to_probe(&facts.kernel_release);
+    let (finder, tasks) = tasks::start(&loaded.programs, loaded.runtimes, config.probes.task, proc, attaching)?;
+    capabilities::drop_all_but(&kept).context("dropping capabilities")?;
 
     let families = Arc::new(Families::new(attached));
     let (sender, batches) = sync_channel(QUEUE_BATCHES);
@@ -163,6 +170,8 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
         control: loaded.control,
         workloads: loaded.workloads,
         adoption: Adoption { sockets: loaded.sockets, families: Arc::clone(&families) },
+        finder,
+        tasks,
         sender: weak,
         ring_is_small: ring_bytes < configured,
         health,
@@ -206,7 +215,8 @@ fn report(health: &Health, programs: &Programs) -> Vec<&'static FamilySpec> {
 impl RunningKernel {
     /// Detaches everything, lets the drain thread empty the ring and waits for it.
     pub fn stop(self) {
-        let Self { programs, drain, stop, .. } = self;
+        let Self { programs, drain, stop, tasks, .. } = self;
+        tasks.end();
         detach_and_drain(programs, drain, &stop);
     }
 }
@@ -244,6 +254,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         control,
         workloads: rows,
         adoption,
+        finder,
+        tasks,
         sender,
         ring_is_small,
         health,
@@ -271,6 +283,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         flows: Flows::new(config.flows.clone()),
         links: Live::new(config.links.clone()).with_remote(hops.is_some().then(|| Remote::new(remote.clone()))),
         hops,
+        tasks: Tasks::new(config.links.tasks),
+        finder,
         explain: Explain::new(config.explain.clone()),
         graph: Graph::new(config.service_graph.clone()),
         exemplars: Choice::of(&config),
@@ -297,7 +311,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let files = Arc::new(FileSource::new(&config, files, Arc::clone(&workloads)));
     let probe_control = Arc::new(ProbeControl::new(
-        programs,
+        (programs, tasks),
         Arc::clone(&families),
         Arc::clone(&files),
         Arc::clone(&scope_control),

@@ -18,22 +18,25 @@ use crate::flows::{FlowState, Flows, Visibility};
 use crate::health::{Health, Stage};
 use crate::host::names::Names;
 use crate::metrics::{Table, record_exchange};
-use crate::model::connection::{ConnEvent, Cookie, Role};
+use crate::model::connection::{ConnEvent, ConnEventKind, Cookie, Role};
 use crate::model::exchange::Exchange;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::{ProcessEventKind, Resource, Resources as _};
 use crate::model::span::Span;
+use crate::model::task::TaskName;
 use crate::model::thread::Breakdown;
-use crate::probes::{payload, process, tcp};
+use crate::probes::{payload, process, task, tcp};
 use crate::run::adoption::Adoption;
 use crate::run::exemplars::Choice;
 use crate::run::scope::ScopeKeeper;
 use crate::run::scope_control::{Change, Request};
+use crate::run::tasks::Finder;
 use crate::store::spans::Spans;
 use crate::traces::assemble::{assemble, span_name};
 use crate::traces::explain::Explain;
 use crate::traces::graph::{self, Edge, Graph};
 use crate::traces::live::{Live, Sight};
+use crate::traces::tasks::Tasks;
 
 /// Time between looks at timeouts while connections are tracked, and while none is.
 const TICK: Duration = Duration::from_millis(100);
@@ -120,6 +123,9 @@ pub struct Parts {
     pub control: FlowControlMap,
     pub flows: Flows,
     pub links: Live,
+    pub tasks: Tasks,
+    /// Looks for the runtimes of processes.
+    pub finder: Finder,
     /// Agents on other hosts.
     pub hops: Option<Hops>,
     pub explain: Explain,
@@ -208,6 +214,7 @@ impl Pipeline {
         let gone = self.parts.flows.end_gone(ktime_ns, open, &mut self.exchanges);
         for cookie in &gone {
             self.parts.links.forget(*cookie);
+            self.parts.tasks.closed(*cookie);
         }
         gone.len()
     }
@@ -220,6 +227,9 @@ impl Pipeline {
     }
 
     fn connection(&mut self, event: &ConnEvent) {
+        if let ConnEventKind::Destroyed { .. } = event.kind {
+            self.parts.tasks.closed(event.connection.cookie);
+        }
         self.parts.links.connection(event);
         self.parts.flows.connection(event, &mut self.exchanges);
     }
@@ -279,6 +289,10 @@ impl Pipeline {
                     if let ProcessEventKind::Exit { .. } = event.kind {
                         self.parts.links.ended(event.pid);
                     }
+                    if let ProcessEventKind::Exit { .. } | ProcessEventKind::Exec = event.kind {
+                        self.parts.tasks.ended(event.pid);
+                        self.parts.finder.forget(event.pid);
+                    }
                 }
             }
             Record::TcpState(record) => {
@@ -287,9 +301,19 @@ impl Pipeline {
                 }
             }
             Record::Payload(record, data) => {
-                let chunk = payload::chunk(&record, data);
+                let Parts { tasks, finder, .. } = &mut self.parts;
+                finder.look(record.tgid);
+                let mut chunk = payload::chunk(&record, data);
+                let socket = chunk.connection.cookie;
+                chunk.moment.task = tasks.of(record.tgid, TaskName(record.task), socket, chunk.direction);
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
+            }
+            Record::Task(record) => {
+                if let Some(event) = task::event(&record) {
+                    self.parts.tasks.event(&event);
+                }
+                return;
             }
             Record::Filler(_) => return,
         }
@@ -321,7 +345,8 @@ impl Pipeline {
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
                 add_time(&self.parts.table, &exchange, &resource, time);
             }
-            let (sight, now_ns) = (Sight::of(&exchange, &span_name(&exchange)), exchange.end_ns);
+            let sight = Sight::of(&exchange, &span_name(&exchange), &self.parts.tasks);
+            let now_ns = exchange.end_ns;
             let span = assemble(exchange, time, resource, &self.parts.clock);
             self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }
@@ -389,14 +414,17 @@ impl Pipeline {
 
     /// How full each table is.
     fn show_tables(&self) {
-        let Parts { names, scope, control, flows, links, explain, graph, table, .. } = &self.parts;
+        let Parts { names, scope, control, flows, links, tasks, finder, explain, graph, table, .. } = &self.parts;
         let (waiting, room) = graph.size();
+        let (tasks, most_tasks) = tasks.size();
         let sizes = [
             ("flows", flows.len(), flows.capacity()),
             ("names", names.len(), names.capacity()),
             ("flow_control", control.entries(), FlowControlMap::CAPACITY),
             ("service_graph", waiting, room),
             ("threads", explain.len(), explain.capacity()),
+            ("tasks", tasks, most_tasks),
+            ("task_processes", finder.len(), Finder::CAPACITY),
             ("scope_processes", scope.processes(), ScopeKeeper::CAPACITY),
         ];
         for (name, entries, capacity) in sizes.into_iter().chain(links.sizes()) {
@@ -421,7 +449,9 @@ impl Pipeline {
             ("process_name_evicted", self.parts.names.evicted()),
             ("scope_table_full", self.parts.scope.failed()),
             ("flow_control_refused", self.parts.control.refused()),
+            ("task_evicted", self.parts.tasks.evicted()),
         ];
+        let others = others.into_iter().chain(self.parts.finder.counts());
         for (reason, total) in self.parts.flows.counts().iter().chain(others).chain(inside) {
             let shown = self.shown.entry(reason).or_default();
             if total > *shown {

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use super::families::Families;
 use super::kernel_files::FileSource;
 use super::scope_control::{Change, Refusal, ScopeControl};
+use super::tasks::TaskSwitch;
 use crate::api::Refused;
 use crate::bpf::loader::Programs;
 use crate::bpf::plan;
 use crate::config::Probes;
 use crate::health::{Health, ProbeState, ProbeStatus};
-use crate::probes::{FAMILIES, adopt, payload};
+use crate::probes::{FAMILIES, adopt, payload, task};
 
 /// Why the agent is not ready when nothing is attached any more.
 const BLIND: &str = "every probe family is off";
@@ -25,7 +26,7 @@ const BLIND: &str = "every probe family is off";
 /// The way to the programs' links and to the accounts that are read of files.
 pub struct ProbeControl {
     /// Gone once the agent stops.
-    programs: Mutex<Option<Programs>>,
+    programs: Mutex<Option<(Programs, TaskSwitch)>>,
     families: Arc<Families>,
     files: Arc<FileSource>,
     pipeline: Arc<ScopeControl>,
@@ -34,7 +35,7 @@ pub struct ProbeControl {
 
 impl ProbeControl {
     pub fn new(
-        programs: Programs,
+        programs: (Programs, TaskSwitch),
         families: Arc<Families>,
         files: Arc<FileSource>,
         pipeline: Arc<ScopeControl>,
@@ -45,19 +46,21 @@ impl ProbeControl {
 
     /// The programs, to be detached for good; nothing can be switched afterwards.
     pub fn end(&self) -> Option<Programs> {
-        self.programs.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let (programs, tasks) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        tasks.end();
+        Some(programs)
     }
 
     /// Detaches a program for a while; false once the agent stops.
     pub fn pause(&self, program: &str) -> bool {
         let mut held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_mut().map(|programs| programs.pause(program)).is_some()
+        held.as_mut().map(|(programs, _)| programs.pause(program)).is_some()
     }
 
     /// Attaches it again if its family is on; false once the agent stops, or where the kernel does not take it any more.
     pub fn resume(&self, program: &str) -> bool {
         let mut held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.as_mut().map(|programs| programs.resume(program)) {
+        match held.as_mut().map(|(programs, _)| programs.resume(program)) {
             Some(Ok(())) => true,
             Some(Err(reason)) => {
                 log::error!("{program}: {reason}");
@@ -69,7 +72,7 @@ impl ProbeControl {
 
     /// Hands on what the programs have to say; with `stats`, brings their runs up to date.
     pub fn look_after(&self, stats: bool) {
-        if let Some(programs) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some((programs, _)) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             programs.flush_log();
             if stats {
                 self.health.set_probes(programs.statuses_with_runs());
@@ -89,7 +92,7 @@ impl ProbeControl {
             return Err(Refused::Unknown(format!("there is no probe family '{name}'; there are {}", known.join(", "))));
         };
         let mut held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let programs = held.as_mut().ok_or_else(|| Refused::Failed("the agent is stopping".to_owned()))?;
+        let (programs, tasks) = held.as_mut().ok_or_else(|| Refused::Failed("the agent is stopping".to_owned()))?;
         if self.families.is_on(name) == on {
             drop(held);
             return Ok(self.shown(name, on));
@@ -107,6 +110,9 @@ impl ProbeControl {
             programs.detach(family, &format!("could not be switched on: {}", reasons.join("; ")));
         }
         self.families.set(name, attached);
+        if name == task::FAMILY.name {
+            tasks.set(attached);
+        }
         self.health.set_probes(programs.statuses());
         self.tell_readiness();
         drop(held);

@@ -195,6 +195,7 @@ mod tests {
             began_ns: ktime_ns,
             tgid: 1,
             tid,
+            task: None,
             account: Some(ThreadAccount { epoch: 1, waits_ns }),
             queued_ns: None,
         }

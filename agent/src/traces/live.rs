@@ -24,6 +24,7 @@ use super::linker::facts::{self, Facts, OPEN};
 use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
 use super::remote::Remote;
+use super::tasks::Tasks;
 
 /// Attributes of a span whose parent was found inside its process.
 const METHOD: &str = "seismo.link.method";
@@ -48,14 +49,21 @@ pub struct Sight {
 }
 
 impl Sight {
-    pub fn of(exchange: &Exchange, name: &str) -> Self {
+    /// `tasks` knows where the sending task came from.
+    pub fn of(exchange: &Exchange, name: &str, tasks: &Tasks) -> Self {
         let mut tokens = Vec::new();
         for key in [semconv::URL_PATH, semconv::DB_QUERY_TEXT] {
             facts::tokens(exchange.attributes.text(key).unwrap_or_default(), &mut tokens);
         }
+        let task = exchange.request.tasks[0];
+        let sent = task.filter(|_| exchange.role == Role::Client);
+        let ancestors = sent.map(|task| tasks.ancestors(exchange.pid, task)).unwrap_or_default();
         let facts = Facts {
             tid: exchange.request.tid,
             end_tid: exchange.response.map_or(0, |response| response.tid),
+            task,
+            end_task: exchange.response.and_then(|response| response.tasks[0]),
+            ancestors,
             start_ns: exchange.request.first_ns,
             end_ns: exchange.end_ns.max(exchange.request.first_ns),
             operation: facts::hash(name.as_bytes()),
@@ -206,6 +214,7 @@ impl Live {
         let wire = Wire { connection: opened.wire.unwrap_or(own), position: opened.request.position };
         let facts = Facts {
             tid: opened.request.tid,
+            task: opened.request.tasks[0],
             start_ns: opened.request.first_ns,
             end_ns: OPEN,
             socket: cookie.0,

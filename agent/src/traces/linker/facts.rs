@@ -4,6 +4,7 @@
 //! or input can tell is optional: 0 or `None`, and tiers that need it then say nothing.
 
 use crate::model::context::{Context, Form};
+use crate::traces::tasks::Ancestor;
 
 /// End of a span that is not over.
 pub const OPEN: u64 = u64::MAX;
@@ -46,8 +47,12 @@ pub struct Facts {
     pub tid: u32,
     /// Thread that moved the response's; 0: not known.
     pub end_tid: u32,
-    /// Runtime task: a goroutine, a coroutine.
+    /// Runtime task that moved the request's first byte: a goroutine, a coroutine.
     pub task: Option<u64>,
+    /// The one that moved the response's.
+    pub end_task: Option<u64>,
+    /// Tasks that `task` came from, the nearest first.
+    pub ancestors: Vec<Ancestor>,
     pub start_ns: u64,
     /// [`OPEN`] while it is not over.
     pub end_ns: u64,
@@ -72,6 +77,11 @@ impl Facts {
     /// Both lie in time as a child in its parent.
     pub fn contains(&self, child: &Self) -> bool {
         self.start_ns <= child.start_ns && child.end_ns <= self.end_ns
+    }
+
+    /// One of the two tasks is this one.
+    pub fn is_of(&self, task: u64) -> bool {
+        self.task == Some(task) || self.end_task == Some(task)
     }
 
     pub fn has_id(&self, id: InBandId) -> bool {

@@ -14,6 +14,7 @@ use crate::model::context::Form;
 use super::facts::{self, Facts, InBandId, OPEN, Origin, Strength};
 use super::window::Process;
 use super::{CONNECTION, Limits};
+use crate::traces::tasks::Ancestor;
 
 /// A window of the file.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -113,12 +114,8 @@ fn span(line: &str) -> Result<Span, String> {
         let found = number(fields, key)?.unwrap_or_default();
         u32::try_from(found).map_err(|_| format!("{key}: {found} is not a thread or process id"))
     };
-    let task = match fields.remove("task") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(task)) => Some(facts::hash(task.as_bytes())),
-        Some(Value::Number(task)) => Some(facts::hash(task.to_string().as_bytes())),
-        Some(_) => return Err("task: neither text nor a number".to_owned()),
-    };
+    let (task_began, task_ended) = (task(&mut fields, "task")?, task(&mut fields, "end_task")?);
+    let ancestors = ancestors(fields.remove("ancestors").unwrap_or_default())?;
     let operation = text(&mut fields, "operation")?.unwrap_or_default();
     let mut tokens = Vec::new();
     facts::tokens(&operation, &mut tokens);
@@ -141,7 +138,9 @@ fn span(line: &str) -> Result<Span, String> {
     let facts = Facts {
         tid: small(&mut fields, "tid")?,
         end_tid: small(&mut fields, "end_tid")?,
-        task,
+        task: task_began,
+        end_task: task_ended,
+        ancestors,
         start_ns,
         end_ns: end_ns.unwrap_or(OPEN),
         operation: facts::hash(operation.as_bytes()),
@@ -161,6 +160,32 @@ fn span(line: &str) -> Result<Span, String> {
         response_position: number(&mut fields, "response_position")?,
         extra: fields,
     })
+}
+
+/// A name or a number; only whether two are the same matters.
+fn task(fields: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, String> {
+    match fields.remove(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(task)) => Ok(Some(facts::hash(task.as_bytes()))),
+        Some(Value::Number(task)) => Ok(Some(facts::hash(task.to_string().as_bytes()))),
+        Some(_) => Err(format!("{key}: neither text nor a number")),
+    }
+}
+
+fn ancestors(value: Value) -> Result<Vec<Ancestor>, String> {
+    let steps = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(steps) => steps,
+        _ => return Err("ancestors: not a list".to_owned()),
+    };
+    let step = |step: Value| {
+        let Value::Object(mut fields) = step else { return Err("ancestors: not a list of objects".to_owned()) };
+        let within = |message: String| format!("ancestors: {message}");
+        let name = task(&mut fields, "task").map_err(within)?.ok_or("ancestors: task: missing")?;
+        let born_ns = number(&mut fields, "born_ns").map_err(within)?.ok_or("ancestors: born_ns: missing")?;
+        Ok(Ancestor { task: name, born_ns })
+    };
+    steps.into_iter().map(step).collect()
 }
 
 fn text(fields: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {

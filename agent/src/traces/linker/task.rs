@@ -1,12 +1,32 @@
-//! Tier B: the same task of the runtime, a goroutine or a coroutine, and exactly one request open on it.
+//! Tier B: the same task of the runtime, a goroutine or a coroutine, or one that it began, and exactly one request open
+//! on it.
 //!
+//! A request's tasks are the one that read it and the one that answers it. From the sending task the way leads up to those
+//! that it came from, as far as each step down was made while the request was open: a task that an earlier request left
+//! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said.
 //! Says nothing where no task is known.
 
-use super::{Scene, Tier};
+use std::iter::once;
+
+use super::{Child, Scene, Tier};
+use crate::traces::tasks::Ancestor;
 
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     scene.decide_each(tier, |scene, child| {
-        let task = child.facts.task?;
-        scene.only(child, |parent| parent.task == Some(task))
+        let own = Ancestor { task: child.facts.task?, born_ns: child.facts.start_ns };
+        // Who answers a request is not known before it is over.
+        let steps = if child.ready { child.facts.ancestors.as_slice() } else { &[] };
+        once(&own).chain(steps).find_map(|step| only(scene, child, *step)).flatten()
     });
+}
+
+/// The request that was open on a task at a step down from it: `Some(None)` where there are several.
+fn only(scene: &Scene<'_>, child: &Child, step: Ancestor) -> Option<Option<usize>> {
+    let mut matching = scene.open_at(child).filter(|place| {
+        scene.parents.get(*place).is_some_and(|parent| {
+            parent.is_of(step.task) && parent.start_ns <= step.born_ns && step.born_ns <= parent.end_ns
+        })
+    });
+    let first = matching.next()?;
+    Some(matching.next().is_none().then_some(first))
 }

@@ -40,6 +40,12 @@ fn two(more: [&str; 2]) -> String {
     server("a", (100, 900), 1, more[0]) + &server("b", (200, 800), 1, more[1])
 }
 
+/// Of a task that came from others at these times, the nearest first.
+fn came_from(steps: &[(u64, u64)]) -> String {
+    let steps: Vec<_> = steps.iter().map(|(task, ns)| format!("{{\"task\":{task},\"born_ns\":{ns}}}")).collect();
+    format!(",\"task\":99,\"ancestors\":[{}]", steps.join(","))
+}
+
 #[test]
 fn each_tier_names_the_parent_that_its_evidence_names() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e473";
@@ -50,6 +56,14 @@ fn each_tier_names_the_parent_that_its_evidence_names() {
     let cases = [
         (two([&one, &other]) + &client("c", (300, 400), 1, &onward), "c=b/in_band"),
         (two([",\"task\":1", ",\"task\":2"]) + &client("c", (300, 400), 1, ",\"task\":1"), "c=a/task"),
+        // Who answers it.
+        (two([",\"end_task\":\"x\"", ""]) + &client("c", (300, 400), 1, ",\"task\":\"x\""), "c=a/task"),
+        (
+            two([",\"end_task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, &came_from(&[(8, 290), (3, 280)])),
+            "c=a/task",
+        ),
+        // Begun for an earlier request on the same connection.
+        (two([",\"end_task\":3", ""]) + &client("c", (300, 400), 1, &came_from(&[(3, 90)])), ""),
         (
             server("a", (100, 900), 1, "") + &server("b", (100, 900), 2, "") + &client("c", (300, 400), 2, ""),
             "c=b/thread",
@@ -85,6 +99,7 @@ fn what_two_requests_could_claim_is_claimed_by_none() {
         two([id, id]) + &client("c", (300, 400), 1, id),
         two([uuid, uuid]) + &client("c", (300, 400), 5, uuid),
         two(["", ""]) + &client("c", (300, 400), 5, ",\"parent_tid\":1"),
+        two([",\"task\":1", ",\"end_task\":1"]) + &client("c", (300, 400), 5, ",\"task\":1"),
         server("a", (100, 900), 1, "")
             + &server("b", (100, 900), 2, "")
             + &client("c", (300, 400), 5, ",\"parent_tid\":1,\"connect_tid\":2"),

@@ -1,0 +1,129 @@
+//! Tasks of language runtimes: which one begins which, and for which one a pooled connection sends next.
+//!
+//! Hooks: probes in the processes themselves (uprobes; 1–2 µs each, see docs/metrics.md for what was measured), only in
+//! executables and libraries of processes in scope and only where userspace found the place: `PyContext_CopyCurrent` of
+//! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go at its beginning
+//! and its ends, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine. No
+//! return probe in Go: its stacks move. Processes whose runtime is not known cost the probe and a look-up.
+
+use aya_ebpf::macros::{uprobe, uretprobe};
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use core::ffi::c_void;
+
+use seismo_common::config::THREAD_SLOTS;
+use seismo_common::counter::TASKS_UNREAD;
+use seismo_common::record::TASK;
+use seismo_common::task::{BORN, LENT, Runtime, TaskRecord};
+
+use crate::access::{Access as _, Probed};
+use crate::emit;
+use crate::kernel::{File, S_IFSOCK, Task, current_ids, offset};
+use crate::maps::{TASK_STARTS, TaskStart};
+use crate::sock::Sock;
+use crate::task;
+
+const SLOT: u32 = THREAD_SLOTS as u32 - 1;
+/// Of a connection's descriptor in `internal/poll.FD`, with which `net.netFD` begins: behind its lock.
+const GO_DESCRIPTOR: u64 = 16;
+
+/// How the tasks of the running process are read, if that is known.
+#[inline(always)]
+fn known() -> Option<&'static Runtime> {
+    task::runtime(current_ids().1)
+}
+
+/// `PyContext_CopyCurrent() -> context`.
+#[uretprobe]
+pub fn task_copied(ctx: RetProbeContext) -> u32 {
+    let Some(runtime) = known() else { return 0 };
+    let made = ctx.ret::<u64>();
+    let parent = task::read(runtime, Task::current());
+    if made == 0 {
+        // Out of memory.
+        return 0;
+    }
+    if parent == 0 || !task::is_task(runtime, made) {
+        emit::add(TASKS_UNREAD, 1);
+        return 0;
+    }
+    tell(BORN, made, parent);
+    0
+}
+
+/// `runtime.newproc1(fn, callergp, callerpc)`: registers of Go's own convention, AX and BX first (1.17+).
+#[uprobe]
+pub fn task_begins(ctx: ProbeContext) -> u32 {
+    let Some(runtime) = known() else { return 0 };
+    let tid = current_ids().0;
+    // SAFETY: the saved registers.
+    let caller = unsafe { (*ctx.regs).rbx };
+    let task = task::word(caller.wrapping_add(runtime.task_offset));
+    if let Some(start) = TASK_STARTS.get_ptr_mut(tid & SLOT) {
+        // SAFETY: a map value; the thread runs on the scheduler's stack until it is over.
+        unsafe { *start = TaskStart { tid: u64::from(tid), task } };
+    }
+    0
+}
+
+/// A `ret` of `runtime.newproc1`: AX is the new goroutine.
+#[uprobe]
+pub fn task_begun(ctx: ProbeContext) -> u32 {
+    let Some(runtime) = known() else { return 0 };
+    let tid = current_ids().0;
+    let Some(start) = TASK_STARTS.get_ptr_mut(tid & SLOT) else { return 0 };
+    // SAFETY: a map value; another thread that shares the slot stands there with its own id.
+    let start = unsafe { start.read() };
+    // SAFETY: the saved registers.
+    let made = task::word(unsafe { (*ctx.regs).rax }.wrapping_add(runtime.task_offset));
+    if start.tid != u64::from(tid) || made == 0 {
+        emit::add(TASKS_UNREAD, 1);
+    } else if start.task != 0 {
+        // The runtime's own goroutines come from none.
+        tell(BORN, made, start.task);
+    }
+    0
+}
+
+/// `net/http.(*persistConn).roundTrip(req)`: AX is the connection, R14 the goroutine that asks.
+#[uprobe]
+pub fn task_asks(ctx: ProbeContext) -> u32 {
+    let Some(runtime) = known() else { return 0 };
+    // SAFETY: the saved registers.
+    let (connection, goroutine) = unsafe { ((*ctx.regs).rax, (*ctx.regs).r14) };
+    let asks = task::word(goroutine.wrapping_add(runtime.task_offset));
+    // The second word of an interface is what it holds: a `*net.TCPConn`, or a `*tls.Conn` that begins with another one.
+    let held = task::word(connection.wrapping_add(runtime.connection_offset + 8));
+    let named = match socket(task::word(held)) {
+        0 => socket(task::word(task::word(held.wrapping_add(8)))),
+        named => named,
+    };
+    if asks == 0 || named == 0 {
+        emit::add(TASKS_UNREAD, 1);
+    } else {
+        tell(LENT, asks, named);
+    }
+    0
+}
+
+/// The socket behind a `net.netFD`; 0 where there is none, or none with a name.
+#[inline(always)]
+fn socket(descriptor: u64) -> u64 {
+    let number = task::word(descriptor.wrapping_add(GO_DESCRIPTOR)) & 0xffff_ffff;
+    let Some(file) = File::of(Task::current(), number) else { return 0 };
+    if file.kind() != S_IFSOCK {
+        return 0;
+    }
+    // SAFETY: everything is read by probe.
+    let sock: *const c_void = unsafe { Probed::load(file.private(), offset!(socket_sock)) };
+    if sock.is_null() { 0 } else { Sock::<Probed>::new(sock).known_identity() }
+}
+
+#[inline(always)]
+fn tell(what: u32, task: u64, other: u64) {
+    emit::observed();
+    let len = size_of::<TaskRecord>();
+    let header = emit::header(TASK, 0, len as u32);
+    let record = TaskRecord { header, tgid: current_ids().1, what, task, other };
+    // SAFETY: the record is on the stack, whole.
+    unsafe { emit::submit((&raw const record).cast(), len as u64, false) };
+}

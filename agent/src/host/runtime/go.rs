@@ -1,0 +1,222 @@
+//! Go: a thread's storage points to its goroutine (`runtime.g`), which holds its number.
+//!
+//! Functions are found in the table that the runtime itself needs (`.gopclntab`, 1.18+), so that stripped executables are
+//! no different; the version stands in `.go.buildinfo`. Sources: `runtime/symtab.go`, `runtime/runtime2.go`,
+//! `debug/buildinfo`, `net/http/transport.go`.
+
+use std::path::Path;
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+use super::Unsupported;
+use super::elf::Elf;
+use crate::host::procfs::Procfs;
+use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
+
+/// Place of `g` in a thread's storage on linux/amd64, from the thread pointer.
+const GOROUTINE: i64 = -8;
+/// Of `conn` in `net/http.persistConn`: behind `alt`, `t` and `cacheKey`.
+const CONNECTION: u64 = 80;
+const BEGINS: &[u8] = b"runtime.newproc1";
+const ASKS: &[u8] = b"net/http.(*persistConn).roundTrip";
+/// Longest function that is looked through.
+const MAX_FUNCTION: u64 = 64 << 10;
+const MAX_ENDS: usize = 8;
+
+/// Of `goid` in `runtime.g`: `syscallbp` came before it in 1.23. Versions that nobody has looked at have none.
+fn number_offset(minor: u32) -> Option<u64> {
+    match minor {
+        18..=22 => Some(152),
+        23..=24 => Some(160),
+        _ => None,
+    }
+}
+
+pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
+    let path = proc.path(pid, "exe");
+    Elf::with(&path, |elf| read(elf, &path)).unwrap_or(Ok(None))
+}
+
+fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> {
+    let Some(version) = elf.section(".go.buildinfo").and_then(version) else { return Ok(None) };
+    let unsupported = |reason: &str| Unsupported(format!("{version}: {reason}"));
+    let minor = minor(&version).ok_or_else(|| unsupported("a version of another form"))?;
+    let task_offset =
+        number_offset(minor).ok_or_else(|| unsupported("where goroutines keep their number is not known"))?;
+    let table = elf.section(".gopclntab").ok_or_else(|| unsupported("no table of functions"))?;
+    let text = elf.section_address(".text").ok_or_else(|| unsupported("no code"))?;
+    let functions = Functions::of(table, text).ok_or_else(|| unsupported("a table of functions of another form"))?;
+    let mut places = Vec::new();
+    for (name, address, size) in functions.named([BEGINS, ASKS]) {
+        let offset = elf.offset(address).ok_or_else(|| unsupported("a function outside the file"))?;
+        if name == ASKS {
+            places.push(TaskPlace { point: TaskPoint::Asks, offset });
+            continue;
+        }
+        let code = code(path, offset, size).ok_or_else(|| unsupported("code that cannot be read"))?;
+        let ends = ends(&code).ok_or_else(|| unsupported("code that is not understood"))?;
+        places.push(TaskPlace { point: TaskPoint::Begins, offset });
+        places.extend(ends.into_iter().map(|end| TaskPlace { point: TaskPoint::Begun, offset: offset + end }));
+    }
+    if !places.iter().any(|place| place.point == TaskPoint::Begun) {
+        return Err(unsupported("where goroutines begin is not found"));
+    }
+    let reads =
+        TaskReads { is_number: true, thread_offset: GOROUTINE, task_offset, kind: 0, connection_offset: CONNECTION };
+    Ok(Some(TaskRuntime { language: "go", reads, file: path.to_owned(), places }))
+}
+
+/// `go1.19.8` out of the build information (1.18+, where it stands in the section itself).
+fn version(section: &[u8]) -> Option<String> {
+    let at = section.windows(14).position(|window| window == b"\xff Go buildinf:")?;
+    let head = section.get(at..)?;
+    if head.get(15)? & 2 == 0 {
+        return None;
+    }
+    // A length in 7-bit groups, and one is enough for a version.
+    let length = usize::from(*head.get(32)?);
+    let text = head.get(33..33 + length).filter(|_| length < 128)?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// 19 of `go1.19.8`, `go1.19rc1 X:…`.
+fn minor(version: &str) -> Option<u32> {
+    let digits: String = version.strip_prefix("go1.")?.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// The runtime's table of functions.
+struct Functions<'a> {
+    names: &'a [u8],
+    functions: &'a [u8],
+    count: usize,
+    text: u64,
+}
+
+impl<'a> Functions<'a> {
+    /// `text`: where code begins if the table does not say.
+    fn of(table: &'a [u8], text: u64) -> Option<Self> {
+        const MAGIC_1_18: u32 = 0xffff_fff0;
+        const MAGIC_1_20: u32 = 0xffff_fff1;
+        let word = |number: usize| table.get(8 + number * 8..16 + number * 8)?.try_into().ok().map(u64::from_le_bytes);
+        let magic = u32::from_le_bytes(table.get(..4)?.try_into().ok()?);
+        if !matches!(magic, MAGIC_1_18 | MAGIC_1_20) || *table.get(7)? != 8 {
+            return None;
+        }
+        let part = |number: usize| table.get(usize::try_from(word(number)?).ok()?..);
+        let text = word(2).filter(|start| *start != 0).unwrap_or(text);
+        Some(Self { names: part(3)?, functions: part(7)?, count: usize::try_from(word(0)?).ok()?, text })
+    }
+
+    fn number(&self, at: usize) -> Option<usize> {
+        let bytes = self.functions.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(u32::from_le_bytes(bytes) as usize)
+    }
+
+    /// Those with one of the names: name, address and length.
+    fn named<const N: usize>(&self, wanted: [&'static [u8]; N]) -> Vec<(&'static [u8], u64, u64)> {
+        let found = |index: usize| {
+            let (begin, end) = (self.number(index * 8)?, self.number((index + 1) * 8)?);
+            let name = self.names.get(self.number(self.number(index * 8 + 4)? + 4)?..)?;
+            let name = wanted
+                .into_iter()
+                .find(|wanted| name.strip_prefix(*wanted).is_some_and(|rest| rest.first() == Some(&0)))?;
+            Some((name, self.text + begin as u64, end.saturating_sub(begin) as u64))
+        };
+        (0..self.count).filter_map(found).take(N).collect()
+    }
+}
+
+fn code(path: &Path, offset: u64, size: u64) -> Option<Vec<u8>> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = std::fs::File::open(path).ok()?;
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    let mut code = Vec::new();
+    file.take(size.min(MAX_FUNCTION)).read_to_end(&mut code).ok()?;
+    Some(code)
+}
+
+/// Offsets of its returns; `None` where an instruction is not understood, or there are too many.
+fn ends(code: &[u8]) -> Option<Vec<u64>> {
+    let mut ends = Vec::new();
+    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+        if instruction.is_invalid() {
+            return None;
+        }
+        if instruction.mnemonic() == Mnemonic::Ret {
+            ends.push(instruction.ip());
+        }
+    }
+    (ends.len() <= MAX_ENDS).then_some(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Functions, ends, minor, number_offset, version};
+
+    #[test]
+    fn the_version_is_read_where_it_stands_and_unknown_ones_have_no_offset() {
+        let mut section = vec![0u8; 64];
+        section[..14].copy_from_slice(b"\xff Go buildinf:");
+        (section[14], section[15], section[32]) = (8, 2, 8);
+        section[33..41].copy_from_slice(b"go1.19.8");
+        assert_eq!(version(&section).as_deref(), Some("go1.19.8"));
+        section[32] = 255;
+        assert_eq!(version(&section), None);
+        section[15] = 0;
+        assert_eq!(version(&section), None);
+        for end in 0..41 {
+            section[15] = 2;
+            section[32] = 8;
+            assert_eq!(version(&section[..end]), None, "cut at {end}");
+        }
+        assert_eq!(["go1.19.8", "go1.22rc1", "go1.9", "devel"].map(minor), [Some(19), Some(22), Some(9), None]);
+        assert_eq!([9, 18, 22, 23, 99].map(number_offset), [None, Some(152), Some(152), Some(160), None]);
+    }
+
+    /// A table of two functions and the end of the code, as the linker lays it out.
+    fn table(names: [&str; 2]) -> Vec<u8> {
+        let mut text = vec![0xf0, 0xff, 0xff, 0xff, 0, 0, 1, 8];
+        let mut strings = Vec::new();
+        let mut at = Vec::new();
+        for name in names {
+            at.push(strings.len() as u32);
+            strings.extend(name.as_bytes());
+            strings.push(0);
+        }
+        let (names_at, functions_at) = (72u64, 72 + strings.len() as u64);
+        for word in [2, 0, 0x40_1000, names_at, 0, 0, 0, functions_at] {
+            text.extend(word.to_le_bytes());
+        }
+        text.extend(strings);
+        // Code of 16 and 32 bytes; what is told of each function stands behind this.
+        for word in [0u32, 20, 16, 28, 48] {
+            text.extend(word.to_le_bytes());
+        }
+        for (begin, name) in [0u32, 16].into_iter().zip(at) {
+            text.extend(begin.to_le_bytes());
+            text.extend(name.to_le_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn functions_are_found_by_their_whole_name_and_a_cut_table_is_no_panic() {
+        let table = table(["runtime.newproc1x", "runtime.newproc1"]);
+        let found = Functions::of(&table, 0).unwrap().named([b"runtime.newproc1"]);
+        assert_eq!(found, [(&b"runtime.newproc1"[..], 0x40_1010, 32)]);
+        for end in 0..table.len() {
+            if let Some(functions) = Functions::of(&table[..end], 0) {
+                assert!(functions.named([b"runtime.newproc1"]).len() <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn returns_are_found_and_not_bytes_that_look_like_one() {
+        // mov rax, 0xc3; ret; int3
+        assert_eq!(ends(&[0x48, 0xc7, 0xc0, 0xc3, 0, 0, 0, 0xc3, 0xcc]), Some(vec![7]));
+        assert_eq!(ends(&[0x06]), None);
+    }
+}

@@ -1,0 +1,24 @@
+//! Which language runtime a process has, where its threads keep their task, and where tasks begin.
+//!
+//! Out of `/proc/PID`: the executable and the libraries that it has mapped, and for Python one word of its memory. Takes
+//! a few ms for a large executable, once per process. What is not certain is refused with the reason: a wrong offset would
+//! give wrong parents.
+
+mod elf;
+mod go;
+mod python;
+
+use super::procfs::Procfs;
+use crate::model::task::TaskRuntime;
+
+/// Why the tasks of a process cannot be read, though it has a runtime of a language that could be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
+/// `None`: it has no runtime with tasks that are known here.
+pub fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
+    if let Some(found) = python::find(proc, pid)? {
+        return Ok(Some(found));
+    }
+    go::find(proc, pid)
+}

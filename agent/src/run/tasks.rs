@@ -1,0 +1,203 @@
+//! Finds the language runtimes of processes whose payload is read, and probes them: from the pipeline and from who
+//! switches families to a thread of its own.
+//!
+//! A process is looked at once, when its first record comes: a few ms in the thread, nothing in the pipeline. Before 6.6 the
+//! thread is the only one that keeps CAP_PERFMON and, where it has it, CAP_SYS_ADMIN, which attaching takes there. Bounded: processes that were looked at
+//! ([`Finder::CAPACITY`]), questions that wait.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result};
+
+use crate::bpf::capabilities::{Capability, drop_all_but};
+use crate::bpf::loader::Programs;
+use crate::bpf::user_probes::{Refusal, RuntimeMap, UserProbes};
+use crate::host::procfs::Procfs;
+use crate::host::runtime;
+use crate::model::task::TaskPoint;
+use crate::probes::task::{ASKS, BEGINS, BEGUN, COPIED};
+
+/// Processes that wait to be looked at.
+const WAITING: usize = 1024;
+/// Reasons that are told once each.
+const REASONS: usize = 64;
+
+/// What the thread is to do.
+enum Ask {
+    Look(u32),
+    Forget(u32),
+    Switch(bool),
+    End,
+}
+
+/// Sums since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    found: AtomicU64,
+    unsupported: AtomicU64,
+    no_room: AtomicU64,
+    refused: AtomicU64,
+    tracked: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+const fn program(point: TaskPoint) -> &'static str {
+    match point {
+        TaskPoint::Copied => COPIED,
+        TaskPoint::Begins => BEGINS,
+        TaskPoint::Begun => BEGUN,
+        TaskPoint::Asks => ASKS,
+    }
+}
+
+/// The pipeline's end.
+pub struct Finder {
+    asks: Sender<Ask>,
+    looked: HashSet<u32>,
+    counts: Arc<Counts>,
+}
+
+impl Finder {
+    /// Processes that can have been looked at.
+    pub const CAPACITY: usize = UserProbes::CAPACITY;
+
+    /// A process in scope moves bytes.
+    pub fn look(&mut self, pid: u32) {
+        if self.looked.contains(&pid) {
+            return;
+        }
+        if self.looked.len() >= 4 * Self::CAPACITY || self.counts.waiting.load(Ordering::Relaxed) >= WAITING {
+            // Its next record asks again.
+            return;
+        }
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.asks.send(Ask::Look(pid)).is_ok() {
+            self.looked.insert(pid);
+        }
+    }
+
+    /// The process is gone, or runs another program.
+    pub fn forget(&mut self, pid: u32) {
+        if self.looked.remove(&pid) && self.asks.send(Ask::Forget(pid)).is_err() {
+            log::debug!("the agent stops: process {pid} is not forgotten any more");
+        }
+    }
+
+    /// Processes whose tasks are read.
+    pub fn len(&self) -> usize {
+        self.counts.tracked.load(Ordering::Relaxed)
+    }
+
+    /// What came of the processes that were looked at, by reason.
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("task_runtime_found", of(&self.counts.found)),
+            ("task_runtime_unsupported", of(&self.counts.unsupported)),
+            ("task_runtime_no_room", of(&self.counts.no_room)),
+            ("task_probe_refused", of(&self.counts.refused)),
+        ]
+    }
+}
+
+/// The end of who switches families and stops the agent.
+pub struct TaskSwitch {
+    asks: Sender<Ask>,
+    thread: JoinHandle<()>,
+}
+
+impl TaskSwitch {
+    /// Detaches every probe in a process, or attaches them again; soon.
+    pub fn set(&self, on: bool) {
+        if self.asks.send(Ask::Switch(on)).is_err() {
+            log::error!("the thread that probes processes is gone");
+        }
+    }
+
+    /// Detaches every probe in a process for good.
+    pub fn end(self) {
+        if self.asks.send(Ask::End).is_err() || self.thread.join().is_err() {
+            log::error!("the thread that probes processes panicked");
+        }
+    }
+}
+
+/// Starts the thread; it keeps these of the capabilities that the caller still has.
+pub fn start(
+    programs: &Programs,
+    map: RuntimeMap,
+    on: bool,
+    proc: Procfs,
+    keep: Vec<Capability>,
+) -> Result<(Finder, TaskSwitch)> {
+    let accepted: HashMap<_, _> =
+        TaskPoint::ALL.into_iter().filter_map(|point| Some((point, programs.user_program(program(point))?))).collect();
+    let probes = UserProbes::new(map, accepted, on);
+    let (asks, asked) = channel();
+    let counts = Arc::new(Counts::default());
+    let thread = std::thread::Builder::new()
+        .name("seismo-tasks".to_owned())
+        .stack_size(256 << 10)
+        .spawn({
+            let counts = Arc::clone(&counts);
+            move || {
+                if let Err(error) = drop_all_but(&keep) {
+                    log::error!("capabilities of the thread that probes processes: {error}");
+                }
+                serve(&asked, probes, &proc, &counts);
+            }
+        })
+        .context("starting to look for tasks")?;
+    let finder = Finder { asks: asks.clone(), looked: HashSet::new(), counts };
+    Ok((finder, TaskSwitch { asks, thread }))
+}
+
+fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &Counts) {
+    let mut told = HashSet::new();
+    let add = |count: &AtomicU64| _ = count.fetch_add(1, Ordering::Relaxed);
+    let mut tell = |reason: String| {
+        if told.len() < REASONS && !told.contains(&reason) {
+            log::warn!("tasks are not read: {reason}");
+            told.insert(reason);
+        }
+    };
+    for ask in asked {
+        match ask {
+            Ask::Look(pid) => {
+                counts.waiting.fetch_sub(1, Ordering::Relaxed);
+                match runtime::find(proc, pid) {
+                    Ok(None) => {}
+                    Ok(Some(found)) => {
+                        let language = found.language;
+                        add(&counts.found);
+                        match probes.track(pid, found) {
+                            Ok(()) => log::debug!("process {pid}: tasks of {language} are read"),
+                            Err(Refusal::NoRoom) => add(&counts.no_room),
+                            Err(Refusal::Probe(error)) => {
+                                add(&counts.refused);
+                                tell(format!("{language}: {error}"));
+                            }
+                        }
+                    }
+                    Err(unsupported) => {
+                        add(&counts.unsupported);
+                        tell(unsupported.0);
+                    }
+                }
+            }
+            Ask::Forget(pid) => probes.forget(pid),
+            Ask::Switch(on) => {
+                for (pid, error) in probes.switch(on) {
+                    add(&counts.refused);
+                    tell(format!("process {pid}: {error}"));
+                }
+            }
+            Ask::End => return,
+        }
+        counts.tracked.store(probes.processes(), Ordering::Relaxed);
+    }
+}

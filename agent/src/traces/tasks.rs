@@ -1,0 +1,232 @@
+//! Tasks of language runtimes as they come and go: names that are given again to ids that are not, and from each task to
+//! those that it came from.
+//!
+//! In: what the kernel programs tell, in the order of the ring. A task is known from its beginning, or from the first
+//! thing that it does; what is older than the agent has no ancestors. Bounded by [`Config::tasks`](super::link::Config):
+//! the one that was begun longest ago is forgotten first, counted; a process takes its tasks with it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::model::connection::{Cookie, Direction};
+use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
+
+/// Steps from a task to those that it came from.
+const GENERATIONS: usize = 8;
+
+/// A task that another one came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    pub task: u64,
+    /// When it began the task that leads down from it, ns.
+    pub born_ns: u64,
+}
+
+#[derive(Debug)]
+struct Task {
+    name: TaskName,
+    /// `None`: it is older than what was told, or nobody's.
+    from: Option<Ancestor>,
+}
+
+/// Of one process.
+#[derive(Debug, Default)]
+struct Process {
+    by_name: HashMap<TaskName, u64>,
+    by_id: HashMap<u64, Task>,
+}
+
+#[derive(Debug)]
+pub struct Tasks {
+    processes: BTreeMap<u32, Process>,
+    /// The oldest first; holds some that are gone.
+    order: VecDeque<(u32, u64)>,
+    /// Sockets that send for a task.
+    lent: HashMap<Cookie, u64>,
+    capacity: usize,
+    next: u64,
+    count: usize,
+    evicted: u64,
+}
+
+impl Tasks {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            processes: BTreeMap::new(),
+            order: VecDeque::new(),
+            lent: HashMap::new(),
+            capacity: capacity.max(1),
+            next: 0,
+            count: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Learns where a task comes from, or for which one a socket sends.
+    pub fn event(&mut self, event: &TaskEvent) {
+        match event.kind {
+            TaskEventKind::Born { parent } => {
+                let from = Ancestor { task: self.id(event.pid, parent), born_ns: event.ktime_ns };
+                self.begin(event.pid, event.task, Some(from));
+            }
+            TaskEventKind::Lent { socket } => {
+                let task = self.id(event.pid, event.task);
+                if self.lent.len() < self.capacity || self.lent.contains_key(&socket) {
+                    self.lent.insert(socket, task);
+                } else {
+                    self.evicted += 1;
+                }
+            }
+        }
+    }
+
+    /// The task that an operation on a socket is done for; `None` where nothing tells.
+    pub fn of(&mut self, pid: u32, name: TaskName, socket: Cookie, direction: Direction) -> Option<u64> {
+        if direction == Direction::Send
+            && let Some(task) = self.lent.get(&socket)
+        {
+            return Some(*task);
+        }
+        (name.0 != 0).then(|| self.id(pid, name))
+    }
+
+    /// Those that a task came from, the nearest first.
+    pub fn ancestors(&self, pid: u32, task: u64) -> Vec<Ancestor> {
+        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
+        let step = |task: u64| process.by_id.get(&task)?.from;
+        std::iter::successors(step(task), |ancestor| step(ancestor.task)).take(GENERATIONS).collect()
+    }
+
+    /// The process is gone, or runs another program.
+    pub fn ended(&mut self, pid: u32) {
+        if let Some(process) = self.processes.remove(&pid) {
+            self.count -= process.by_id.len();
+        }
+        if self.count == 0 {
+            self.order.clear();
+        }
+    }
+
+    /// The socket is gone.
+    pub fn closed(&mut self, socket: Cookie) {
+        self.lent.remove(&socket);
+    }
+
+    /// Tasks that are known, and how many can be.
+    pub fn size(&self) -> (usize, usize) {
+        (self.count, self.capacity)
+    }
+
+    /// Tasks forgotten for lack of room.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn id(&mut self, pid: u32, name: TaskName) -> u64 {
+        let known = self.processes.get(&pid).and_then(|process| process.by_name.get(&name));
+        known.copied().unwrap_or_else(|| self.begin(pid, name, None))
+    }
+
+    fn begin(&mut self, pid: u32, name: TaskName, from: Option<Ancestor>) -> u64 {
+        while self.count >= self.capacity {
+            self.evict();
+        }
+        self.next += 1;
+        let id = self.next;
+        let process = self.processes.entry(pid).or_default();
+        if let Some(before) = process.by_name.insert(name, id)
+            && process.by_id.remove(&before).is_some()
+        {
+            self.count -= 1;
+        }
+        process.by_id.insert(id, Task { name, from });
+        self.count += 1;
+        self.order.push_back((pid, id));
+        if self.order.len() > 2 * self.capacity {
+            let processes = &self.processes;
+            self.order.retain(|(pid, id)| processes.get(pid).is_some_and(|process| process.by_id.contains_key(id)));
+        }
+        id
+    }
+
+    fn evict(&mut self) {
+        let Some((pid, id)) = self.order.pop_front() else { return };
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(task) = process.by_id.remove(&id) else { return };
+        process.by_name.remove(&task.name);
+        self.count -= 1;
+        self.evicted += 1;
+        if process.by_id.is_empty() {
+            self.processes.remove(&pid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ancestor, Tasks};
+    use crate::model::connection::{Cookie, Direction};
+    use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
+
+    fn born(tasks: &mut Tasks, task: u64, parent: u64, ktime_ns: u64) {
+        let kind = TaskEventKind::Born { parent: TaskName(parent) };
+        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind });
+    }
+
+    fn of(tasks: &mut Tasks, name: u64) -> Option<u64> {
+        tasks.of(1, TaskName(name), Cookie(9), Direction::Send)
+    }
+
+    #[test]
+    fn a_name_that_is_given_again_is_another_task_and_its_children_keep_their_parent() {
+        let mut tasks = Tasks::new(100);
+        let old = of(&mut tasks, 50).unwrap();
+        born(&mut tasks, 60, 50, 10);
+        let child = of(&mut tasks, 60).unwrap();
+        born(&mut tasks, 50, 70, 20);
+        let new = of(&mut tasks, 50).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(tasks.ancestors(1, child), [Ancestor { task: old, born_ns: 10 }]);
+        born(&mut tasks, 80, 50, 30);
+        let grandchild = of(&mut tasks, 80).unwrap();
+        let root = of(&mut tasks, 70).unwrap();
+        let line = [Ancestor { task: new, born_ns: 30 }, Ancestor { task: root, born_ns: 20 }];
+        assert_eq!(tasks.ancestors(1, grandchild), line);
+        assert_eq!(of(&mut tasks, 0), None);
+        assert_eq!(tasks.ancestors(2, grandchild), []);
+    }
+
+    #[test]
+    fn a_lent_socket_sends_for_the_task_that_asked_last_and_reads_for_nobody_else() {
+        let mut tasks = Tasks::new(100);
+        let lend = |task: u64| TaskEvent {
+            pid: 1,
+            task: TaskName(task),
+            ktime_ns: 0,
+            kind: TaskEventKind::Lent { socket: Cookie(9) },
+        };
+        tasks.event(&lend(5));
+        tasks.event(&lend(6));
+        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send);
+        assert_eq!(tasks.of(1, TaskName(7), Cookie(9), Direction::Send), asking);
+        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive), asking);
+        tasks.closed(Cookie(9));
+        assert_ne!(of(&mut tasks, 7), asking);
+    }
+
+    #[test]
+    fn what_is_known_is_bounded_and_goes_with_its_process() {
+        let mut tasks = Tasks::new(10);
+        for name in 1..1_000 {
+            born(&mut tasks, name, 5_000, name);
+        }
+        assert_eq!(tasks.size(), (10, 10));
+        assert!(tasks.evicted() >= 989, "{}", tasks.evicted());
+        assert!(tasks.order.len() <= 20);
+        // A line that leads in a circle through names that came back ends.
+        (0..100).for_each(|turn| born(&mut tasks, turn % 2, (turn + 1) % 2, turn));
+        let last = of(&mut tasks, 0).unwrap();
+        assert!(tasks.ancestors(1, last).len() <= 8);
+        tasks.ended(1);
+        assert_eq!((tasks.size().0, tasks.order.len()), (0, 0));
+    }
+}
