@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn hop(id: u8) -> Hop {
-        let client = if id % 4 == 0 { "shop" } else { "" };
+        let client = if id.is_multiple_of(4) { "shop" } else { "" };
         Hop { span: SpanId([id; 8]), trace: TraceId([100 + id; 16]), client: client.into() }
     }
 
