@@ -4,7 +4,8 @@
 //! request after the other ([`sender`], [`transport`]). What a backend that is down or busy does not take is tried again
 //! with a growing pause; every span and point handed over ends as sent or as lost for a reason. Delivery is at least once:
 //! an answer that gets lost is a batch sent twice. The queues are memory: 64 MiB hold twice five minutes at 500 spans a
-//! second with gzip (a test of [`encode`] holds that), and a stop of the agent loses what is in them, counted. Metrics are cumulative; delta temporality is not made.
+//! second with gzip (a test of [`encode`] holds that), and a stop of the agent loses what is in them, counted. Metrics are
+//! cumulative; delta temporality is not made.
 
 mod answer;
 mod encode;
