@@ -24,5 +24,6 @@ pub mod run;
 pub mod section;
 pub mod semconv;
 pub mod store;
+pub mod tls;
 pub mod traces;
 pub mod tui;

@@ -14,6 +14,7 @@ mod exporting;
 mod families;
 mod kernel;
 mod kernel_files;
+mod metric_export;
 mod pages;
 mod pipeline;
 mod probe_control;

@@ -47,6 +47,7 @@ pub const SERVER_ADDRESS: &str = "server.address";
 pub const SERVER_PORT: &str = "server.port";
 pub const CLIENT_ADDRESS: &str = "client.address";
 pub const CLIENT_PORT: &str = "client.port";
+pub const PEER_SERVICE: &str = "peer.service";
 pub const ERROR_TYPE: &str = "error.type";
 /// Marks the series that took the measurements above a cardinality limit.
 pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";

@@ -168,7 +168,7 @@ fn dns_checks_tell_what_a_real_resolver_answers() -> Result<()> {
 #[test]
 fn a_wrong_target_is_refused_before_anything_starts() -> Result<()> {
     Rig::run(|rig| {
-        let config = "checks:\n  targets:\n  - {name: shop, http: 'https://127.0.0.1/'}\n";
+        let config = "checks:\n  targets:\n  - {name: shop, http: 'ftp://127.0.0.1/'}\n";
         let file = rig.file("wrong.yaml", config)?;
         let mut command = Command::new(programs::seismo()?);
         command.args(["config", "check"]).arg(&file);

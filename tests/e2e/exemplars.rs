@@ -87,16 +87,26 @@ fn every_exemplar_of_the_page_leads_to_its_span_in_a_linked_trace() -> Result<()
 }
 
 #[test]
-fn prometheus_keeps_the_exemplars_and_they_are_found_in_the_agent() -> Result<()> {
+fn prometheus_keeps_the_exemplars_of_text_and_they_are_found_in_the_agent() -> Result<()> {
+    kept_by(Prometheus::with_exemplars, "_bucket")
+}
+
+#[test]
+fn prometheus_keeps_the_exemplars_of_protobuf_beside_native_histograms() -> Result<()> {
+    kept_by(Prometheus::with_native_histograms_and_exemplars, "")
+}
+
+/// `suffix`: of the series that have them.
+fn kept_by(start: impl Fn(&Rig, u16) -> Result<Prometheus>, suffix: &str) -> Result<()> {
     Rig::run(|rig| {
         let shop = Shop::open(rig)?;
         let agent = Agent::launch(rig, &shop.launch("")?)?;
-        let prometheus = Prometheus::with_exemplars(rig, agent.port)?;
+        let prometheus = start(rig, agent.port)?;
         shop.visit(rig, REQUESTS)?;
         agent.awaited_spans(6 * REQUESTS + REQUESTS / 2, |_| true)?;
         for family in FAMILIES {
             let kept = wait::until(&format!("exemplars of {family}"), LIMIT, || {
-                let kept = prometheus.exemplars(&format!("{family}_bucket"))?;
+                let kept = prometheus.exemplars(&format!("{family}{suffix}"))?;
                 Ok(if kept.is_empty() { None } else { Some(kept) })
             })?;
             println!("{family}: Prometheus has {} exemplars, one of them: {:?}", kept.len(), kept.first());

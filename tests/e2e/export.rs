@@ -14,6 +14,8 @@ use seismo_tests::spans::{Kind, Span};
 use seismo_tests::wait;
 use serde_json::Value;
 
+/// Accounts of spans, not of points of metrics.
+const SPANS: &[(&str, &str)] = &[("signal", "traces")];
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn launch(export: &str) -> Launch {
@@ -78,7 +80,7 @@ fn same_spans(protocol: &str) -> Result<()> {
         traffic(rig, REQUESTS)?;
         let shown = agent.awaited_spans(2 * REQUESTS, |_| true)?;
         wait::until("the spans to arrive", LIMIT, || Ok((rotel.count() >= 2 * REQUESTS).then_some(())))?;
-        let page = agent.page_where("nothing is under way", |page| page.sum("seismo_export_queued", &[]) == 0.0)?;
+        let page = agent.page_where("nothing is under way", |page| page.sum("seismo_export_queued", SPANS) == 0.0)?;
         let sent = page.sum("seismo_export_spans_total", &[("exporter", "otlp"), ("outcome", "sent")]);
         ensure!(sent == shown.len() as f64, "{sent} sent of {}", shown.len());
         ensure!(page.sum("seismo_export_spans_total", &[("outcome", "lost")]) == 0.0, "something was lost");
@@ -141,14 +143,14 @@ fn outage(export: &str, check: impl Fn(&Agent<'_>, usize) -> Result<()>) -> Resu
         traffic(rig, EACH)?;
         agent.awaited_spans(4 * EACH, |_| true)?;
         agent.page_where("an attempt to fail", |page| {
-            page.sum("seismo_export_requests_total", &[("outcome", "failed")]) >= 2.0
+            page.sum("seismo_export_requests_total", &[("signal", "traces"), ("outcome", "failed")]) >= 2.0
         })?;
         let second = Rotel::start(rig, "rotel-after", ports)?;
         traffic(rig, EACH)?;
         agent.awaited_spans(6 * EACH, |_| true)?;
         agent.page_where("nothing is under way", |page| {
-            page.sum("seismo_export_offered_total", &[]) >= (6 * EACH) as f64
-                && page.sum("seismo_export_queued", &[]) == 0.0
+            page.sum("seismo_export_offered_total", &[("exporter", "otlp"), ("signal", "traces")]) >= (6 * EACH) as f64
+                && page.sum("seismo_export_queued", SPANS) == 0.0
         })?;
         received.extend(second.stop()?);
         let distinct = by_id(received).len();
@@ -200,7 +202,7 @@ fn with_a_small_share_whole_traces_go_and_every_error_does() -> Result<()> {
         let page = agent.page_where("every trace to be decided", |page| {
             page.sum("seismo_sampling_spans_total", &[]) == (2 * REQUESTS) as f64
                 && page.sum("seismo_sampling_pending", &[]) == 0.0
-                && page.sum("seismo_export_queued", &[]) == 0.0
+                && page.sum("seismo_export_queued", SPANS) == 0.0
         })?;
         let decided = |outcome| page.sum("seismo_sampling_decided_total", &[("outcome", outcome)]);
         let (kept, dropped) = (decided("kept"), decided("dropped"));

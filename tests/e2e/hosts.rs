@@ -109,6 +109,14 @@ fn agents_on_two_hosts_agree_about_the_traces_that_go_through_both() -> Result<(
         ensure!(lost > 5 && overtaken > 5, "the link was not bad");
         ensure!(sums[0] == sums[1] + sums[2] && sums[0] == count as f64, "hops are missing");
         ensure!(wrong == 0 && linked * 1000 >= count * 999, "fewer than 99.9 % are linked");
+        // The name of a client that this agent cannot see came with its hops.
+        let edges = "seismo_service_graph_request_duration_seconds_count";
+        let answering_page = answering.page_where("every request to be an edge", |page| {
+            page.sum(edges, &[("server", "nginx")]) == count as f64
+        })?;
+        let clients = answering_page.by(edges, "client", &[("server", "nginx")]);
+        println!("clients on the server's graph: {clients:?}");
+        ensure!(clients.get("curl").copied().unwrap_or(0) == linked as u64, "{clients:?} where {linked} are linked");
         asking.nothing_lost()?;
         answering.nothing_lost()?;
         asking.stop()?;

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod blockdevice;
 pub mod bpf;
+pub mod certified;
 pub mod cgroup;
 pub mod container;
 pub mod controller;
@@ -38,6 +39,7 @@ pub mod scripted;
 pub mod shop;
 pub mod spans;
 pub mod tap;
+pub mod victoria_metrics;
 pub mod wait;
 pub mod webhook;
 pub mod wrk;

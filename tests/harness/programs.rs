@@ -47,6 +47,11 @@ pub fn rotel() -> Result<PathBuf> {
     existing(&target().join("tools/rotel/rotel/rotel-agent"))
 }
 
+/// VictoriaMetrics, the store.
+pub fn victoria_metrics() -> Result<PathBuf> {
+    existing(&target().join("tools/victoria-metrics/victoria-metrics"))
+}
+
 /// The agent: `SEISMOTEST_BIN`, else the newest of the builds under the source tree.
 pub fn seismo() -> Result<PathBuf> {
     if let Some(file) = env::var_os("SEISMOTEST_BIN") {

@@ -34,6 +34,11 @@ impl Prometheus {
         Self::scraping(rig, target, &["--enable-feature=exemplar-storage"])
     }
 
+    /// Asks for protobuf and keeps native histograms and exemplars.
+    pub fn with_native_histograms_and_exemplars(rig: &Rig, target: u16) -> Result<Self> {
+        Self::scraping(rig, target, &["--enable-feature=native-histograms,exemplar-storage"])
+    }
+
     fn scraping(rig: &Rig, target: u16, arguments: &[&str]) -> Result<Self> {
         let text = format!(
             "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n  - job_name: seismo\n    \

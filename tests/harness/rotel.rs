@@ -41,6 +41,20 @@ pub struct Received {
     pub resource: BTreeMap<String, String>,
 }
 
+/// A point of an exponential histogram as the collector understood it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Point {
+    pub metric: String,
+    /// Texts only.
+    pub attributes: BTreeMap<String, String>,
+    pub count: u64,
+    pub sum: f64,
+    /// Lower bound, upper bound and count.
+    pub buckets: Vec<(f64, f64, u64)>,
+    /// Trace and value of each exemplar.
+    pub traces: Vec<(String, f64)>,
+}
+
 impl Ports {
     pub fn free() -> Result<Self> {
         Ok(Self { http: free_port()?, grpc: free_port()? })
@@ -50,11 +64,20 @@ impl Ports {
 impl Rotel {
     /// `name` tells the outputs of two in one test apart.
     pub fn start(rig: &Rig, name: &str, ports: Ports) -> Result<Self> {
+        Self::printing(rig, name, ports, "traces")
+    }
+
+    /// One that prints metrics.
+    pub fn of_metrics(rig: &Rig, ports: Ports) -> Result<Self> {
+        Self::printing(rig, "rotel", ports, "metrics")
+    }
+
+    fn printing(rig: &Rig, name: &str, ports: Ports, signal: &str) -> Result<Self> {
         let mut command = Command::new(programs::rotel()?);
         command.arg("start").stdin(Stdio::null());
         command.args(["--otlp-http-endpoint", &format!("127.0.0.1:{}", ports.http)]);
         command.args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{}", ports.grpc)]);
-        command.args(["--debug-log", "traces", "--debug-log-verbosity", "detailed", "--exporter", "blackhole"]);
+        command.args(["--debug-log", signal, "--debug-log-verbosity", "detailed", "--exporter", "blackhole"]);
         command.arg("--pid-file").arg(rig.dir().join(format!("{name}.pid")));
         let mut process = rig.outside(name, command)?;
         let listening = || http::listens(ports.http) && http::listens(ports.grpc);
@@ -69,6 +92,13 @@ impl Rotel {
         self.received()
     }
 
+    /// Ends it and waits for the end; the points of exponential histograms, in the order in which they came.
+    pub fn histograms(mut self) -> Result<Vec<Point>> {
+        self.process.signal(libc::SIGTERM);
+        self.process.wait(Duration::from_secs(20))?;
+        points(&self.process.out())
+    }
+
     /// The spans so far, in the order in which they came.
     pub fn received(&self) -> Result<Vec<Received>> {
         let text = self.process.out();
@@ -81,6 +111,41 @@ impl Rotel {
     pub fn count(&self) -> usize {
         self.process.out().lines().filter(|line| line.starts_with("Span #")).count()
     }
+}
+
+fn points(text: &str) -> Result<Vec<Point>> {
+    let (mut points, mut metric, mut open): (Vec<Point>, _, _) = (Vec::new(), String::new(), false);
+    for line in text.lines() {
+        let said = line.trim_start().trim_start_matches("-> ");
+        let wrong = || format!("not understood: {line}");
+        if let Some(name) = said.strip_prefix("Name: ") {
+            (metric, open) = (name.to_owned(), false);
+        } else if said.contains("DataPoints #") {
+            open = said.starts_with("Exponential");
+            if open {
+                points.push(Point { metric: metric.clone(), ..Point::default() });
+            }
+        } else if let Some(point) = points.last_mut().filter(|_| open) {
+            if let Some(bucket) = said.strip_prefix("Bucket (") {
+                let (bounds, count) = bucket.split_once("], Count: ").with_context(wrong)?;
+                let (from, to) = bounds.split_once(", ").with_context(wrong)?;
+                point.buckets.push((from.parse()?, to.parse()?, count.parse()?));
+            } else if let Some((key, value)) = said.split_once(": ") {
+                match key {
+                    "Count" => point.count = value.parse().with_context(wrong)?,
+                    "Sum" => point.sum = value.parse().with_context(wrong)?,
+                    "Trace ID" => point.traces.push((value.to_owned(), 0.0)),
+                    "Value" => point.traces.last_mut().with_context(wrong)?.1 = value.parse().with_context(wrong)?,
+                    _ => {
+                        if let Some(text) = value.strip_prefix("Str(").and_then(|text| text.strip_suffix(')')) {
+                            point.attributes.insert(key.to_owned(), text.to_owned());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(points)
 }
 
 fn parse(text: &str) -> Result<Vec<Received>> {

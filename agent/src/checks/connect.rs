@@ -1,4 +1,4 @@
-//! A target's name to an address, and a TCP connection to it; with how long each took.
+//! A target's name to an address, a TCP connection to it, and TLS over that; with how long each took.
 //!
 //! A name is looked up by the system's resolver in a thread of its own, since that cannot be cancelled: a check that gives up
 //! leaves it behind, and the next one waits for the same answer instead of asking again.
@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::Endpoint;
-use super::run::{Failure, Findings};
+use super::run::{Failure, Findings, Tls};
+use crate::tls::{TlsError, TlsStream, Trust, earliest_expiry};
 
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -62,5 +63,22 @@ pub(super) async fn connect(address: SocketAddr, findings: &mut Findings) -> Res
     let began = Instant::now();
     let stream = TcpStream::connect(address).await.map_err(|error| Failure::of_io(&error))?;
     findings.connect_seconds = Some(began.elapsed().as_secs_f64());
+    Ok(stream)
+}
+
+/// Encrypts; the time and what the certificates say go into the findings.
+pub(super) async fn encrypt(
+    trust: &Trust,
+    stream: TcpStream,
+    host: &str,
+    findings: &mut Findings,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let began = Instant::now();
+    let stream = trust.connect(stream, host).await.map_err(|error| match error {
+        TlsError::Certificate(_) => Failure::Certificate(error.to_string()),
+        TlsError::Handshake(_) => Failure::Tls(error.to_string()),
+    })?;
+    let handshake_seconds = began.elapsed().as_secs_f64();
+    findings.tls = Some(Tls { handshake_seconds, expires_s: earliest_expiry(&stream) });
     Ok(stream)
 }

@@ -12,7 +12,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT};
 use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::run::{Failure, Findings};
 
@@ -37,7 +37,7 @@ pub(super) struct Answer {
 }
 
 pub(super) async fn ask(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     (authority, path): (&str, &str),
     (status, expression): (&[u16], Option<&Regex>),
     findings: &mut Findings,

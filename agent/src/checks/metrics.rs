@@ -25,6 +25,12 @@ static HTTP_LENGTH: Metric =
     gauge("probe.http.content_length", "{byte}", "Length of the answer as its head says, -1 if it does not");
 static HTTP_BODY: Metric =
     gauge("probe.http.uncompressed_body_length", "{byte}", "Bytes of the answer's body that were read, at most 1 MiB");
+static HTTP_SSL: Metric = gauge("probe.http.ssl", "{truth}", "1 if the connection was encrypted, else 0");
+static SSL_EXPIRY: Metric = gauge(
+    "probe.ssl.earliest_cert_expiry",
+    "{timestamp}",
+    "Unix time (s) at which the first of the certificates that the target showed expires; absent where one is not accepted",
+);
 static HTTP_DURATION: Metric = phases("probe.http.duration", "How long each part of an HTTP check took");
 static REGEX: Metric = gauge("probe.failed_due_to_regex", "{failure}", "1 if the body did not match, else 0");
 static DNS_DURATION: Metric = phases("probe.dns.duration", "How long each part of a DNS check took");
@@ -51,6 +57,8 @@ pub const METRICS: &[&Metric] = &[
     &HTTP_VERSION,
     &HTTP_LENGTH,
     &HTTP_BODY,
+    &HTTP_SSL,
+    &SSL_EXPIRY,
     &HTTP_DURATION,
     &REGEX,
     &DNS_DURATION,
@@ -84,7 +92,12 @@ pub(super) fn samples(check: &Check, succeeded: bool, seconds: f64, findings: &F
     match check.what.module() {
         "http" => {
             let answer = findings.http.as_ref();
+            push(&HTTP_SSL, None, yes(findings.tls.is_some()));
+            if let Some(expires_s) = findings.tls.and_then(|tls| tls.expires_s) {
+                push(&SSL_EXPIRY, None, expires_s as f64);
+            }
             let rest = [
+                known("tls", findings.tls.map(|tls| tls.handshake_seconds)),
                 known("processing", answer.map(|answer| answer.processing_seconds)),
                 known("transfer", answer.map(|answer| answer.transfer_seconds)),
             ];

@@ -1,8 +1,8 @@
 //! Active checks: HTTP, TCP and DNS from this host to configured targets, at an interval, as metrics and for rules.
 //!
 //! Names are those of Prometheus' blackbox exporter, so that its dashboards and rules fit. Only what is configured is
-//! contacted. Cost: one task a target; a name is looked up in a thread of its own, at most one at a time for each target. No TLS,
-//! no redirects, no request body.
+//! contacted. Cost: one task a target; a name is looked up in a thread of its own, at most one at a time for each target. TLS
+//! where the URL is https. No redirects, no request body.
 
 mod connect;
 mod dns;
@@ -12,6 +12,8 @@ mod run;
 
 pub use metrics::METRICS;
 pub use run::{Checks, Results};
+
+use std::path::PathBuf;
 
 use hyper::Uri;
 use regex::bytes::{Regex, RegexBuilder};
@@ -33,9 +35,11 @@ crate::section! {
         pub interval: Interval = Interval::secs(15),
         /// How long one check may take, where the target does not say; not longer than its interval.
         pub timeout: Interval = Interval::secs(5),
-        /// What is checked, up to 1000. Each entry has a name and one of http: URL (without TLS), tcp: HOST:PORT and dns: HOST[:PORT]
-        /// of a server; and what it needs of interval, timeout; for http status: [CODES] (else any from 200 to 299) and
-        /// fail_if_not_matches: REGEX (on the body's first MiB); for dns query: NAME, query_type (A) and status: [RCODES] (else 0).
+        /// PEM file of who may vouch for https targets that name none, instead of the system's.
+        pub certificate: Option<PathBuf> = None,
+        /// What is checked, up to 1000. Each entry has a name and one of http: URL (http or https), tcp: HOST:PORT and dns: HOST[:PORT]
+        /// of a server; and what it needs of interval, timeout; for http status: [CODES] (else any from 200 to 299),
+        /// fail_if_not_matches: REGEX (on the body's first MiB) and certificate; for dns query: NAME, query_type (A) and status: [RCODES] (else 0).
         pub targets: Vec<Target> = Vec::new(),
     }
 }
@@ -61,6 +65,8 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_if_not_matches: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query_type: Option<String>,
@@ -79,10 +85,14 @@ struct Check {
 
 #[derive(Debug)]
 enum What {
-    Http { at: Endpoint, authority: String, path: String, status: Vec<u16>, body: Option<Regex> },
+    Http { at: Endpoint, tls: Option<Vouched>, authority: String, path: String, status: Vec<u16>, body: Option<Regex> },
     Tcp { at: Endpoint },
     Dns { at: Endpoint, question: dns::Question, rcodes: Vec<u16> },
 }
+
+/// Who may vouch for a target: the certificates of a file, else the system's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Vouched(Option<PathBuf>);
 
 /// A host, as a name or an address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,18 +147,25 @@ impl Config {
         if timeout > interval || timeout.0.is_zero() {
             return Err(("timeout", format!("{timeout} is not between 0 and the interval of {interval}")));
         }
-        let (instance, what) = target.what()?;
+        let (instance, mut what) = target.what()?;
+        if let What::Http { tls: Some(Vouched(certificate @ None)), .. } = &mut what {
+            certificate.clone_from(&self.certificate);
+        }
         Ok(Check { name: target.name.clone(), instance, interval, timeout, what })
     }
 }
 
 impl Target {
     fn what(&self) -> Result<(String, What), (&'static str, String)> {
+        let of_http = self.fail_if_not_matches.is_some() || self.certificate.is_some();
         let of_dns = self.query.is_some() || self.query_type.is_some();
         match (&self.http, &self.tcp, &self.dns) {
             (Some(url), None, None) if !of_dns => {
                 let wrong = |problem| ("http", problem);
-                let (at, authority, path) = address(url).map_err(wrong)?;
+                let (at, tls, authority, path) = address(url).map_err(wrong)?;
+                if self.certificate.is_some() && !tls {
+                    return Err(("certificate", format!("'{url}' is not https")));
+                }
                 let status = self.status.clone();
                 if let Some(code) = status.iter().find(|code| !(100..=999).contains(*code)) {
                     return Err(("status", format!("{code} is not a status code")));
@@ -156,13 +173,14 @@ impl Target {
                 let build = |text: &String| RegexBuilder::new(text).size_limit(MAX_EXPRESSION).build();
                 let body = self.fail_if_not_matches.as_ref().map(build).transpose();
                 let body = body.map_err(|error| ("fail_if_not_matches", error.to_string()))?;
-                Ok((url.clone(), What::Http { at, authority, path, status, body }))
+                let tls = tls.then(|| Vouched(self.certificate.clone()));
+                Ok((url.clone(), What::Http { at, tls, authority, path, status, body }))
             }
-            (None, Some(place), None) if !of_dns && self.status.is_empty() && self.fail_if_not_matches.is_none() => {
+            (None, Some(place), None) if !of_dns && !of_http && self.status.is_empty() => {
                 let at = Endpoint::parse(place, None).map_err(|problem| ("tcp", problem))?;
                 Ok((place.clone(), What::Tcp { at }))
             }
-            (None, None, Some(server)) if self.fail_if_not_matches.is_none() => {
+            (None, None, Some(server)) if !of_http => {
                 let at = Endpoint::parse(server, Some(dns::PORT)).map_err(|problem| ("dns", problem))?;
                 let name = self.query.as_deref().ok_or(("query", "which name is to be asked for?".to_owned()))?;
                 let kind = self.query_type.as_deref().unwrap_or("A");
@@ -179,21 +197,22 @@ impl Target {
     }
 }
 
-/// Host, authority and path of a URL.
-fn address(url: &str) -> Result<(Endpoint, String, String), String> {
+/// Host, whether it is https, authority and path of a URL.
+fn address(url: &str) -> Result<(Endpoint, bool, String, String), String> {
     let uri: Uri = url.parse().map_err(|error| format!("'{url}' is not a URL: {error}"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(format!("'{url}': https cannot be checked yet; tcp can")),
-        _ => return Err(format!("'{url}' does not begin with http://")),
-    }
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(format!("'{url}' does not begin with http:// or https://")),
+    };
     let authority = uri.authority().ok_or_else(|| format!("'{url}' names no host"))?;
     if authority.as_str().contains('@') {
         return Err("a user name in a URL is not supported".to_owned());
     }
     let host = authority.host().trim_matches(['[', ']']).to_owned();
     let path = uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    Ok((Endpoint { host, port: authority.port_u16().unwrap_or(80) }, authority.to_string(), path))
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Ok((Endpoint { host, port }, tls, authority.to_string(), path))
 }
 
 impl Endpoint {
@@ -229,6 +248,7 @@ mod tests {
         let yaml = "targets:\n\
             - {name: shop, http: 'http://[::1]:8080/health?x=1', status: [200, 204], fail_if_not_matches: 'ok$'}\n\
             - {name: plain, http: 'http://shop', interval: 1s, timeout: 500ms}\n\
+            - {name: safe, http: 'https://shop', certificate: a.pem}\n\
             - {name: db, tcp: 'localhost:5432'}\n\
             - {name: resolver, dns: '127.0.0.1', query: shop.example, query_type: aaaa, status: [3]}\n\
             - {name: other, dns: 'ns.example:5353', query: shop.example.}\n";
@@ -242,7 +262,10 @@ mod tests {
                 What::Tcp { at } | What::Dns { at, .. } => format!("{}|{}", at.host, at.port),
             })
             .collect();
-        assert_eq!(places, ["::1|8080/health?x=1", "shop|80/", "localhost|5432", "127.0.0.1|53", "ns.example|5353"]);
+        assert_eq!(
+            places,
+            ["::1|8080/health?x=1", "shop|80/", "shop|443/", "localhost|5432", "127.0.0.1|53", "ns.example|5353"]
+        );
         assert_eq!(checks[0].timeout, Interval::secs(5));
         assert_eq!(checks[1].timeout, Interval::millis(500));
         let again: Config = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
@@ -255,7 +278,9 @@ mod tests {
             ("{name: '', tcp: 'a:1'}", "0 name: the name is empty"),
             ("{name: x}", "0 name: one of http, tcp and dns is needed"),
             ("{name: x, tcp: 'a:1', http: 'http://a'}", "0 name: only one of"),
-            ("{name: x, http: 'https://a'}", "0 http: 'https://a': https cannot"),
+            ("{name: x, http: 'ftp://a'}", "0 http: 'ftp://a' does not begin"),
+            ("{name: x, http: 'http://a', certificate: a.pem}", "0 certificate: 'http://a' is not https"),
+            ("{name: x, tcp: 'a:1', certificate: a.pem}", "0 name: has keys of another kind"),
             ("{name: x, http: '/a'}", "0 http: '/a' does not begin with http://"),
             ("{name: x, http: 'http://u:p@a/'}", "0 http: a user name"),
             ("{name: x, http: 'http://a', status: [7]}", "0 status: 7 is not"),

@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::connect::{Resolver, connect};
+use super::connect::{Resolver, connect, encrypt};
 use super::metrics::{RUNS, samples};
-use super::{Check, Config, What, dns, http};
+use super::{Check, Config, Vouched, What, dns, http};
 use crate::model::metric::{Sample, Source, Value};
+use crate::tls::Trusts;
 
 /// First checks are this far apart, so that a thousand targets are not contacted in one moment.
 const STAGGER: Duration = Duration::from_millis(20);
@@ -27,8 +28,17 @@ pub(super) struct Findings {
     pub lookup_seconds: Option<f64>,
     pub connect_seconds: Option<f64>,
     pub ip_protocol: Option<u8>,
+    pub tls: Option<Tls>,
     pub http: Option<http::Answer>,
     pub dns: Option<dns::Answer>,
+}
+
+/// What an encrypted connection was like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tls {
+    pub handshake_seconds: f64,
+    /// Unix time at which the first certificate of the chain expires, s; none if it cannot be read.
+    pub expires_s: Option<i64>,
 }
 
 /// Why a check did not succeed.
@@ -38,6 +48,10 @@ pub(super) enum Failure {
     Resolve(String),
     Refused,
     Unreachable(String),
+    /// The target's certificate is not accepted.
+    Certificate(String),
+    /// No encrypted connection for another reason.
+    Tls(String),
     Protocol(String),
     /// The status code, or DNS' response code, is none of the expected.
     Status(u16),
@@ -58,6 +72,8 @@ impl Failure {
             Self::Resolve(_) => "resolve",
             Self::Refused => "refused",
             Self::Unreachable(_) => "unreachable",
+            Self::Certificate(_) => "certificate",
+            Self::Tls(_) => "tls",
             Self::Protocol(_) => "protocol",
             Self::Status(_) => "status",
             Self::Match => "match",
@@ -72,6 +88,7 @@ impl fmt::Display for Failure {
             Self::Resolve(error) => write!(out, "the name was not found: {error}"),
             Self::Refused => out.write_str("connection refused"),
             Self::Unreachable(error) => write!(out, "not reached: {error}"),
+            Self::Certificate(error) | Self::Tls(error) => out.write_str(error),
             Self::Protocol(error) => write!(out, "the answer is not understood: {error}"),
             Self::Status(code) => write!(out, "answered {code}"),
             Self::Match => out.write_str("the body does not match"),
@@ -124,8 +141,9 @@ impl Checks {
     /// Checks until the agent stops; a check under way is given up then.
     pub async fn run(self, mut stopped: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
+        let trusts = Arc::new(Trusts::default());
         for (index, check) in self.checks.into_iter().enumerate() {
-            tasks.spawn(repeat(index, check, Arc::clone(&self.results)));
+            tasks.spawn(repeat(index, check, Arc::clone(&trusts), Arc::clone(&self.results)));
         }
         // Whoever could tell us to stop is gone: the same.
         let _stopped = stopped.wait_for(|stopped| *stopped).await;
@@ -133,7 +151,7 @@ impl Checks {
     }
 }
 
-async fn repeat(index: usize, check: Check, results: Arc<Results>) {
+async fn repeat(index: usize, check: Check, trusts: Arc<Trusts>, results: Arc<Results>) {
     let start =
         tokio::time::Instant::now() + (STAGGER * u32::try_from(index).unwrap_or(u32::MAX)).min(check.interval.0);
     let mut every = tokio::time::interval_at(start, check.interval.0);
@@ -144,7 +162,7 @@ async fn repeat(index: usize, check: Check, results: Arc<Results>) {
         every.tick().await;
         let began = Instant::now();
         let mut findings = Findings::default();
-        let done = tokio::time::timeout(check.timeout.0, once(&check, &mut resolver, &mut findings)).await;
+        let done = tokio::time::timeout(check.timeout.0, once(&check, &mut resolver, &trusts, &mut findings)).await;
         let done = done.unwrap_or(Err(Failure::Timeout));
         let seconds = began.elapsed().as_secs_f64();
         let well = done.is_ok();
@@ -162,12 +180,20 @@ async fn repeat(index: usize, check: Check, results: Arc<Results>) {
 }
 
 /// One check of a target.
-async fn once(check: &Check, resolver: &mut Resolver, findings: &mut Findings) -> Result<(), Failure> {
+async fn once(check: &Check, resolver: &mut Resolver, trusts: &Trusts, findings: &mut Findings) -> Result<(), Failure> {
     match &check.what {
-        What::Http { at, authority, path, status, body } => {
+        What::Http { at, tls, authority, path, status, body } => {
             let address = resolver.resolve(at, findings).await?;
             let stream = connect(address, findings).await?;
-            http::ask(stream, (authority, path), (status, body.as_ref()), findings).await
+            let (request, wanted) = ((authority.as_str(), path.as_str()), (status.as_slice(), body.as_ref()));
+            match tls {
+                Some(Vouched(certificate)) => {
+                    let trust = trusts.of(certificate.as_deref()).map_err(Failure::Tls)?;
+                    let stream = encrypt(&trust, stream, &at.host, findings).await?;
+                    http::ask(stream, request, wanted, findings).await
+                }
+                None => http::ask(stream, request, wanted, findings).await,
+            }
         }
         What::Tcp { at } => {
             let address = resolver.resolve(at, findings).await?;

@@ -11,17 +11,29 @@ use crate::section::Documented as _;
 const PREFIX: &str = "SEISMO_";
 /// Variables of OpenTelemetry's specification and the keys they set; a later one wins, a `SEISMO_…` variable wins over all.
 /// `OTEL_SERVICE_NAME` is not among them: the agent sends spans of others, who have names of their own.
-const OTEL: [(&str, &str); 11] = [
+const OTEL: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "export.otlp.endpoint"),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "export.otlp.protocol"),
     ("OTEL_EXPORTER_OTLP_HEADERS", "export.otlp.headers"),
     ("OTEL_EXPORTER_OTLP_COMPRESSION", "export.otlp.compression"),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "export.otlp.timeout"),
-    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "export.otlp.traces_endpoint"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "export.otlp.protocol"),
-    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "export.otlp.headers"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "export.otlp.compression"),
-    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "export.otlp.timeout"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "export.otlp.certificate"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "export.otlp.traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "export.otlp.traces.protocol"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "export.otlp.traces.headers"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "export.otlp.traces.compression"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "export.otlp.traces.timeout"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "export.otlp.traces.certificate"),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "export.otlp.metrics.endpoint"),
+    ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "export.otlp.metrics.protocol"),
+    ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "export.otlp.metrics.headers"),
+    ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "export.otlp.metrics.compression"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "export.otlp.metrics.timeout"),
+    ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "export.otlp.metrics.certificate"),
+    ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "export.otlp.metrics.histograms"),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "export.otlp.metrics.interval"),
+    ("OTEL_METRICS_EXPORTER", "export.otlp.metrics.enabled"),
+    ("OTEL_TRACES_EXPORTER", "export.otlp.traces.enabled"),
     ("OTEL_RESOURCE_ATTRIBUTES", "export.otlp.resource"),
 ];
 /// Read by the command line, not by the configuration.
@@ -33,13 +45,12 @@ pub type Environment = [(String, String)];
 /// Lays the variables that name a key over the tree.
 pub(super) fn overlay(root: &mut Node, environment: &Environment) -> Result<(), Problem> {
     let defaults = tree(&Config::default());
-    let otel = OTEL.into_iter().map(|(variable, path)| (path.to_owned(), variable.to_owned()));
+    let otel = OTEL.iter().map(|(variable, path)| ((*path).to_owned(), (*variable).to_owned()));
     for (path, variable) in otel.chain(variables()) {
         let Some((_, text)) = environment.iter().find(|(name, text)| *name == variable && !text.is_empty()) else {
             continue;
         };
-        let milliseconds = variable.starts_with("OTEL_") && variable.ends_with("_TIMEOUT");
-        let text = if milliseconds { format!("{}ms", text.trim()) } else { text.trim().to_owned() };
+        let text = if variable.starts_with("OTEL_") { of_otel(&variable, text.trim()) } else { text.trim().to_owned() };
         let text = text.as_str();
         let origin = Origin::Variable(variable);
         let value = if text.starts_with(['[', '{']) {
@@ -56,6 +67,17 @@ pub(super) fn overlay(root: &mut Node, environment: &Environment) -> Result<(), 
         root.set(&path, Node { origin, value });
     }
     Ok(())
+}
+
+/// The value of one of OpenTelemetry's variables as its key has it: times are milliseconds there, and exporters are named.
+fn of_otel(variable: &str, text: &str) -> String {
+    if variable.ends_with("_TIMEOUT") || variable.ends_with("_INTERVAL") {
+        format!("{text}ms")
+    } else if variable.ends_with("S_EXPORTER") {
+        text.split(',').any(|exporter| exporter.trim() == "otlp").to_string()
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Variables with our prefix that name no key. Not an error: Kubernetes sets such variables for a service

@@ -180,6 +180,31 @@ fn what_is_printed_is_accepted_and_means_the_same() {
 }
 
 #[test]
+fn secrets_are_not_printed_and_what_is_printed_is_still_accepted() {
+    let text = "remote: {redis: 'redis://agent:s3cret@10.0.0.5:6379/1'}\n\
+        alerts: {webhook: 'http://hooks.example/services/s3cret/x?key=s3cret'}\n\
+        export:\n  otlp:\n    endpoint: 'http://collector:4318/x?token=s3cret&s3cret'\n    headers: ['api-key=s3cret', 'b=s3cret=']\n\
+        \x20   metrics: {headers: [authorization=s3cret]}\n    traces: {headers: [authorization=s3cret]}\n\
+        checks: {targets: [{name: shop, http: 'http://shop/health?key=s3cret'}]}\n";
+    let config = read(text).unwrap();
+    let printed = print(&config);
+    assert!(!printed.contains("s3cret"), "{printed}");
+    for shown in [
+        "redis: redis://agent:***@10.0.0.5:6379/1\n",
+        "webhook: http://hooks.example/***?key=***\n",
+        "endpoint: http://collector:4318/x?token=***&***\n",
+        "headers: [\"api-key=***\",\"b=***\"]\n",
+        "headers: [\"authorization=***\"]\n",
+        "http://shop/health?key=***",
+    ] {
+        assert!(printed.contains(shown), "{shown} is not in {printed}");
+    }
+    assert!(read(&printed).is_ok(), "{:?}", read(&printed));
+    let bare = print(&read("remote: {redis: 'redis://:s3cret@10.0.0.5'}").unwrap());
+    assert!(bare.contains("redis: redis://:***@10.0.0.5\n"), "{bare}");
+}
+
+#[test]
 fn every_key_is_printed_with_documentation_and_default() {
     let printed = print(&read("spans: {capacity: 5}").unwrap());
     assert!(printed.contains("  # Default: 20000\n  capacity: 5\n"), "{printed}");
@@ -208,10 +233,21 @@ fn opentelemetrys_variables_set_the_keys_of_the_exporter() {
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
         ("OTEL_SERVICE_NAME", "not-the-agents-to-give"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://store:8428/opentelemetry/v1/metrics"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "700"),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "15000"),
+        ("OTEL_METRICS_EXPORTER", "prometheus, otlp"),
+        ("OTEL_TRACES_EXPORTER", "none"),
     ]);
     let otlp = Config::from_text("f.yaml", "export: {otlp: {timeout: 1s}}\n", &set).unwrap().export.otlp;
-    assert_eq!((otlp.endpoint.as_deref(), otlp.traces_endpoint), (Some("http://collector:4317"), None));
-    assert_eq!(otlp.protocol, crate::exporters::otlp::Protocol::Grpc);
+    assert_eq!((otlp.endpoint.as_deref(), otlp.traces.endpoint), (Some("http://collector:4317"), None));
+    let (grpc, http) = (crate::exporters::otlp::Protocol::Grpc, crate::exporters::otlp::Protocol::HttpProtobuf);
+    assert_eq!((otlp.protocol, otlp.traces.protocol, otlp.metrics.protocol), (http, Some(grpc), None));
+    assert_eq!(otlp.metrics.endpoint.as_deref(), Some("http://store:8428/opentelemetry/v1/metrics"));
+    assert_eq!((otlp.metrics.timeout, otlp.metrics.interval), (Some(Interval::millis(700)), Interval::secs(15)));
+    assert_eq!(otlp.metrics.histograms, crate::exporters::otlp::Histograms::Explicit);
+    assert_eq!((otlp.metrics.enabled, otlp.traces.enabled), (true, false));
     assert_eq!(otlp.compression, crate::exporters::otlp::Compression::None);
     assert_eq!((otlp.headers, otlp.timeout), (vec!["api-key=a%20b".into(), "x=y".into()], Interval::millis(2500)));
     assert_eq!(otlp.resource, ["deployment.environment.name=test"]);

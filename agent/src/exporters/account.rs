@@ -1,4 +1,5 @@
-//! What became of the spans that were handed to an exporter: sums since the start, and how they show as metrics.
+//! What became of the spans, or points of metrics, that were handed to an exporter: sums since the start, and how they show
+//! as metrics.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,10 +7,10 @@ use crate::model::metric::{Kind, Metric, Sample, Source, Value};
 
 static OFFERED: Metric = Metric {
     name: "seismo.export.offered",
-    unit: "{span}",
+    unit: "{item}",
     kind: Kind::Counter,
-    description: "Spans handed to an exporter; sent, lost and queued ones add up to them",
-    labels: &["exporter"],
+    description: "Spans and points of metrics handed to an exporter; sent, lost and queued ones add up to them",
+    labels: &["exporter", "signal"],
 };
 static SPANS: Metric = Metric {
     name: "seismo.export.spans",
@@ -18,35 +19,59 @@ static SPANS: Metric = Metric {
     description: "Spans that an exporter is done with, by what became of them",
     labels: &["exporter", "outcome", "reason"],
 };
+static POINTS: Metric = Metric {
+    name: "seismo.export.points",
+    unit: "{point}",
+    kind: Kind::Counter,
+    description: "Points of metrics that an exporter is done with, by what became of them",
+    labels: &["exporter", "outcome", "reason"],
+};
 static QUEUED: Metric = Metric {
     name: "seismo.export.queued",
-    unit: "{span}",
+    unit: "{item}",
     kind: Kind::Gauge,
-    description: "Spans that an exporter still has to send",
-    labels: &["exporter"],
+    description: "Spans and points of metrics that an exporter still has to send",
+    labels: &["exporter", "signal"],
 };
 static QUEUE_SIZE: Metric = Metric {
     name: "seismo.export.queue.size",
     unit: "By",
     kind: Kind::Gauge,
     description: "Encoded batches that wait to be sent",
-    labels: &["exporter"],
+    labels: &["exporter", "signal"],
 };
 static REQUESTS: Metric = Metric {
     name: "seismo.export.requests",
     unit: "{request}",
     kind: Kind::Counter,
     description: "Requests to a backend by how they ended; those to be tried again are failed ones",
-    labels: &["exporter", "outcome"],
+    labels: &["exporter", "signal", "outcome"],
 };
 
 /// Every metric of the exporters.
-pub const METRICS: &[&Metric] = &[&OFFERED, &SPANS, &QUEUED, &QUEUE_SIZE, &REQUESTS];
+pub const METRICS: &[&Metric] = &[&OFFERED, &SPANS, &POINTS, &QUEUED, &QUEUE_SIZE, &REQUESTS];
 
 /// How a request ended.
 pub const ATTEMPTS: [&str; 3] = ["taken", "refused", "failed"];
 
-/// Why a span was not sent.
+/// What is handed to an exporter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Items {
+    Spans,
+    Points,
+}
+
+impl Items {
+    /// OpenTelemetry's name of the signal.
+    const fn signal(self) -> &'static str {
+        match self {
+            Self::Spans => "traces",
+            Self::Points => "metrics",
+        }
+    }
+}
+
+/// Why a span or a point was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossReason {
     QueueFull,
@@ -57,9 +82,11 @@ pub enum LossReason {
     Shutdown,
     /// The file could not be written.
     Write,
+    /// A value that its metric cannot have.
+    Unfit,
 }
 
-const LOST: [&str; 5] = ["queue_full", "rejected", "gave_up", "shutdown", "write"];
+const LOST: [&str; 6] = ["queue_full", "rejected", "gave_up", "shutdown", "write", "unfit"];
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -71,8 +98,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub fn lose(&mut self, reason: LossReason, spans: u64) {
-        self.lost[reason as usize] += spans;
+    pub fn lose(&mut self, reason: LossReason, items: u64) {
+        self.lost[reason as usize] += items;
     }
 
     pub fn lost_for(&self, reason: LossReason) -> u64 {
@@ -92,12 +119,13 @@ impl Counts {
 #[derive(Debug)]
 pub struct Account {
     exporter: &'static str,
+    items: Items,
     shown: Mutex<(Counts, u64)>,
 }
 
 impl Account {
-    pub fn new(exporter: &'static str) -> Self {
-        Self { exporter, shown: Mutex::default() }
+    pub fn new(exporter: &'static str, items: Items) -> Self {
+        Self { exporter, items, shown: Mutex::default() }
     }
 
     /// `queue_bytes`: size of the encoded batches that wait.
@@ -117,11 +145,16 @@ impl Source for Account {
             let labels = std::iter::once(&self.exporter).chain(labels).map(|label| (*label).into()).collect();
             out.push(Sample { metric, labels, value: Value::Count(count) });
         };
-        push(&OFFERED, &[], counts.offered);
-        push(&SPANS, &["sent", ""], counts.sent);
-        LOST.iter().zip(counts.lost).for_each(|(reason, count)| push(&SPANS, &["lost", reason], count));
-        push(&QUEUED, &[], counts.queued());
-        push(&QUEUE_SIZE, &[], queue_bytes);
-        ATTEMPTS.iter().zip(counts.attempts).for_each(|(outcome, count)| push(&REQUESTS, &[outcome], count));
+        let signal = self.items.signal();
+        let done = match self.items {
+            Items::Spans => &SPANS,
+            Items::Points => &POINTS,
+        };
+        push(&OFFERED, &[signal], counts.offered);
+        push(done, &["sent", ""], counts.sent);
+        LOST.iter().zip(counts.lost).for_each(|(reason, count)| push(done, &["lost", reason], count));
+        push(&QUEUED, &[signal], counts.queued());
+        push(&QUEUE_SIZE, &[signal], queue_bytes);
+        ATTEMPTS.iter().zip(counts.attempts).for_each(|(outcome, count)| push(&REQUESTS, &[signal, outcome], count));
     }
 }

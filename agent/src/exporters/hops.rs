@@ -1,5 +1,6 @@
 //! Hops to and from agents on other hosts, over a stream on a Redis server: each message is one field with up to
-//! [`MESSAGE_HOPS`] hops of 24 bytes, the client span's id and its trace.
+//! [`MESSAGE_HOPS`] hops of 24 bytes, the client span's id and its trace, and one with the clients' services. Hops whose
+//! services are not told, or cannot be read, have none.
 //!
 //! Two threads with a connection each, one that adds and one that reads what was added since it began; neither the
 //! pipeline nor the other waits for them. Where the server cannot be reached, hops are lost and counted, and it is tried
@@ -12,9 +13,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use indexmap::IndexSet;
 use redis::streams::{StreamMaxlen, StreamReadOptions, StreamReadReply};
 use redis::{Client, Commands as _, Connection, RedisResult, Value};
 
+use crate::model::display::MAX_NAME;
 use crate::model::hop::Hop;
 use crate::model::metric::{Kind, Metric, Sample, Source, Value as Number};
 use crate::model::span::{SpanId, TraceId};
@@ -23,6 +26,9 @@ use crate::model::span::{SpanId, TraceId};
 pub const MESSAGE_HOPS: usize = 1000;
 const HOP_BYTES: usize = 24;
 const FIELD: &str = "hops";
+/// Services of the hops: how many names (u16), each as its length (u8) and its bytes, then for each hop the place of its name
+/// (u16); all little-endian.
+const CLIENTS: &str = "clients";
 /// Lists of hops between the pipeline and a thread.
 const QUEUE: usize = 64;
 /// Messages read at a time.
@@ -65,7 +71,7 @@ static MALFORMED: Metric = Metric {
     name: "seismo.hops.malformed",
     unit: "{message}",
     kind: Kind::Counter,
-    description: "Messages of the stream that hold no hops",
+    description: "Messages of the stream that hold no hops, or services that cannot be read",
     labels: &[],
 };
 
@@ -228,7 +234,7 @@ fn tell(client: &Client, stream: &str, messages: usize, telling: &Receiver<Vec<H
         hops.extend(telling.try_iter().flatten());
         for part in hops.chunks(MESSAGE_HOPS) {
             let added = line.through(|connection| {
-                let fields = [(FIELD, encode(part))];
+                let fields = [(FIELD, encode(part)), (CLIENTS, encode_clients(part))];
                 connection.xadd_maxlen::<_, _, _, _, String>(stream, StreamMaxlen::Approx(messages), "*", &fields)
             });
             match added {
@@ -257,7 +263,15 @@ fn hear(client: &Client, stream: &str, hearing: &SyncSender<Vec<Hop>>, account: 
         let mut hops = Vec::new();
         for message in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
             match message.map.get(FIELD).and_then(decode) {
-                Some(told) => hops.extend(told),
+                Some(mut told) => {
+                    if let Some(clients) = message.map.get(CLIENTS) {
+                        match decode_clients(clients, told.len()) {
+                            Some(names) => told.iter_mut().zip(names).for_each(|(hop, name)| hop.client = name),
+                            None => _ = account.malformed.fetch_add(1, Ordering::Relaxed),
+                        }
+                    }
+                    hops.extend(told);
+                }
                 None => _ = account.malformed.fetch_add(1, Ordering::Relaxed),
             }
             last = message.id;
@@ -289,22 +303,89 @@ fn decode(value: &Value) -> Option<Vec<Hop>> {
     }
     let hop = |bytes: &[u8; HOP_BYTES]| {
         let (span, trace) = bytes.split_first_chunk::<8>()?;
-        Some(Hop { span: SpanId(*span), trace: TraceId(trace.try_into().ok()?) })
+        Some(Hop { span: SpanId(*span), trace: TraceId(trace.try_into().ok()?), client: Arc::default() })
     };
     hops.iter().map(hop).collect()
+}
+
+/// `hops` are at most [`MESSAGE_HOPS`]: places fit two bytes. A name that is too long is told as none.
+fn encode_clients(hops: &[Hop]) -> Vec<u8> {
+    let mut names: IndexSet<&str> = IndexSet::new();
+    let places: Vec<u8> = hops
+        .iter()
+        .map(|hop| if hop.client.len() > MAX_NAME { "" } else { &*hop.client })
+        .flat_map(|name| (names.insert_full(name).0 as u16).to_le_bytes())
+        .collect();
+    let mut out = (names.len() as u16).to_le_bytes().to_vec();
+    for name in names {
+        out.push(name.len() as u8);
+        out.extend_from_slice(name.as_bytes());
+    }
+    out.extend_from_slice(&places);
+    out
+}
+
+/// The service of each of so many hops; `None` where that is not what the message has.
+fn decode_clients(value: &Value, hops: usize) -> Option<Vec<Arc<str>>> {
+    let Value::BulkString(bytes) = value else { return None };
+    let (count, mut rest) = bytes.split_first_chunk::<2>()?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    if count > hops {
+        return None;
+    }
+    let mut names: Vec<Arc<str>> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (length, behind) = rest.split_first()?;
+        let (name, behind) = behind.split_at_checked(usize::from(*length))?;
+        let name = std::str::from_utf8(name).ok().filter(|name| !name.chars().any(char::is_control))?;
+        names.push(name.into());
+        rest = behind;
+    }
+    let (places, none) = rest.as_chunks::<2>();
+    if places.len() != hops || !none.is_empty() {
+        return None;
+    }
+    places.iter().map(|place| names.get(usize::from(u16::from_le_bytes(*place))).cloned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use redis::Value;
 
-    use super::{MESSAGE_HOPS, decode, encode, problem};
+    use super::{MESSAGE_HOPS, decode, decode_clients, encode, encode_clients, problem};
     use crate::model::hop::Hop;
     use crate::model::span::{SpanId, TraceId};
 
+    fn hop(id: u8, client: &str) -> Hop {
+        Hop { span: SpanId([id; 8]), trace: TraceId([id + 9; 16]), client: client.into() }
+    }
+
+    #[test]
+    fn services_are_told_once_a_message_and_read_for_each_hop() {
+        let long = "x".repeat(256);
+        let names = ["shop", "", "cart", "shop", "ü", long.as_str()];
+        let hops: Vec<Hop> = names.iter().zip(0..).map(|(name, id)| hop(id, name)).collect();
+        let bytes = encode_clients(&hops);
+        // Four names of 0, 4, 4 and 2 bytes, and a place for each hop.
+        assert_eq!(bytes.len(), 2 + 4 + 10 + 12);
+        let read = |bytes: &[u8], hops| decode_clients(&Value::BulkString(bytes.to_vec()), hops);
+        let found = read(&bytes, 6).unwrap_or_default();
+        assert_eq!(found.iter().map(|name| &**name).collect::<Vec<_>>(), ["shop", "", "cart", "shop", "ü", ""]);
+        for cut in 0..bytes.len() {
+            assert_eq!(read(&bytes[..cut], 6), None, "{cut}");
+        }
+        assert_eq!(read(&[&bytes[..], b"x"].concat(), 6), None);
+        assert_eq!(read(&bytes, 5), None);
+        assert_eq!(read(b"\x01\x00\x01\n\x00\x00", 1), None, "a control character");
+        assert_eq!(read(b"\x01\x00\x01\xff\x00\x00", 1), None, "no UTF-8");
+        assert_eq!(read(b"\x01\x00\x01a\x01\x00", 1), None, "no such name");
+        assert_eq!(read(b"\x01\x00\x01a\x00\x00", 1).map(|names| names.len()), Some(1));
+        assert_eq!(decode_clients(&Value::Nil, 1), None);
+    }
+
     #[test]
     fn a_message_is_read_as_it_was_written_and_nothing_else_is() {
-        let hops: Vec<Hop> = (0..3).map(|id| Hop { span: SpanId([id; 8]), trace: TraceId([id + 9; 16]) }).collect();
+        let hops: Vec<Hop> = (0..3).map(|id| hop(id, "")).collect();
         let bytes = encode(&hops);
         assert_eq!(decode(&Value::BulkString(bytes.clone())), Some(hops));
         for wrong in [bytes[1..].to_vec(), Vec::new(), vec![0; 24 * (MESSAGE_HOPS + 1)]] {

@@ -128,26 +128,10 @@ fn write(shared: &Shared, spans: &Receiver<Arc<Span>>, mut out: Out) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::attributes::Attributes;
-    use crate::model::process::Resource;
-    use crate::model::span::{SpanId, SpanKind, StatusCode, TraceId};
+    use crate::model::span::SpanId;
 
     fn span(number: u64) -> Arc<Span> {
-        Arc::new(Span {
-            trace_id: TraceId([1; 16]),
-            span_id: SpanId(number.to_be_bytes()),
-            parent_span_id: None,
-            name: "GET /".to_owned(),
-            kind: SpanKind::Server,
-            start_ns: 1,
-            end_ns: 2,
-            status: StatusCode::Unset,
-            attributes: Attributes::default(),
-            resource: Arc::new(Resource::default()),
-            incomplete: None,
-            time: None,
-            counted: None,
-        })
+        Arc::new(Span { span_id: SpanId(number.to_be_bytes()), start_ns: 1, end_ns: 2, ..Span::example() })
     }
 
     #[derive(Clone, Default)]
@@ -174,7 +158,7 @@ mod tests {
     }
 
     fn start(paper: &Paper) -> (Lines, Arc<Account>) {
-        let account = Arc::new(Account::new("lines"));
+        let account = Arc::new(Account::new("lines", crate::exporters::Items::Spans));
         (Lines::start(Box::new(paper.clone()), Arc::clone(&account)).unwrap(), account)
     }
 

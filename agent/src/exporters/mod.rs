@@ -9,10 +9,10 @@ mod protobuf;
 mod text;
 pub mod webhook;
 
-pub use account::{ATTEMPTS, Account, Counts, LossReason};
+pub use account::{ATTEMPTS, Account, Counts, Items, LossReason};
 
 crate::section! {
-    /// Where spans are sent. Nowhere unless a place is named; `sampling` says which of them.
+    /// Where spans and metrics are sent. Nowhere unless a place is named; `sampling` says which spans.
     pub struct Config {
         /// Finished spans that may wait to be looked at. What is above is counted in `seismo_export_overrun_total`.
         pub backlog: usize = 16_384,
@@ -33,6 +33,6 @@ impl Config {
 
     /// Whether spans go anywhere.
     pub fn is_wanted(&self) -> bool {
-        self.otlp.is_wanted() || self.lines.path.is_some()
+        self.otlp.takes_spans() || self.lines.path.is_some()
     }
 }

@@ -1,10 +1,12 @@
 //! The page as protobuf: `io.prometheus.client.MetricFamily` messages, each behind its length, with native histograms.
 //!
 //! Exponential histograms are written as native and as classic ones in the same message: who reads native histograms takes
-//! those. Field numbers are those of Prometheus' `metrics.proto`; only the fields that are used are here, so there is no
+//! those. Exemplars stand with their classic bucket and, for who reads the native one, with the histogram. Field numbers are those of Prometheus' `metrics.proto`; only the fields that are used are here, so there is no
 //! schema to compile. One pass; a nested message is written aside first, for its length.
 
+use crate::model::exemplar::{Exemplar, Exemplars};
 use crate::model::exponential::Exponential;
+use crate::model::exported::hex;
 use crate::model::metric::{Histogram, Kind, Metric, Sample, Value};
 use crate::model::spelling::{Spelling, label_name, labels_as};
 use crate::semconv::OTEL_METRIC_OVERFLOW;
@@ -36,6 +38,21 @@ mod histogram_field {
     pub const ZERO_COUNT: u64 = 7;
     pub const POSITIVE_SPAN: u64 = 12;
     pub const POSITIVE_DELTA: u64 = 13;
+    pub const EXEMPLARS: u64 = 16;
+}
+
+/// Field numbers of `Bucket`.
+mod bucket_field {
+    pub const CUMULATIVE_COUNT: u64 = 1;
+    pub const UPPER_BOUND: u64 = 2;
+    pub const EXEMPLAR: u64 = 3;
+}
+
+/// Field numbers of `Exemplar`.
+mod exemplar_field {
+    pub const LABEL: u64 = 1;
+    pub const VALUE: u64 = 2;
+    pub const TIMESTAMP: u64 = 3;
 }
 
 /// Wire types.
@@ -83,7 +100,7 @@ fn zigzag(value: i64) -> u64 {
 }
 
 /// Appends a family with its length: samples of one metric.
-pub(super) fn family(metric: &Metric, samples: &[Sample], out: &mut Vec<u8>) {
+pub(super) fn family(metric: &Metric, samples: &[Sample], exemplars: &Exemplars, out: &mut Vec<u8>) {
     let spelling = Spelling::of(metric);
     let mut message = Message::default();
     message.bytes(family_field::NAME, spelling.to_string().as_bytes());
@@ -100,16 +117,15 @@ pub(super) fn family(metric: &Metric, samples: &[Sample], out: &mut Vec<u8>) {
     for sample in samples {
         let mut each = Message::default();
         for (name, value) in labels_as(sample, &names, &overflow) {
-            let mut pair = Message::default();
-            pair.bytes(1, name.as_bytes());
-            pair.bytes(2, value.as_bytes());
-            each.bytes(metric_field::LABEL, &pair.0);
+            each.bytes(metric_field::LABEL, &label(name, value).0);
         }
         let (field, value) = match &sample.value {
             Value::Count(count) => (level(metric.kind), scalar(*count as f64)),
             Value::Float(value) => (level(metric.kind), scalar(*value)),
-            Value::Histogram(classic) => (metric_field::HISTOGRAM, histogram(classic, None)),
-            Value::Exponential(native, classic) => (metric_field::HISTOGRAM, histogram(classic, Some(native))),
+            Value::Histogram(classic) => (metric_field::HISTOGRAM, histogram(classic, None, exemplars.of(sample))),
+            Value::Exponential(native, classic) => {
+                (metric_field::HISTOGRAM, histogram(classic, Some(native), exemplars.of(sample)))
+            }
         };
         each.bytes(field, &value.0);
         message.bytes(family_field::METRIC, &each.0);
@@ -136,20 +152,50 @@ fn scalar(value: f64) -> Message {
     message
 }
 
-fn histogram(classic: &Histogram, native: Option<&Exponential>) -> Message {
+fn label(name: &str, value: &str) -> Message {
+    let mut pair = Message::default();
+    pair.bytes(1, name.as_bytes());
+    pair.bytes(2, value.as_bytes());
+    pair
+}
+
+fn exemplar(of: &Exemplar) -> Message {
+    let mut message = Message::default();
+    for (name, id) in [("trace_id", hex(&of.trace_id.0)), ("span_id", hex(&of.span_id.0))] {
+        message.bytes(exemplar_field::LABEL, &label(name, &id).0);
+    }
+    message.double(exemplar_field::VALUE, of.value);
+    // `google.protobuf.Timestamp`.
+    let mut time = Message::default();
+    time.number(1, of.wall_ns / 1_000_000_000);
+    time.number(2, of.wall_ns % 1_000_000_000);
+    message.bytes(exemplar_field::TIMESTAMP, &time.0);
+    message
+}
+
+/// `exemplars`: by the index of their classic bucket.
+fn histogram(classic: &Histogram, native: Option<&Exponential>, exemplars: &[(u8, Exemplar)]) -> Message {
     use histogram_field::{
-        BUCKET, POSITIVE_DELTA, POSITIVE_SPAN, SAMPLE_COUNT, SAMPLE_SUM, SCHEMA, ZERO_COUNT, ZERO_THRESHOLD,
+        BUCKET, EXEMPLARS, POSITIVE_DELTA, POSITIVE_SPAN, SAMPLE_COUNT, SAMPLE_SUM, SCHEMA, ZERO_COUNT, ZERO_THRESHOLD,
     };
     let mut message = Message::default();
     message.number(SAMPLE_COUNT, classic.counts.iter().sum());
     message.double(SAMPLE_SUM, classic.sum);
     let mut sum = 0;
-    // The bucket without an end is told by the count.
-    for (bound, count) in classic.bounds.iter().zip(&classic.counts) {
+    // The bucket without an end is told by the count, unless it has an exemplar.
+    for (index, count) in classic.counts.iter().enumerate() {
         sum += count;
+        let own = exemplars.iter().find(|(bucket, _)| usize::from(*bucket) == index);
+        let bound = classic.bounds.get(index).copied();
+        if bound.is_none() && own.is_none() {
+            continue;
+        }
         let mut bucket = Message::default();
-        bucket.number(1, sum);
-        bucket.double(2, *bound);
+        bucket.number(bucket_field::CUMULATIVE_COUNT, sum);
+        bucket.double(bucket_field::UPPER_BOUND, bound.unwrap_or(f64::INFINITY));
+        if let Some((_, of)) = own {
+            bucket.bytes(bucket_field::EXEMPLAR, &exemplar(of).0);
+        }
         message.bytes(BUCKET, &bucket.0);
     }
     let Some(native) = native else { return message };
@@ -173,6 +219,9 @@ fn histogram(classic: &Histogram, native: Option<&Exponential>) -> Message {
         message.bytes(POSITIVE_SPAN, &[]);
     }
     message.bytes(POSITIVE_DELTA, &deltas.0);
+    for (_, of) in exemplars {
+        message.bytes(EXEMPLARS, &exemplar(of).0);
+    }
     message
 }
 
@@ -201,6 +250,7 @@ fn spans(native: &Exponential) -> Vec<(i32, &[u64])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::span::{SpanId, TraceId};
 
     fn native(first: i32, counts: &[u64]) -> Exponential {
         Exponential { first, counts: counts.to_vec(), ..Exponential::quarters() }
@@ -221,7 +271,7 @@ mod tests {
             Metric { name: "calls", unit: "{call}", kind: Kind::Counter, description: "C", labels: &["a.b"] };
         let sample = Sample { metric: &CALLS, labels: vec!["x".into()], value: Value::Count(3) };
         let mut out = Vec::new();
-        family(&CALLS, &[sample], &mut out);
+        family(&CALLS, &[sample], &Exemplars::default(), &mut out);
         let mut expected = b"\x29\x0a\x0bcalls_total\x12\x01C\x18\x00\x22\x15\x0a\x08\x0a\x03a_b\x12\x01x".to_vec();
         expected.extend_from_slice(b"\x1a\x09\x09");
         expected.extend_from_slice(&3f64.to_le_bytes());
@@ -229,10 +279,38 @@ mod tests {
     }
 
     #[test]
+    fn an_exemplar_stands_with_its_bucket_and_with_the_native_histogram() {
+        let classic = Histogram { bounds: vec![1.0].into(), counts: vec![2, 5], sum: 1.5 };
+        let one = Exemplar {
+            trace_id: TraceId([0xab; 16]),
+            span_id: SpanId([0x01; 8]),
+            value: 3.0,
+            wall_ns: 2_000_000_005,
+            place: 0,
+        };
+        let trace = "ab".repeat(16);
+        let mut expected = format!("\n\u{2c}\n\u{8}trace_id\u{12}\u{20}{trace}").into_bytes();
+        expected.extend_from_slice(b"\n\x1b\n\x07span_id\x12\x100101010101010101\x11");
+        expected.extend_from_slice(&3f64.to_le_bytes());
+        expected.extend_from_slice(b"\x1a\x04\x08\x02\x10\x05");
+        assert_eq!(exemplar(&one).0, expected);
+        let times = |message: &Message| message.0.windows(expected.len()).filter(|part| *part == expected).count();
+        // Only a bucket that has one shows +Inf.
+        let infinite = f64::INFINITY.to_le_bytes();
+        let ends = |message: &Message| message.0.windows(8).any(|part| part == infinite);
+        for (bucket, end) in [(0, false), (1, true)] {
+            let alone = histogram(&classic, None, &[(bucket, one)]);
+            assert_eq!((times(&alone), ends(&alone)), (1, end));
+            let both = histogram(&classic, Some(&native(3, &[2, 4])), &[(bucket, one)]);
+            assert_eq!((times(&both), ends(&both)), (2, end));
+        }
+    }
+
+    #[test]
     fn a_native_histogram_has_deltas_of_its_counts() {
         let classic = Histogram { bounds: vec![1.0].into(), counts: vec![2, 5], sum: 1.5 };
         let native = Exponential { zero: 1, ..native(3, &[2, 4]) };
-        let message = histogram(&classic, Some(&native)).0;
+        let message = histogram(&classic, Some(&native), &[]).0;
         // Schema 2, zero count 1, span (3, 2), deltas 2 and 2.
         let tail = b"\x38\x01\x62\x04\x08\x06\x10\x02\x6a\x02\x04\x04";
         assert!(message.ends_with(tail), "{message:02x?}");

@@ -41,7 +41,7 @@ crate::section! {
         /// Octaves for one classic bucket of the kernel's histograms, 1 to 8: narrower buckets tell more and are more series.
         /// 0: two or one, as each family thinks fit. Native histograms always have all that the kernel tells apart.
         pub octaves_per_bucket: usize = 0,
-        /// Name the trace of the newest request of each bucket on pages in OpenMetrics, of those traces that are kept.
+        /// Name the trace of the newest request of each bucket on pages in OpenMetrics and protobuf, of those traces that are kept.
         pub exemplars: bool = true,
         /// A series that saw nothing for this long is forgotten; should it return, it starts from zero.
         pub ttl: crate::section::Interval = crate::section::Interval::secs(3600),

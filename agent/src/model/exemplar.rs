@@ -1,6 +1,6 @@
 //! A trace that stands for the values of a histogram's bucket, as OpenMetrics has it.
 //!
-//! One a bucket at most, the newest. Kept beside the samples, not in them: only a page in OpenMetrics shows it.
+//! One a bucket at most, the newest. Kept beside the samples, not in them: pages in OpenMetrics and protobuf show it, and OTLP.
 
 use std::collections::HashMap;
 

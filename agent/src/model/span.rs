@@ -92,6 +92,28 @@ impl Span {
 }
 
 #[cfg(test)]
+impl Span {
+    /// A whole server span without attributes, for tests to change.
+    pub fn example() -> Self {
+        Self {
+            trace_id: TraceId([1; 16]),
+            span_id: SpanId([2; 8]),
+            parent_span_id: None,
+            name: "GET /".to_owned(),
+            kind: SpanKind::Server,
+            start_ns: 0,
+            end_ns: 1,
+            status: StatusCode::Unset,
+            attributes: Attributes::default(),
+            resource: Arc::default(),
+            incomplete: None,
+            time: None,
+            counted: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::TraceId;
 

@@ -20,6 +20,7 @@ use super::exporting::Exporting;
 use super::families::Families;
 use super::kernel::KernelSource;
 use super::kernel_files::{self, FileSource};
+use super::metric_export::{Looked, MetricExport};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
 use super::probe_control::ProbeControl;
@@ -42,7 +43,7 @@ use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::checks::Checks;
-use crate::cli::logger;
+use crate::cli::{WrongFile, logger};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::exporters::hops::Hops;
@@ -234,7 +235,11 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     loader::limit_arenas();
     let mut alerting = Alerting::new(&config, &options)?;
     let mut spans = Spans::new(config.spans.capacity);
+    if let Some(problem) = config.export.otlp.impediment() {
+        return Err(WrongFile(format!("export.otlp: {problem}")).into());
+    }
     let mut exporting = Exporting::new(&config, &mut spans)?;
+    let metric_export = MetricExport::new(&config, Procfs::new(PROC).host_name());
     let spans = Arc::new(spans);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(server::bind(config.listen.0))?;
@@ -332,6 +337,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
     sources.extend(hops_account);
     sources.extend(alerting.sources());
     sources.extend(exporting.iter_mut().flat_map(Exporting::sources));
+    sources.extend(metric_export.iter().map(MetricExport::source));
     let checks = Checks::new(&config.checks);
     sources.push(checks.results());
     let sources: Arc<[Arc<dyn Source>]> = sources.into();
@@ -358,6 +364,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));
         let evaluating = tokio::spawn(alerting.run(stopped.clone()));
+        let looked = Looked { sources: Arc::clone(&sources), table: Arc::clone(&table), spans: Arc::clone(&spans) };
+        let sending = metric_export.map(|export| tokio::spawn(export.run(looked, stopped.clone())));
         health.set_ready(Ok(()));
         log::info!("listening on http://{}", config.listen);
         let picture = Picture::new(&config, Arc::clone(&sources), Arc::clone(&health), Arc::clone(&spans));
@@ -410,6 +418,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         checking.await.map_err(|error| anyhow!("checks: {error}"))?;
         evaluating.await.map_err(|error| anyhow!("alert rules: {error}"))?;
         serving.await.map_err(|error| anyhow!("API: {error}"))?;
+        if let Some(sending) = sending {
+            sending.await.map_err(|error| anyhow!("export of metrics: {error}"))?;
+        }
         // It ends by itself, soon after it was told to.
         if exporting.is_some_and(|exporting| exporting.join().is_err()) {
             log::error!("the export panicked; what it had not sent is lost");

@@ -70,7 +70,11 @@ pub fn groups() -> Vec<Group> {
     groups.push(counted("requests", "requests and responses of connections in scope", &requests));
     groups.push(counted("pipeline", "what became of bytes and connections in the agent", pipeline::METRICS));
     let export: Vec<_> = sample::METRICS.iter().chain(account::METRICS).copied().chain([&exporting::OVERRUN]).collect();
-    groups.push(counted("export", "spans on their way to backends and files, where one is configured", &export));
+    groups.push(counted(
+        "export",
+        "spans and metrics on their way to backends and files, where one is configured",
+        &export,
+    ));
     groups.push(counted(
         "hops",
         "traces that agents on several hosts agree about, where an engine is named",

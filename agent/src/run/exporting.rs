@@ -20,7 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::exporters::lines::{self, Lines};
 use crate::exporters::otlp::Otlp;
-use crate::exporters::{self, Account};
+use crate::exporters::{self, Account, Items};
 use crate::metrics::{Table, record_exemplar};
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
 use crate::model::span::Span;
@@ -71,12 +71,12 @@ impl Exporting {
             return Ok(None);
         }
         let (spans, refused) = store.tap(config.export.backlog);
-        let (shown, otlp) = (Arc::new(Shown::default()), Arc::new(Account::new("otlp")));
+        let (shown, otlp) = (Arc::new(Shown::default()), Arc::new(Account::new("otlp", Items::Spans)));
         let mut sources: Vec<Arc<dyn Source>> = vec![Arc::clone(&shown) as Arc<dyn Source>, Arc::new(Overrun(refused))];
-        if config.export.otlp.is_wanted() {
+        if config.export.otlp.takes_spans() {
             sources.push(Arc::clone(&otlp) as Arc<dyn Source>);
         }
-        let of_lines = Arc::new(Account::new("lines"));
+        let of_lines = Arc::new(Account::new("lines", Items::Spans));
         let lines = lines::open(&config.export.lines).map_err(WrongFile)?;
         if lines.is_some() {
             sources.push(Arc::clone(&of_lines) as Arc<dyn Source>);

@@ -43,8 +43,8 @@ impl Pages for RunningAgent {
         let format = prometheus::negotiate(accept);
         // Before the counts, so that each stands behind a bucket that has its value.
         let exemplars = match format {
-            Format::OpenMetrics => self.table.exemplars(&self.spans.held()),
-            Format::Text | Format::Protobuf => Exemplars::default(),
+            Format::OpenMetrics | Format::Protobuf => self.table.exemplars(&self.spans.held()),
+            Format::Text => Exemplars::default(),
         };
         let samples = gather(&self.sources);
         let body = prometheus::render(&samples, &exemplars, format).map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
 //! Finished spans to the edges of the service graph: who asks whom, how long it took and whether it failed.
 //!
 //! A client span and the server span that has it as its parent are one edge. One that stays alone for [`Config::wait`] is
-//! an edge too: to what the client knows of its peer, or from a client that is not seen here. A server span without a
+//! an edge too: to what the client knows of its peer, or from a client that is not seen here and that its agent may have named. A server span without a
 //! parent is one at once. Spans in = paired + alone + dropped by reason + waiting, exactly. Pure: time is a parameter.
 //! Bounded by [`Config::waiting`] spans of some 200 bytes; cost of a span: one look-up, of a client's one text.
 
@@ -24,7 +24,7 @@ pub static DURATION: Metric = Metric {
     description: "Requests between services as their client saw them. Without a server's span on this host, server is the \
                   database's db.system.name, else server.address, else network.peer.address; without a client's span, the \
                   server's own time, and client is user for a request without a parent (from outside or from another host), \
-                  unknown for one whose parent is not seen here",
+                  for one whose parent is on another host what the agent there told, unknown where none did",
     labels: LABELS,
 };
 pub static FAILED: Metric = Metric {
@@ -91,7 +91,7 @@ const OUTCOMES: [&str; 5] = ["paired", "alone", "incomplete", "no_room", "twin"]
 struct End {
     kind: SpanKind,
     resource: Arc<Resource>,
-    /// The server, as its client knows it. Empty for a server's end.
+    /// The other end: the server, as its client knows it; the client, where its agent told it, else empty.
     peer: String,
     protocol: &'static str,
     /// `None` for one that is not whole.
@@ -104,7 +104,7 @@ impl End {
         Self {
             kind: span.kind,
             resource: Arc::clone(&span.resource),
-            peer: if span.kind == SpanKind::Client { peer(span).to_owned() } else { String::new() },
+            peer: peer(span).to_owned(),
             protocol: span.counted.as_ref().map_or("", |counted| counted.protocol),
             duration_ns: span.incomplete.is_none().then(|| span.duration_ns()),
             failed: span.status == StatusCode::Error,
@@ -112,8 +112,11 @@ impl End {
     }
 }
 
-/// What a client calls its server.
+/// What a client calls its server, and what a server was told of its client.
 fn peer(span: &Span) -> &str {
+    if span.kind == SpanKind::Server {
+        return span.attributes.text(semconv::PEER_SERVICE).unwrap_or_default();
+    }
     let keys = [semconv::DB_SYSTEM_NAME, semconv::SERVER_ADDRESS, semconv::NETWORK_PEER_ADDRESS];
     let known = keys.into_iter().find_map(|key| span.attributes.text(key).filter(|text| !text.is_empty()));
     known.unwrap_or(UNKNOWN)
@@ -224,14 +227,15 @@ impl Graph {
         });
     }
 
-    /// `from`: the client of a server's span.
+    /// `from`: the client of a server's span of which nobody told.
     fn alone(&mut self, end: &End, from: &'static str, edges: &mut impl FnMut(Edge<'_>)) {
         let Some(duration_ns) = end.duration_ns else { return self.count(Outcome::Incomplete, 1) };
         self.count(Outcome::Alone, 1);
         let own = end.resource.service_name.as_str();
         let (client, server) = match end.kind {
             SpanKind::Client => (own, end.peer.as_str()),
-            SpanKind::Server => (from, own),
+            SpanKind::Server if end.peer.is_empty() => (from, own),
+            SpanKind::Server => (end.peer.as_str(), own),
         };
         edges(Edge { client, server, protocol: end.protocol, duration_ns, failed: end.failed });
     }

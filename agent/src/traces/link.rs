@@ -191,9 +191,10 @@ impl Links {
     /// Another agent tells of a client's span.
     pub fn hear(&mut self, hop: Hop, now_ns: u64, out: &mut Vec<Span>) {
         let Some(remote) = self.remote.as_mut() else { return };
+        let parent = hop.span;
         remote.hear(hop, now_ns, out);
-        if let Some(span) = self.waiting.remove(&hop.span) {
-            remote.ask(span, hop.span, now_ns, out);
+        if let Some(span) = self.waiting.remove(&parent) {
+            remote.ask(span, parent, now_ns, out);
         }
     }
 
@@ -345,10 +346,9 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::{Config, LinkCounts, Links};
-    use crate::model::attributes::Attributes;
     use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
     use crate::model::exchange::WireId;
-    use crate::model::span::{Span, SpanKind, StatusCode};
+    use crate::model::span::{Span, SpanKind};
     use crate::traces::assemble::Wire;
 
     const COOKIE: Cookie = Cookie(1);
@@ -359,21 +359,7 @@ mod tests {
 
     fn span(kind: SpanKind, wire: Wire) -> Span {
         let span_id = if kind == SpanKind::Client { wire.client_span_id() } else { wire.server_span_id() };
-        Span {
-            trace_id: wire.trace_id(),
-            span_id,
-            parent_span_id: None,
-            name: "GET /".to_owned(),
-            kind,
-            start_ns: 0,
-            end_ns: 1,
-            status: StatusCode::Unset,
-            attributes: Attributes::default(),
-            resource: Default::default(),
-            incomplete: None,
-            time: None,
-            counted: None,
-        }
+        Span { trace_id: wire.trace_id(), span_id, kind, end_ns: 1, ..Span::example() }
     }
 
     fn opened() -> ConnEvent {

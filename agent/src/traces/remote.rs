@@ -1,13 +1,14 @@
 //! Traces that go from host to host: what this agent tells others of the requests that its processes send, and what it
 //! hears of those that they serve.
 //!
-//! A client span that leaves for another host is told as a [`Hop`]: its id, which the other end computes too, and its
-//! trace. A server span whose client is elsewhere waits for its hop, at most [`Config::wait`]; what is heard before the
+//! A client span that leaves for another host is told as a [`Hop`]: its id, which the other end computes too, its trace
+//! and its service. A server span whose client is elsewhere waits for its hop, at most [`Config::wait`]; what is heard before the
 //! span comes is remembered as long. A parent is set only where its span is really there: without a hop, a server span is a
 //! root. Pure: time is a parameter. Bounded by [`Config::hops`].
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, TraceId};
@@ -21,7 +22,7 @@ crate::section! {
         pub redis: Option<String> = None,
         /// The stream on it.
         pub stream: String = "seismo:hops".to_owned(),
-        /// Messages that the stream keeps, about; each has up to 1000 hops of 24 bytes.
+        /// Messages that the stream keeps, about; each has up to 1000 hops of 26 bytes and the names of their services.
         pub messages: usize = 1000,
         /// How long a server span waits to hear of its client's, and that is remembered for it.
         pub wait: Interval = Interval::secs(5),
@@ -47,12 +48,15 @@ pub struct RemoteCounts {
 #[derive(Debug)]
 pub struct Remote {
     config: Config,
-    heard: HashMap<SpanId, TraceId>,
+    /// By the client's span: its trace and its service.
+    heard: HashMap<SpanId, (TraceId, Arc<str>)>,
     by_hearing: VecDeque<(u64, SpanId)>,
     /// By the client span that each waits for.
     waiting: HashMap<SpanId, Span>,
     by_wait: VecDeque<(u64, SpanId)>,
     telling: Vec<Hop>,
+    /// The service that was told last: mostly it is the next one too.
+    teller: Arc<str>,
     counts: RemoteCounts,
 }
 
@@ -65,6 +69,7 @@ impl Remote {
             waiting: HashMap::new(),
             by_wait: VecDeque::new(),
             telling: Vec::new(),
+            teller: Arc::default(),
             counts: RemoteCounts::default(),
         }
     }
@@ -80,7 +85,11 @@ impl Remote {
         if self.telling.len() >= self.config.hops {
             self.counts.untold += 1;
         } else {
-            self.telling.push(Hop { span: span.span_id, trace: span.trace_id });
+            if *self.teller != span.resource.service_name {
+                self.teller = span.resource.service_name.as_str().into();
+            }
+            let client = Arc::clone(&self.teller);
+            self.telling.push(Hop { span: span.span_id, trace: span.trace_id, client });
         }
     }
 
@@ -95,9 +104,9 @@ impl Remote {
 
     /// A server span whose client's span would be `parent`.
     pub fn ask(&mut self, mut span: Span, parent: SpanId, now_ns: u64, out: &mut Vec<Span>) {
-        if let Some(trace) = self.heard.remove(&parent) {
+        if let Some((trace, client)) = self.heard.remove(&parent) {
             self.counts.linked += 1;
-            (span.parent_span_id, span.trace_id) = (Some(parent), trace);
+            link(&mut span, Hop { span: parent, trace, client });
             out.push(span);
         } else if self.waiting.len() >= self.config.hops || self.waiting.contains_key(&parent) {
             self.counts.no_room += 1;
@@ -112,11 +121,11 @@ impl Remote {
     pub fn hear(&mut self, hop: Hop, now_ns: u64, out: &mut Vec<Span>) {
         if let Some(mut span) = self.waiting.remove(&hop.span) {
             self.counts.linked += 1;
-            (span.parent_span_id, span.trace_id) = (Some(hop.span), hop.trace);
+            link(&mut span, hop);
             out.push(span);
             return;
         }
-        if self.heard.insert(hop.span, hop.trace).is_none() {
+        if self.heard.insert(hop.span, (hop.trace, hop.client)).is_none() {
             self.by_hearing.push_back((now_ns.saturating_add(self.config.wait.as_ns()), hop.span));
         }
         while self.by_hearing.len() > self.config.hops.max(1)
@@ -150,12 +159,20 @@ impl Remote {
     }
 }
 
+/// Makes a server span the child of its client's, and names who asked.
+fn link(span: &mut Span, hop: Hop) {
+    (span.parent_span_id, span.trace_id) = (Some(hop.span), hop.trace);
+    if !hop.client.is_empty() {
+        span.attributes.set(semconv::PEER_SERVICE, hop.client.to_string());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Config, Remote, RemoteCounts};
     use crate::model::attributes::Attributes;
     use crate::model::hop::Hop;
-    use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+    use crate::model::span::{Span, SpanId, TraceId};
     use crate::semconv;
 
     const SECOND: u64 = 1_000_000_000;
@@ -163,25 +180,12 @@ mod tests {
     fn span(id: u8, peer: &str) -> Span {
         let mut attributes = Attributes::default();
         attributes.set(semconv::NETWORK_PEER_ADDRESS, peer.to_owned());
-        Span {
-            trace_id: TraceId([id; 16]),
-            span_id: SpanId([id; 8]),
-            parent_span_id: None,
-            name: "GET /".to_owned(),
-            kind: SpanKind::Server,
-            start_ns: 0,
-            end_ns: 1,
-            status: StatusCode::Unset,
-            attributes,
-            resource: Default::default(),
-            incomplete: None,
-            time: None,
-            counted: None,
-        }
+        Span { trace_id: TraceId([id; 16]), span_id: SpanId([id; 8]), end_ns: 1, attributes, ..Span::example() }
     }
 
     fn hop(id: u8) -> Hop {
-        Hop { span: SpanId([id; 8]), trace: TraceId([100 + id; 16]) }
+        let client = if id.is_multiple_of(4) { "shop" } else { "" };
+        Hop { span: SpanId([id; 8]), trace: TraceId([100 + id; 16]), client: client.into() }
     }
 
     #[test]
@@ -195,6 +199,8 @@ mod tests {
         let linked: Vec<_> = out.iter().map(|span| (span.parent_span_id, span.trace_id)).collect();
         let expected = [2, 4].map(|id| (Some(SpanId([id; 8])), TraceId([100 + id; 16])));
         assert_eq!(linked, expected);
+        let clients: Vec<_> = out.iter().map(|span| span.attributes.text(semconv::PEER_SERVICE)).collect();
+        assert_eq!(clients, [None, Some("shop")]);
         assert_eq!(remote.counts(), RemoteCounts { linked: 2, ..RemoteCounts::default() });
         remote.tick(20 * SECOND, &mut out);
         assert!(remote.sizes().iter().all(|(_, entries, _)| *entries == 0));

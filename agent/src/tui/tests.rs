@@ -4,25 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ServiceRow, Summary, render};
-use crate::model::attributes::Attributes;
 use crate::model::process::Resource;
-use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use crate::model::span::{Span, SpanKind, StatusCode};
 
 fn span(kind: SpanKind, status: StatusCode, name: &str) -> Arc<Span> {
     Arc::new(Span {
-        trace_id: TraceId([1; 16]),
-        span_id: SpanId([2; 8]),
-        parent_span_id: None,
         name: name.to_owned(),
         kind,
         start_ns: 8_000_000_000,
         end_ns: 8_001_500_000,
         status,
-        attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: "shop".to_owned(), ..Resource::default() }),
-        incomplete: None,
-        time: None,
-        counted: None,
+        ..Span::example()
     })
 }
 

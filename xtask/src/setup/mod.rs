@@ -8,6 +8,7 @@ pub mod debian;
 mod linker;
 mod packages;
 mod rotel;
+mod victoria_metrics;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -80,6 +81,7 @@ const FOR_TESTING: &[Requirement] = &[
         install: |_| packages::install(packages::FOR_TESTS),
     },
     Requirement { name: "rotel", find: rotel::find, install: rotel::install },
+    Requirement { name: "VictoriaMetrics", find: victoria_metrics::find, install: victoria_metrics::install },
 ];
 
 const FOR_ACCURACY: &[Requirement] = &[Requirement {

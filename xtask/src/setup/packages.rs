@@ -40,6 +40,7 @@ pub(super) const FOR_TESTS: &[Package] = &[
     ("nftables", Program("nft")),
     ("nginx", Program("nginx")),
     ("nodejs", Program("node")),
+    ("openssl", Program("openssl")),
     ("podman", Program("podman")),
     ("postgresql", PostgresqlServer),
     ("postgresql-client", Program("psql")),

@@ -36,12 +36,12 @@ const UNITS: &[Unit] = &[
     Unit { name: "alerts", imports: Only(&["promql", "store"]) },
     Unit { name: "api", imports: Only(&["promql", "store"]) },
     Unit { name: "bpf", imports: Only(&["config"]) },
-    Unit { name: "checks", imports: Only(&[]) },
+    Unit { name: "checks", imports: Only(&["tls"]) },
     Unit { name: "cli", imports: Everything },
     Unit { name: "clock", imports: Only(&[]) },
     // Composes every unit's own section.
     Unit { name: "config", imports: Everything },
-    Unit { name: "exporters", imports: Only(&["config", "store"]) },
+    Unit { name: "exporters", imports: Only(&["config", "store", "tls"]) },
     Unit { name: "flows", imports: Only(&["protocols"]) },
     Unit { name: "health", imports: Only(&[]) },
     Unit { name: "host", imports: Only(&[]) },
@@ -55,6 +55,7 @@ const UNITS: &[Unit] = &[
     Unit { name: "section", imports: Only(&[]) },
     Unit { name: "semconv", imports: Only(&[]) },
     Unit { name: "store", imports: Only(&[]) },
+    Unit { name: "tls", imports: Only(&[]) },
     Unit { name: "traces", imports: Only(&[]) },
     Unit { name: "tui", imports: Only(&["store"]) },
 ];

@@ -4,7 +4,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 
-use super::{Check, Config, Failure, Findings, Resolver, once};
+use super::{Check, Config, Failure, Findings, Resolver, Trusts, once};
 
 /// Serves one connection with these bytes and closes it.
 async fn server(answer: &'static [u8]) -> u16 {
@@ -28,7 +28,7 @@ fn check(target: &str) -> Check {
 
 async fn run(target: &str) -> (Result<(), Failure>, Findings) {
     let mut findings = Findings::default();
-    let result = once(&check(target), &mut Resolver::default(), &mut findings).await;
+    let result = once(&check(target), &mut Resolver::default(), &Trusts::default(), &mut findings).await;
     (result, findings)
 }
 

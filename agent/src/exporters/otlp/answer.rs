@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 300;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Taken, but for so many spans, and why.
+    /// Taken, but for so many spans or points, and why.
     Taken { rejected: u64, why: String },
     /// Would be refused again.
     Refused(String),
@@ -89,7 +89,7 @@ pub(super) fn of_grpc_status(status: StatusCode) -> Answer {
 
 fn taken(body: &[u8]) -> Answer {
     let partial = proto::Response::decode(body).ok().and_then(|response| response.partial_success).unwrap_or_default();
-    Answer::Taken { rejected: u64::try_from(partial.rejected_spans).unwrap_or(0), why: shown(&partial.error_message) }
+    Answer::Taken { rejected: u64::try_from(partial.rejected).unwrap_or(0), why: shown(&partial.error_message) }
 }
 
 /// Harmless and short: it goes to the log.
@@ -216,13 +216,13 @@ mod tests {
 
     #[test]
     fn a_partial_success_says_how_many_were_rejected() {
-        let partial = proto::PartialSuccess { rejected_spans: 3, error_message: "too\nold".to_owned() };
+        let partial = proto::PartialSuccess { rejected: 3, error_message: "too\nold".to_owned() };
         let body = proto::Response { partial_success: Some(partial) }.encode_to_vec();
         let expected = Answer::Taken { rejected: 3, why: "too·old".to_owned() };
         assert_eq!(of_http(StatusCode::OK, &HeaderMap::new(), &body, 0), expected);
         let framed = [&[0, 0, 0, 0, body.len() as u8], &body[..]].concat();
         assert_eq!(of_grpc(&fields(&[("grpc-status", "0")]), &framed), expected);
-        let negative = proto::PartialSuccess { rejected_spans: -1, error_message: String::new() };
+        let negative = proto::PartialSuccess { rejected: -1, error_message: String::new() };
         let body = proto::Response { partial_success: Some(negative) }.encode_to_vec();
         assert_eq!(kind(&of_http(StatusCode::OK, &HeaderMap::new(), &body, 0)).0, "taken");
     }

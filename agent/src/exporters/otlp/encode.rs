@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flate2::write::GzEncoder;
-use prost::Message as _;
 
 use super::proto::{self, AnyValue, KeyValue};
 use super::{Compression, Config, target};
@@ -26,16 +25,12 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn new(config: &Config) -> Result<Self, String> {
-        Ok(Self { compression: config.compression, resource: target::attributes(&config.resource)? })
+    pub(super) fn new(config: &Config, compression: Compression) -> Result<Self, String> {
+        Ok(Self { compression, resource: target::attributes(&config.resource)? })
     }
 
     pub(super) fn body(&self, spans: &[Arc<Span>]) -> Bytes {
-        let body = self.request(spans).encode_to_vec();
-        match self.compression {
-            Compression::None => body.into(),
-            Compression::Gzip => gzip(&body).into(),
-        }
+        packed(&self.request(spans), self.compression)
     }
 
     fn request(&self, spans: &[Arc<Span>]) -> proto::Request {
@@ -46,7 +41,7 @@ impl Encoder {
         let of_resource = |group: &[&Arc<Span>]| proto::ResourceSpans {
             resource: group.first().map(|span| self.resource(&span.resource)),
             scope_spans: vec![proto::ScopeSpans {
-                scope: Some(proto::Scope { name: "seismo".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }),
+                scope: Some(scope()),
                 spans: group.iter().map(|span| one(span)).collect(),
             }],
         };
@@ -54,13 +49,31 @@ impl Encoder {
     }
 
     fn resource(&self, resource: &process::Resource) -> proto::Resource {
-        let mut attributes: Vec<KeyValue> = exported::resource(resource).map(|(key, value)| pair(key, value)).collect();
-        for (key, value) in &self.resource {
-            if key != semconv::SERVICE_NAME && attributes.iter().all(|attribute| attribute.key != *key) {
-                attributes.push(pair(key, Cow::Owned(value.clone().into())));
-            }
+        with_configured(exported::resource(resource).map(|(key, value)| pair(key, value)).collect(), &self.resource)
+    }
+}
+
+/// A resource of these attributes and of those of the configuration that it does not have; `service.name` is no one's to give.
+pub(super) fn with_configured(mut attributes: Vec<KeyValue>, configured: &[(String, String)]) -> proto::Resource {
+    for (key, value) in configured {
+        if key != semconv::SERVICE_NAME && attributes.iter().all(|attribute| attribute.key != *key) {
+            attributes.push(pair(key, Cow::Owned(value.clone().into())));
         }
-        proto::Resource { attributes }
+    }
+    proto::Resource { attributes }
+}
+
+/// Who measured.
+pub(super) fn scope() -> proto::Scope {
+    proto::Scope { name: "seismo".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+/// A message as the body of a request.
+pub(super) fn packed(message: &impl prost::Message, compression: Compression) -> Bytes {
+    let body = message.encode_to_vec();
+    match compression {
+        Compression::None => body.into(),
+        Compression::Gzip => gzip(&body).into(),
     }
 }
 
@@ -81,7 +94,7 @@ fn one(span: &Span) -> proto::Span {
     }
 }
 
-fn pair(key: &str, value: Cow<'_, Value>) -> KeyValue {
+pub(super) fn pair(key: &str, value: Cow<'_, Value>) -> KeyValue {
     let value = match value.into_owned() {
         Value::Text(text) => proto::Value::Text(text.into_owned()),
         Value::Int(number) => proto::Value::Int(number),
@@ -101,6 +114,8 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::Read as _;
+
+    use prost::Message as _;
 
     use super::*;
     use crate::model::attributes::Attributes;
@@ -161,11 +176,10 @@ mod tests {
         };
         let (shop, stock) = (resource("shop"), resource("stock"));
         let spans = [span(1, &shop), span(2, &stock), span(3, &shop)];
-        let body = Encoder::new(&config).unwrap().body(&spans);
+        let body = Encoder::new(&config, Compression::Gzip).unwrap().body(&spans);
         let mut plain = Vec::new();
         flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
-        let uncompressed = Config { compression: Compression::None, ..config };
-        assert_eq!(Encoder::new(&uncompressed).unwrap().body(&spans), plain);
+        assert_eq!(Encoder::new(&config, Compression::None).unwrap().body(&spans), plain);
 
         let request = proto::Request::decode(&plain[..]).unwrap();
         let mut found: Vec<_> = request.resource_spans.iter().collect();
@@ -216,7 +230,7 @@ mod tests {
             })
             .collect();
         let config = Config::default();
-        let bytes = Encoder::new(&config).unwrap().body(&spans).len() as u64;
+        let bytes = Encoder::new(&config, Compression::Gzip).unwrap().body(&spans).len() as u64;
         let each = bytes / spans.len() as u64;
         println!("{each} bytes a span");
         assert!(each * 500 * 300 < config.queue_bytes.0 / 2, "{each} bytes a span");

@@ -1,7 +1,7 @@
 //! Batches that wait to be sent, and what becomes of them: the queue, the pauses and the counts. Pure: time is a parameter.
 //!
 //! One batch is under way at a time, the oldest; the others wait behind it, so that their order stays. Bounded by bytes of
-//! the batches' bodies: what there is no room for is lost as `queue_full`. Spans offered = sent + lost + queued, exactly.
+//! the batches' bodies: what there is no room for is lost as `queue_full`. Offered = sent + lost + queued, exactly, in spans or in points.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,8 @@ const MOST_ASKED_NS: u64 = 600_000_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     pub body: Bytes,
-    pub spans: u64,
+    /// Spans or points in it.
+    pub items: u64,
 }
 
 /// What is to be done.
@@ -38,6 +39,8 @@ pub(super) struct Outbox {
     queue: VecDeque<Batch>,
     bytes: u64,
     limit_bytes: u64,
+    /// What is sent, for the log.
+    things: &'static str,
     first_pause_ns: u64,
     most_pause_ns: u64,
     retry_for_ns: u64,
@@ -53,11 +56,12 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, limit_bytes: u64, things: &'static str) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
-            limit_bytes: config.queue_bytes.0,
+            limit_bytes,
+            things,
             first_pause_ns: config.retry_wait.as_ns(),
             most_pause_ns: config.retry_most.as_ns(),
             retry_for_ns: config.retry_for.as_ns(),
@@ -79,9 +83,14 @@ impl Outbox {
         self.bytes
     }
 
-    /// So many spans were handed over; they will come in a batch.
-    pub(super) fn offered(&mut self, spans: u64) {
-        self.counts.offered += spans;
+    /// So many were handed over; they will come in a batch.
+    pub(super) fn offered(&mut self, items: u64) {
+        self.counts.offered += items;
+    }
+
+    /// So many of them will not come.
+    pub(super) fn lose(&mut self, reason: LossReason, items: u64) {
+        self.counts.lose(reason, items);
     }
 
     /// Queues a batch, or loses it where there is no room.
@@ -89,9 +98,9 @@ impl Outbox {
         let bytes = batch.body.len() as u64;
         if self.bytes + bytes > self.limit_bytes {
             if self.counts.lost_for(LossReason::QueueFull) == 0 {
-                log::warn!("the queue of spans for OTLP is full: what comes now is lost, and counted");
+                log::warn!("the queue of {} for OTLP is full: what comes now is lost, and counted", self.things);
             }
-            self.counts.lose(LossReason::QueueFull, batch.spans);
+            self.counts.lose(LossReason::QueueFull, batch.items);
             return;
         }
         self.bytes += bytes;
@@ -118,28 +127,28 @@ impl Outbox {
         match answer {
             Answer::Taken { rejected, why } => {
                 if rejected > 0 {
-                    log::warn!("OTLP: the backend rejected {rejected} spans of a batch: {why}");
+                    log::warn!("OTLP: the backend rejected {rejected} {} of a batch: {why}", self.things);
                 }
                 if self.failures > 0 {
-                    log::info!("OTLP: the backend takes spans again");
+                    log::info!("OTLP: the backend takes {} again", self.things);
                 }
                 self.failures = 0;
                 self.not_before_ns = 0;
                 if let Some(batch) = self.take_head() {
-                    let rejected = rejected.min(batch.spans);
+                    let rejected = rejected.min(batch.items);
                     self.counts.lose(LossReason::Rejected, rejected);
-                    self.counts.sent += batch.spans - rejected;
+                    self.counts.sent += batch.items - rejected;
                 }
             }
             Answer::Refused(why) => {
                 if let Some(batch) = self.take_head() {
-                    log::warn!("OTLP: the backend refused a batch of {} spans: {why}", batch.spans);
-                    self.counts.lose(LossReason::Rejected, batch.spans);
+                    log::warn!("OTLP: the backend refused a batch of {} {}: {why}", batch.items, self.things);
+                    self.counts.lose(LossReason::Rejected, batch.items);
                 }
             }
             Answer::Later { after, why } => {
                 if self.failures == 0 {
-                    log::warn!("OTLP: {why}; spans wait and are sent again");
+                    log::warn!("OTLP: {why}; {} wait and are sent again", self.things);
                 }
                 let pause_ns = self.pause_ns();
                 let asked_ns = after.map_or(0, |after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
@@ -149,8 +158,8 @@ impl Outbox {
                 if since_ns >= self.retry_for_ns
                     && let Some(batch) = self.take_head()
                 {
-                    log::warn!("OTLP: gave up a batch of {} spans: {why}", batch.spans);
-                    self.counts.lose(LossReason::GaveUp, batch.spans);
+                    log::warn!("OTLP: gave up a batch of {} {}: {why}", batch.items, self.things);
+                    self.counts.lose(LossReason::GaveUp, batch.items);
                 }
             }
         }
@@ -163,11 +172,11 @@ impl Outbox {
         self.not_before_ns = 0;
     }
 
-    /// Counts what is left as lost; how many spans.
+    /// Counts what is left as lost; how many spans or points.
     pub(super) fn abandon(&mut self) -> u64 {
         let mut lost = 0;
         while let Some(batch) = self.take_head() {
-            lost += batch.spans;
+            lost += batch.items;
         }
         self.counts.lose(LossReason::Shutdown, lost);
         lost
@@ -198,13 +207,12 @@ mod tests {
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
-    use crate::config::size::ByteSize;
     use crate::section::Interval;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn batch(spans: u64) -> Batch {
-        Batch { body: Bytes::from(vec![0; 100]), spans }
+        Batch { body: Bytes::from(vec![0; 100]), items: spans }
     }
 
     fn put(outbox: &mut Outbox, spans: u64) {
@@ -221,7 +229,7 @@ mod tests {
     }
 
     fn outbox(limit_bytes: u64) -> Outbox {
-        Outbox::new(&Config { queue_bytes: ByteSize(limit_bytes), ..Config::default() })
+        Outbox::new(&Config::default(), limit_bytes, "spans")
     }
 
     #[test]
@@ -270,8 +278,8 @@ mod tests {
 
     #[test]
     fn every_way_to_lose_a_span_is_counted_by_its_reason() {
-        let mut outbox =
-            Outbox::new(&Config { queue_bytes: ByteSize(300), retry_for: Interval::secs(10), ..Config::default() });
+        let config = Config { retry_for: Interval::secs(10), ..Config::default() };
+        let mut outbox = Outbox::new(&config, 300, "spans");
         (1..=5).for_each(|spans| put(&mut outbox, spans));
         outbox.step(0);
         outbox.answered(Answer::Taken { rejected: 1, why: "bad".to_owned() }, 0);
@@ -295,12 +303,13 @@ mod tests {
 
     #[test]
     fn an_outage_of_five_minutes_at_500_spans_a_second_loses_nothing() {
-        let mut outbox = Outbox::new(&Config::default());
+        let config = Config::default();
+        let mut outbox = Outbox::new(&config, config.queue_bytes.0, "spans");
         let (mut now_ns, mut sent_at) = (0_u64, Vec::new());
         // A batch of 500 spans a second, 200 bytes each; the backend is down from 10 s to 310 s.
         for second in 0..400_u64 {
             outbox.offered(500);
-            outbox.put(Batch { body: Bytes::from(vec![0; 100_000]), spans: 500 });
+            outbox.put(Batch { body: Bytes::from(vec![0; 100_000]), items: 500 });
             now_ns = second * SECOND;
             while let Step::Send(_) = outbox.step(now_ns) {
                 let up = !(10..310).contains(&second);
@@ -337,7 +346,7 @@ mod tests {
                     }
                 }
                 let counts = outbox.counts();
-                let waiting: u64 = outbox.queue.iter().map(|batch| batch.spans).sum();
+                let waiting: u64 = outbox.queue.iter().map(|batch| batch.items).sum();
                 prop_assert_eq!(counts.offered, counts.sent + counts.lost() + waiting);
                 prop_assert!(outbox.bytes() <= 700);
             }

@@ -1,4 +1,5 @@
-//! The messages of OpenTelemetry's protocol (opentelemetry-proto 1.x) that are sent and read here, field numbers as there.
+//! The messages of OpenTelemetry's protocol (opentelemetry-proto 1.x) that are sent for spans and read, field numbers as
+//! there.
 //!
 //! Only the fields that are used: others that come are passed over, as protobuf has it. Also gRPC's error details.
 
@@ -96,7 +97,7 @@ pub(super) enum Value {
     Float(f64),
 }
 
-/// `ExportTraceServiceResponse`.
+/// `ExportTraceServiceResponse` and `ExportMetricsServiceResponse`, which differ in names alone.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Response {
     #[prost(message, optional, tag = "1")]
@@ -106,7 +107,7 @@ pub(super) struct Response {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    pub rejected_spans: i64,
+    pub rejected: i64,
     #[prost(string, tag = "2")]
     pub error_message: String,
 }

@@ -8,6 +8,7 @@ use hyper::header::{HeaderName, HeaderValue};
 /// Whom to ask for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
+    pub tls: bool,
     pub host: String,
     pub port: u16,
     pub authority: String,
@@ -16,7 +17,7 @@ pub(super) struct Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "http://{}{}", self.authority, self.path)
+        write!(out, "http{}://{}{}", if self.tls { "s" } else { "" }, self.authority, self.path)
     }
 }
 
@@ -24,20 +25,19 @@ impl Target {
     /// `suffix` is added to the path.
     pub(super) fn parse(url: &str, suffix: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(format!("{url:?}: https is not supported yet; use http to a collector on this host"));
-            }
-            _ => return Err(format!("{url:?} does not begin with http://")),
-        }
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(format!("{url:?} does not begin with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| format!("{url:?} names no host"))?;
         if authority.as_str().contains('@') {
             return Err("a user name in a URL is not supported; use headers".to_owned());
         }
         Ok(Self {
+            tls,
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             authority: authority.to_string(),
             path: match uri.path_and_query().map_or("/", |path| path.as_str()) {
                 path if suffix.is_empty() => path.to_owned(),
@@ -101,17 +101,21 @@ mod tests {
             ("http://localhost:4318/", "/v1/traces", "localhost", 4318, "/v1/traces"),
             ("http://[::1]:4318/otlp/", "/v1/traces", "::1", 4318, "/otlp/v1/traces"),
             ("http://collector/x?y=z", "", "collector", 80, "/x?y=z"),
+            ("https://collector", "/v1/metrics", "collector", 443, "/v1/metrics"),
+            ("https://[::1]:4318/x", "", "::1", 4318, "/x"),
         ];
         for (url, suffix, host, port, path) in cases {
             let target = Target::parse(url, suffix).unwrap();
             assert_eq!((target.host.as_str(), target.port, target.path.as_str()), (host, port, path), "{url}");
+            assert_eq!(target.tls, url.starts_with("https"));
+            assert!(target.to_string().starts_with(url.split('/').next().unwrap()), "{target}");
         }
     }
 
     #[test]
     fn endpoints_that_cannot_work_are_refused() {
         for (url, expected) in [
-            ("https://example.org/", "https is not supported yet"),
+            ("ftp://example.org/", "does not begin with http://"),
             ("localhost:4318", "does not begin with http://"),
             ("http://u:p@example.org/", "a user name"),
             ("http://", "is not a URL"),

@@ -1,10 +1,13 @@
 //! The exporter against a backend made up here, over real sockets on loopback: HTTP/1.1 and HTTP/2.
 #![allow(clippy::unwrap_used)]
 
+mod outage;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Read as _;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -18,10 +21,9 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::exporters::LossReason;
-use crate::model::attributes::Attributes;
+use crate::exporters::{Account, Items, LossReason};
 use crate::model::process::Resource;
-use crate::model::span::{SpanId, SpanKind, StatusCode, TraceId};
+use crate::model::span::Span;
 
 /// One answer: HTTP status, headers, gRPC status in the trailers.
 type Programmed = (u16, Vec<(&'static str, &'static str)>, &'static str);
@@ -121,19 +123,11 @@ impl Body for Frames {
 
 fn span(number: usize, resource: &Arc<Resource>) -> Arc<Span> {
     Arc::new(Span {
-        trace_id: TraceId([1; 16]),
-        span_id: SpanId([2; 8]),
-        parent_span_id: None,
         name: number.to_string(),
-        kind: SpanKind::Server,
         start_ns: 1,
         end_ns: 2,
-        status: StatusCode::Unset,
-        attributes: Attributes::default(),
         resource: Arc::clone(resource),
-        incomplete: None,
-        time: None,
-        counted: None,
+        ..Span::example()
     })
 }
 
@@ -150,7 +144,7 @@ fn config(url: String, protocol: Protocol) -> Config {
 
 /// Hands seven spans over and waits until so many are done with.
 async fn export(config: &Config, done: u64) -> (Otlp, Arc<Account>) {
-    let account = Arc::new(Account::new("otlp"));
+    let account = Arc::new(Account::new("otlp", Items::Spans));
     let mut otlp = Otlp::start(config, Arc::clone(&account)).unwrap().unwrap();
     let resource = Arc::new(Resource::default());
     (0..7).for_each(|number| otlp.take(span(number, &resource), 0));
@@ -166,7 +160,7 @@ async fn export(config: &Config, done: u64) -> (Otlp, Arc<Account>) {
 
 #[tokio::test]
 async fn spans_arrive_in_batches_over_both_protocols() {
-    for (protocol, path) in [(Protocol::HttpProtobuf, "/v1/traces"), (Protocol::Grpc, transport::METHOD)] {
+    for (protocol, path) in [(Protocol::HttpProtobuf, "/v1/traces"), (Protocol::Grpc, Signal::Traces.method())] {
         let backend = Backend::default();
         let config = config(backend.start(protocol).await, protocol);
         let (otlp, account) = export(&config, 7).await;
@@ -250,14 +244,26 @@ async fn a_backend_that_hangs_is_left_after_the_timeout() {
 #[test]
 fn a_configuration_that_cannot_work_names_its_keys() {
     let config = Config {
-        endpoint: Some("https://x".to_owned()),
-        traces_endpoint: Some("x".to_owned()),
+        endpoint: Some("grpc://x".to_owned()),
+        traces: Traces { endpoint: Some("x".to_owned()), ..Traces::default() },
+        metrics: Metrics { interval: Interval::millis(1), batch_points: 0, ..Metrics::default() },
         headers: vec!["secret".to_owned()],
         resource: vec!["=".to_owned()],
         batch_spans: 0,
         ..Config::default()
     };
     let keys: Vec<_> = config.problems().into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["endpoint", "traces_endpoint", "headers", "resource", "batch_spans"]);
+    assert_eq!(
+        keys,
+        [
+            "endpoint",
+            "traces.endpoint",
+            "headers",
+            "resource",
+            "batch_spans",
+            "metrics.batch_points",
+            "metrics.interval"
+        ]
+    );
     assert!(Config::default().problems().is_empty());
 }

@@ -1,7 +1,7 @@
 //! One request after the other over a connection that is kept: HTTP/1.1 with a protobuf body, or a gRPC call over HTTP/2.
 //!
 //! A connection that fails is given up; the next request makes a new one. At most [`MOST_ANSWER`] bytes of an answer are
-//! read. The caller bounds the time. No TLS, no proxy, addresses in the order in which the resolver gives them.
+//! read. The caller bounds the time. TLS where the endpoint is https. No proxy, addresses in the order in which the resolver gives them.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,15 +10,16 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::answer::{self, Answer};
+use super::settings::Settings;
 use super::target::{self, Target};
-use super::{Compression, Config, Protocol};
+use super::{Compression, Protocol};
 use crate::clock;
+use crate::tls::Trust;
 
-/// The gRPC method that takes spans.
-pub(super) const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const MOST_ANSWER: usize = 64 << 10;
 const AGENT: &str = concat!("seismo/", env!("CARGO_PKG_VERSION"));
 
@@ -27,6 +28,8 @@ pub(super) struct Transport {
     protocol: Protocol,
     compression: Compression,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where the endpoint is https.
+    trust: Option<Trust>,
     connection: Option<Connection>,
 }
 
@@ -44,9 +47,15 @@ struct Read {
 }
 
 impl Transport {
-    pub(super) fn new(target: Target, config: &Config) -> Result<Self, String> {
-        let headers = target::headers(&config.headers)?;
-        Ok(Self { target, protocol: config.protocol, compression: config.compression, headers, connection: None })
+    pub(super) fn new(settings: Settings) -> Result<Self, String> {
+        let headers = target::headers(&settings.headers)?;
+        let Settings { target, protocol, compression, certificate, .. } = settings;
+        let spoken = match protocol {
+            Protocol::HttpProtobuf => "http/1.1",
+            Protocol::Grpc => "h2",
+        };
+        let trust = target.tls.then(|| Trust::new(certificate.as_deref(), &[spoken])).transpose()?;
+        Ok(Self { target, protocol, compression, headers, trust, connection: None })
     }
 
     /// The next request makes a new connection.
@@ -97,6 +106,19 @@ impl Transport {
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("OTLP: no TCP_NODELAY: {error}");
         }
+        match &self.trust {
+            Some(trust) => {
+                let stream = trust.connect(stream, &self.target.host).await.map_err(|error| error.to_string())?;
+                self.shake_hands(stream).await
+            }
+            None => self.shake_hands(stream).await,
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Connection, String> {
         let stream = TokioIo::new(stream);
         match self.protocol {
             Protocol::HttpProtobuf => {

@@ -9,6 +9,7 @@ use crate::model::exchange::{Incomplete, Measure};
 use crate::model::process::Resource;
 use crate::model::span::{Counted, Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::section::Interval;
+use crate::semconv;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -118,7 +119,12 @@ fn a_request_without_a_parent_is_a_users_and_one_whose_parent_is_elsewhere_is_of
     assert_eq!(bench.edges, ["user > shop http 5"]);
     bench.tick(3 * SECOND);
     assert_eq!(bench.edges, ["user > shop http 5", "unknown > shop http 6"]);
-    assert_eq!(bench.counted(), [("alone", 2)]);
+    let mut told = server(7, 11, "shop");
+    told.attributes.set(semconv::PEER_SERVICE, "cart");
+    bench.take(&told, 3 * SECOND);
+    bench.tick(6 * SECOND);
+    assert_eq!(bench.edges[2..], ["cart > shop http 7"], "its agent told who asks");
+    assert_eq!(bench.counted(), [("alone", 3)]);
 }
 
 #[test]

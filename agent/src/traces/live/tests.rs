@@ -1,10 +1,9 @@
 //! Tests of linking as spans come.
 
 use super::{Config, Live, METHOD, Sight};
-use crate::model::attributes::Attributes;
 use crate::model::connection::{Connection, Cookie, Role, Transport};
 use crate::model::exchange::{MessageFacts, Opened, WireId};
-use crate::model::span::{Span, SpanKind, StatusCode, TraceId};
+use crate::model::span::{Span, SpanKind, TraceId};
 use crate::traces::assemble::Wire;
 use crate::traces::linker::Facts;
 
@@ -36,21 +35,7 @@ fn seen(role: Role, cookie: u64, wire: Wire, (start_ns, end_ns): (u64, u64), tid
         Role::Server => (SpanKind::Server, wire.server_span_id()),
         Role::Client => (SpanKind::Client, wire.client_span_id()),
     };
-    let span = Span {
-        trace_id: wire.trace_id(),
-        span_id,
-        parent_span_id: None,
-        name: "GET /".to_owned(),
-        kind,
-        start_ns,
-        end_ns,
-        status: StatusCode::Unset,
-        attributes: Attributes::default(),
-        resource: Default::default(),
-        incomplete: None,
-        time: None,
-        counted: None,
-    };
+    let span = Span { trace_id: wire.trace_id(), span_id, kind, start_ns, end_ns, ..Span::example() };
     (sight, span)
 }
 

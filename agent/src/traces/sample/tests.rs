@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::{Config, DropReason, KeepReason, Sampler};
-use crate::model::attributes::Attributes;
 use crate::model::process::Resource;
-use crate::model::span::{Span, SpanId, SpanKind, StatusCode, TraceId};
+use crate::model::span::{Span, SpanId, StatusCode, TraceId};
 use crate::section::Interval;
 
 const SECOND: u64 = 1_000_000_000;
@@ -20,16 +19,9 @@ fn span(trace: u128, number: u8) -> Span {
         trace_id: TraceId(trace.to_be_bytes()),
         span_id: SpanId([number; 8]),
         parent_span_id: (number > 1).then_some(SpanId([number - 1; 8])),
-        name: "GET /".to_owned(),
-        kind: SpanKind::Server,
-        start_ns: 0,
         end_ns: 1_000_000,
-        status: StatusCode::Unset,
-        attributes: Attributes::default(),
         resource: Arc::new(Resource { service_name: "shop".to_owned(), ..Resource::default() }),
-        incomplete: None,
-        time: None,
-        counted: None,
+        ..Span::example()
     }
 }
 

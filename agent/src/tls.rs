@@ -1,0 +1,148 @@
+//! A TCP connection and the name of who should answer → an encrypted one to whoever can prove that name, or why not.
+//!
+//! Client side only, TLS 1.2 and 1.3 (rustls with ring). Who may vouch is a PEM file of certificates: the one that is named,
+//! else `SSL_CERT_FILE`, else the system's own bundle. A file is read once for all that need it ([`Trusts`]); the roots of a
+//! system take some 100 KiB. No client certificates, no revocation lists, and no way to leave the proof out.
+
+mod expiry;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+pub use tokio_rustls::client::TlsStream;
+
+/// Where systems keep the certificates that they trust.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Names another bundle, as OpenSSL has it.
+const VARIABLE: &str = "SSL_CERT_FILE";
+/// Largest file of certificates that is read.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Why there is no encrypted connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// The other end's certificate proves nothing here.
+    Certificate(String),
+    /// Anything else: no TLS there, no version in common, a connection that ends.
+    Handshake(String),
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(why) => write!(out, "certificate not accepted: {why}"),
+            Self::Handshake(why) => write!(out, "no TLS: {why}"),
+        }
+    }
+}
+
+impl TlsError {
+    fn of(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(why.to_string()),
+            Some(other) => Self::Handshake(other.to_string()),
+            None => Self::Handshake(error.to_string()),
+        }
+    }
+}
+
+/// Who is believed, and which protocols are spoken over it.
+#[derive(Clone, Debug)]
+pub struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    /// `certificate`: a PEM file of those who may vouch; else the system's. `protocols`: for ALPN, the best first.
+    pub fn new(certificate: Option<&Path>, protocols: &[&str]) -> Result<Self, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots(certificate)?)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// `host`: a name or an address, as in a URL without brackets.
+    pub async fn connect(&self, stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, TlsError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| TlsError::Handshake(error.to_string()))?;
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        connector.connect(name, stream).await.map_err(|error| TlsError::of(&error))
+    }
+}
+
+/// Unix time (s) at which the first of the certificates that the other end showed expires.
+pub fn earliest_expiry(stream: &TlsStream<TcpStream>) -> Option<i64> {
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates()?.iter().filter_map(|certificate| expiry::not_after(certificate)).min()
+}
+
+/// Trust by the file that it is read from, each read once.
+#[derive(Debug, Default)]
+pub struct Trusts(Mutex<HashMap<Option<PathBuf>, Trust>>);
+
+impl Trusts {
+    /// A file that cannot be read is tried again with the next call.
+    pub fn of(&self, certificate: Option<&Path>) -> Result<Trust, String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = certificate.map(Path::to_owned);
+        if let Some(trust) = known.get(&key) {
+            return Ok(trust.clone());
+        }
+        let trust = Trust::new(certificate, &["http/1.1"])?;
+        known.insert(key, trust.clone());
+        Ok(trust)
+    }
+}
+
+fn roots(certificate: Option<&Path>) -> Result<RootCertStore, String> {
+    let named = certificate.map(Path::to_owned).or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    let found = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file()));
+    let path = found.ok_or("no bundle of trusted certificates is on this system; name one")?;
+    let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+    let size = std::fs::metadata(&path).map_err(|error| wrong(&error))?.len();
+    if size > MAX_BYTES {
+        return Err(wrong(&format_args!("{size} bytes are too many for certificates")));
+    }
+    let read = CertificateDer::pem_file_iter(&path).map_err(|error| wrong(&error))?;
+    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+    let mut roots = RootCertStore::empty();
+    // Bundles may hold some that this library does not understand; those of others still count.
+    let (added, ignored) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(wrong(&"holds no certificate that can be used"));
+    }
+    if ignored > 0 {
+        log::debug!("{}: {ignored} certificates cannot be used", path.display());
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
+    use super::Trust;
+
+    #[test]
+    fn a_file_that_is_no_certificate_is_refused_by_its_name() {
+        let missing = Trust::new(Some(Path::new("/nonexistent/ca.pem")), &[]).unwrap_err();
+        assert!(missing.starts_with("/nonexistent/ca.pem: "), "{missing}");
+        let other = Trust::new(Some(Path::new("/proc/self/status")), &[]).unwrap_err();
+        assert_eq!(other, "/proc/self/status: holds no certificate that can be used");
+    }
+}
