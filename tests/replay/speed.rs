@@ -9,7 +9,7 @@ use seismo::clock::Clock;
 use seismo::flows::Config;
 use seismo::model::connection::{Direction, Role};
 use seismo::model::process::Resource;
-use seismo::traces::assemble::assemble;
+use seismo::traces::assemble::{assemble, span_name};
 
 use crate::script::Script;
 
@@ -38,7 +38,7 @@ fn speed_of_one_exchange_from_bytes_to_span() {
     for chunk in chunks {
         script.flows.payload(chunk, &mut script.out);
         for exchange in script.out.drain(..) {
-            std::hint::black_box(assemble(exchange, None, Arc::clone(&resource), &clock));
+            std::hint::black_box(assemble(exchange, span_name(&exchange), None, Arc::clone(&resource), &clock));
             spans += 1;
         }
     }

@@ -3,8 +3,6 @@
 //! One system call per change (about 1 µs); each connection has one place where it can be told, and one that finds it
 //! taken by another is captured as any other, counted.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
 use aya::maps::{Array, MapData};
 use aya::{Ebpf, Pod};
@@ -12,6 +10,7 @@ use seismo_common::config::FLOW_CONTROLS;
 use seismo_common::payload::FlowControl;
 
 use crate::model::connection::Cookie;
+use crate::model::hashing::Map;
 use crate::model::payload::CaptureDemand;
 
 const _: () = assert!(crate::model::payload::MAX_CAPTURE as usize == seismo_common::config::MAX_CAPTURE);
@@ -27,7 +26,7 @@ unsafe impl Pod for Value {}
 pub struct FlowControlMap {
     map: Array<MapData, Value>,
     /// Who is told in which place: nobody else writes.
-    told: HashMap<u32, u64>,
+    told: Map<u32, u64>,
     refused: u64,
 }
 
@@ -37,7 +36,7 @@ impl FlowControlMap {
 
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         let map = ebpf.take_map("FLOW_CONTROL").context("the object has no map FLOW_CONTROL")?;
-        Ok(Self { map: Array::try_from(map)?, told: HashMap::new(), refused: 0 })
+        Ok(Self { map: Array::try_from(map)?, told: Map::default(), refused: 0 })
     }
 
     /// Asks for something, or for nothing special any more.

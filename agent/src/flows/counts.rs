@@ -3,6 +3,7 @@
 //! Two small tables, no clock. Bytes are counted once, when they leave a stream; those moved twice (an overlap)
 //! count as `overlap_bytes` instead. So visible bytes = bytes received − overlap + gaps.
 
+use crate::model::hashing::Map;
 /// How far the bytes of a workload could be read. Label value of `seismo_workload_bytes_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Visibility {
@@ -59,7 +60,7 @@ const MAX_PROCESSES: usize = 4096;
 /// Bytes by process and visibility since the last drain.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    processes: std::collections::HashMap<u32, [u64; 4]>,
+    processes: Map<u32, [u64; 4]>,
     /// The process that came last, not yet in the table: bytes come in runs.
     recent: Option<(u32, [u64; 4])>,
 }

@@ -5,7 +5,7 @@
 //! An exited process keeps its name for a while, for spans that come late. The cache is bounded; the least
 //! recently checked goes first. Time is what the caller says it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +18,7 @@ use super::place::Place;
 use super::procfs::Procfs;
 use super::{ports, service};
 use crate::model::display::{self, MAX_NAME};
+use crate::model::hashing::Map;
 use crate::model::process::{ProcessEvent, ProcessEventKind, Resource, Resources};
 use crate::section::Interval;
 
@@ -99,7 +100,7 @@ pub struct Names {
     services: Vec<ServiceRule>,
     proc: Procfs,
     host_name: Arc<str>,
-    entries: HashMap<u32, Entry>,
+    entries: Map<u32, Entry>,
     /// Least recently checked first.
     ages: BTreeMap<u64, u32>,
     next_age: u64,
@@ -118,7 +119,7 @@ impl Names {
             services,
             proc,
             host_name,
-            entries: HashMap::new(),
+            entries: Map::default(),
             ages: BTreeMap::new(),
             next_age: 0,
             exited: BTreeSet::new(),

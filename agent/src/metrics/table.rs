@@ -10,11 +10,12 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indexmap::{Equivalent, IndexMap};
+use indexmap::Equivalent;
 
 use super::{Config, prometheus_name};
 use crate::model::exemplar::{Buckets, Exemplar, Exemplars};
 use crate::model::exponential::Exponential;
+use crate::model::hashing::OrderedMap;
 use crate::model::metric::{Histogram, Kind, LabelValues, Metric, Sample, Source, Value};
 use crate::semconv::DURATION_BOUNDS;
 
@@ -35,8 +36,8 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Inner {
-    series: IndexMap<Key, Series>,
-    families: IndexMap<&'static str, Family>,
+    series: OrderedMap<Key, Series>,
+    families: OrderedMap<&'static str, Family>,
 }
 
 /// What is known of a metric with at least one series, now or before.

@@ -52,10 +52,9 @@ fn overdue(deadline_ns: &AtomicU64) -> bool {
 }
 
 /// A server's time by operation.
-fn add_time(table: &Table, exchange: &Exchange, resource: &Resource, time: &Breakdown) {
-    let name = span_name(exchange);
+fn add_time(table: &Table, name: &str, resource: &Resource, time: &Breakdown) {
     for (state, ns) in time.parts() {
-        table.add(&SPAN_TIME, &[&resource.service_name, &name, state], ns);
+        table.add(&SPAN_TIME, &[&resource.service_name, name, state], ns);
     }
 }
 
@@ -344,13 +343,12 @@ impl Pipeline {
         for exchange in self.exchanges.drain(..) {
             let resource = self.parts.names.resource(exchange.pid);
             record_exchange(&self.parts.table, &exchange, &resource);
-            let time = self.parts.explain.breakdown(&exchange);
+            let (name, time) = (span_name(&exchange), self.parts.explain.breakdown(&exchange));
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
-                add_time(&self.parts.table, &exchange, &resource, time);
+                add_time(&self.parts.table, &name, &resource, time);
             }
-            let sight = Sight::of(&exchange, &span_name(&exchange), &self.parts.tasks);
-            let now_ns = exchange.end_ns;
-            let span = assemble(exchange, time, resource, &self.parts.clock);
+            let (sight, now_ns) = (Sight::of(&exchange, &name, &self.parts.tasks), exchange.end_ns);
+            let span = assemble(exchange, name, time, resource, &self.parts.clock);
             self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }
         self.store();

@@ -5,7 +5,7 @@
 //! thread is the only one that keeps CAP_PERFMON and, where it has it, CAP_SYS_ADMIN, which attaching takes there. Bounded: processes that were looked at
 //! ([`Finder::CAPACITY`]), questions that wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +18,7 @@ use crate::bpf::loader::Programs;
 use crate::bpf::user_probes::{Refusal, RuntimeMap, UserProbes};
 use crate::host::procfs::Procfs;
 use crate::host::runtime;
+use crate::model::hashing::Set;
 use crate::model::task::TaskPoint;
 use crate::probes::task::{ASKS, BEGINS, BEGUN, COPIED};
 
@@ -57,7 +58,7 @@ const fn program(point: TaskPoint) -> &'static str {
 /// The pipeline's end.
 pub struct Finder {
     asks: Sender<Ask>,
-    looked: HashSet<u32>,
+    looked: Set<u32>,
     counts: Arc<Counts>,
 }
 
@@ -158,12 +159,12 @@ pub fn start(
             }
         })
         .context("starting to look for tasks")?;
-    let finder = Finder { asks: asks.clone(), looked: HashSet::new(), counts };
+    let finder = Finder { asks: asks.clone(), looked: Set::default(), counts };
     Ok((finder, TaskSwitch { asks, thread }))
 }
 
 fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &Counts) {
-    let mut told = HashSet::new();
+    let mut told = Set::default();
     let add = |count: &AtomicU64| _ = count.fetch_add(1, Ordering::Relaxed);
     let mut tell = |reason: String| {
         if told.len() < REASONS && !told.contains(&reason) {

@@ -94,7 +94,13 @@ pub fn span_name(exchange: &Exchange) -> String {
 }
 
 /// The span of an exchange, without a parent.
-pub fn assemble(mut exchange: Exchange, time: Option<Breakdown>, resource: Arc<Resource>, clock: &Clock) -> Span {
+pub fn assemble(
+    mut exchange: Exchange,
+    name: String,
+    time: Option<Breakdown>,
+    resource: Arc<Resource>,
+    clock: &Clock,
+) -> Span {
     if let (Role::Server, Some(queued_ns)) = (exchange.role, exchange.request.queued_ns) {
         exchange.attributes.set(QUEUE_TIME, queued_ns.cast_signed());
     }
@@ -107,7 +113,6 @@ pub fn assemble(mut exchange: Exchange, time: Option<Breakdown>, resource: Arc<R
         Role::Client => (SpanKind::Client, wire.client_span_id()),
         Role::Server => (SpanKind::Server, wire.server_span_id()),
     };
-    let name = span_name(&exchange);
     let start_ns = exchange.request.first_ns;
     Span {
         trace_id: wire.trace_id(),

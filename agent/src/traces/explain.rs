@@ -6,9 +6,10 @@
 //! for work can have been this exchange's, and the rest is unknown. The parts add up to the duration, exactly: on CPU is
 //! what no wait accounts for. Pure; bounded by the threads remembered and [`SAMPLES`] of each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::model::exchange::{Exchange, MessageFacts};
+use crate::model::hashing::Map;
 use crate::model::payload::Moment;
 use crate::model::thread::{Breakdown, FUTEX, NETWORK, ON_CPU, STATES, ThreadAccount, UNKNOWN};
 use crate::section::Interval;
@@ -36,13 +37,13 @@ struct Sample {
 #[derive(Debug)]
 pub struct Explain {
     config: Config,
-    threads: HashMap<u32, VecDeque<Sample>>,
+    threads: Map<u32, VecDeque<Sample>>,
     refused: u64,
 }
 
 impl Explain {
     pub fn new(config: Config) -> Self {
-        Self { config, threads: HashMap::new(), refused: 0 }
+        Self { config, threads: Map::default(), refused: 0 }
     }
 
     /// Takes an operation of a thread. Those of one thread come in order.

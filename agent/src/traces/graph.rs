@@ -5,10 +5,11 @@
 //! parent is one at once. Spans in = paired + alone + dropped by reason + waiting, exactly. Pure: time is a parameter.
 //! Bounded by [`Config::waiting`] spans of some 200 bytes; cost of a span: one look-up, of a client's one text.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use crate::model::hashing::Map;
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::Resource;
 use crate::model::span::{Span, SpanId, SpanKind, StatusCode};
@@ -126,7 +127,7 @@ fn peer(span: &Span) -> &str {
 pub struct Graph {
     config: Config,
     /// By the id of the client's span.
-    waiting: HashMap<SpanId, End>,
+    waiting: Map<SpanId, End>,
     /// When the wait is over, in the order of time; some have met the other end by then.
     due: VecDeque<(u64, SpanId)>,
     entered: u64,
@@ -135,7 +136,7 @@ pub struct Graph {
 
 impl Graph {
     pub fn new(config: Config) -> Self {
-        Self { config, waiting: HashMap::new(), due: VecDeque::new(), entered: 0, counts: [0; OUTCOMES.len()] }
+        Self { config, waiting: Map::default(), due: VecDeque::new(), entered: 0, counts: [0; OUTCOMES.len()] }
     }
 
     /// Takes a finished span at `now_ns`; hands on the edges that are known now.

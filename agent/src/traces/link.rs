@@ -5,10 +5,11 @@
 //! where other agents may tell of its client (`remote`). Bounded: connections and client spans remembered, spans waiting. A span without a parent is a root, not an
 //! error. Does not link the requests that a process sends to those that it serves.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport};
 use crate::model::exchange::WireId;
+use crate::model::hashing::{Map, Set};
 use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::section::Interval;
@@ -45,14 +46,14 @@ crate::section! {
 /// Ids by the time at which they came; the oldest goes when the set is full or its time is over.
 #[derive(Debug)]
 struct Recent {
-    members: HashMap<SpanId, TraceId>,
+    members: Map<SpanId, TraceId>,
     order: VecDeque<(u64, SpanId)>,
     capacity: usize,
 }
 
 impl Recent {
     fn new(capacity: usize) -> Self {
-        Self { members: HashMap::new(), order: VecDeque::new(), capacity: capacity.max(1) }
+        Self { members: Map::default(), order: VecDeque::new(), capacity: capacity.max(1) }
     }
 
     fn insert(&mut self, id: SpanId, trace: TraceId, now_ns: u64) {
@@ -79,8 +80,8 @@ impl Recent {
 /// many.
 #[derive(Debug)]
 struct Clients {
-    wires: HashSet<WireId>,
-    by_cookie: HashMap<Cookie, WireId>,
+    wires: Set<WireId>,
+    by_cookie: Map<Cookie, WireId>,
     /// Oldest first; holds some that are gone.
     order: VecDeque<Cookie>,
     capacity: usize,
@@ -88,7 +89,7 @@ struct Clients {
 
 impl Clients {
     fn new(capacity: usize) -> Self {
-        let (wires, by_cookie, order) = (HashSet::new(), HashMap::new(), VecDeque::new());
+        let (wires, by_cookie, order) = (Set::default(), Map::default(), VecDeque::new());
         Self { wires, by_cookie, order, capacity: capacity.max(1) }
     }
 
@@ -152,9 +153,9 @@ pub struct Links {
     /// Client spans that were passed on.
     spans: Recent,
     /// Client spans that are there, and are not passed on yet.
-    held: HashSet<SpanId>,
+    held: Set<SpanId>,
     /// Server spans by the client span that they wait for.
-    waiting: HashMap<SpanId, Span>,
+    waiting: Map<SpanId, Span>,
     /// By the time at which the wait ends.
     due: VecDeque<(u64, SpanId)>,
     counts: LinkCounts,
@@ -168,8 +169,8 @@ impl Links {
             clients: Clients::new(config.remembered),
             gone: VecDeque::new(),
             spans: Recent::new(config.remembered),
-            held: HashSet::new(),
-            waiting: HashMap::new(),
+            held: Set::default(),
+            waiting: Map::default(),
             due: VecDeque::new(),
             counts: LinkCounts::default(),
             remote: None,

@@ -9,11 +9,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::connection::{ConnEvent, Cookie, Role};
 use crate::model::context::Context;
 use crate::model::exchange::{Exchange, Opened, WireId};
+use crate::model::hashing::Map;
 use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::semconv;
@@ -130,10 +131,10 @@ pub struct Live {
     config: Config,
     links: Links,
     processes: BTreeMap<u32, Spans>,
-    served: HashMap<u64, Served>,
-    by_place: HashMap<(Cookie, u64), u64>,
-    by_span: HashMap<SpanId, u64>,
-    held: HashMap<u64, Held>,
+    served: Map<u64, Served>,
+    by_place: Map<(Cookie, u64), u64>,
+    by_span: Map<SpanId, u64>,
+    held: Map<u64, Held>,
     /// Spans whose parent is decided and has no trace yet, by the end of their patience.
     due: VecDeque<(u64, u64)>,
     /// Spans of processes that were forgotten.
@@ -149,10 +150,10 @@ impl Live {
             links: Links::new(config.clone()),
             config,
             processes: BTreeMap::new(),
-            served: HashMap::new(),
-            by_place: HashMap::new(),
-            by_span: HashMap::new(),
-            held: HashMap::new(),
+            served: Map::default(),
+            by_place: Map::default(),
+            by_span: Map::default(),
+            held: Map::default(),
             due: VecDeque::new(),
             orphans: Vec::new(),
             cleaned_ns: 0,

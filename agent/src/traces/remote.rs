@@ -6,10 +6,11 @@
 //! span comes is remembered as long. A parent is set only where its span is really there: without a hop, a server span is a
 //! root. Pure: time is a parameter. Bounded by [`Config::hops`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::hashing::Map;
 use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, TraceId};
 use crate::section::Interval;
@@ -49,10 +50,10 @@ pub struct RemoteCounts {
 pub struct Remote {
     config: Config,
     /// By the client's span: its trace and its service.
-    heard: HashMap<SpanId, (TraceId, Arc<str>)>,
+    heard: Map<SpanId, (TraceId, Arc<str>)>,
     by_hearing: VecDeque<(u64, SpanId)>,
     /// By the client span that each waits for.
-    waiting: HashMap<SpanId, Span>,
+    waiting: Map<SpanId, Span>,
     by_wait: VecDeque<(u64, SpanId)>,
     telling: Vec<Hop>,
     /// The service that was told last: mostly it is the next one too.
@@ -64,9 +65,9 @@ impl Remote {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            heard: HashMap::new(),
+            heard: Map::default(),
             by_hearing: VecDeque::new(),
-            waiting: HashMap::new(),
+            waiting: Map::default(),
             by_wait: VecDeque::new(),
             telling: Vec::new(),
             teller: Arc::default(),

@@ -13,11 +13,12 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::model::attributes::Value;
 use crate::model::exported;
+use crate::model::hashing::Map;
 use crate::model::span::{Span, SpanKind, StatusCode, TraceId};
 use crate::model::spelling::label_name;
 use crate::section::Interval;
@@ -87,11 +88,11 @@ pub struct Sampler {
     routes: Routes,
     alerts: Vec<AlertLabels>,
     /// Spans of traces without a decision.
-    waiting: HashMap<TraceId, Vec<Arc<Span>>>,
+    waiting: Map<TraceId, Vec<Arc<Span>>>,
     /// When a trace's wait ends, in the order of time; some of them are decided by then.
     by_wait: VecDeque<(u64, TraceId)>,
     by_settle: VecDeque<(u64, TraceId)>,
-    decided: HashMap<TraceId, Verdict>,
+    decided: Map<TraceId, Verdict>,
     /// When a decision may be forgotten.
     by_decision: VecDeque<(u64, TraceId)>,
     counts: Counts,
@@ -103,10 +104,10 @@ impl Sampler {
             threshold: threshold(config.share),
             routes: Routes::new(&config),
             alerts: Vec::new(),
-            waiting: HashMap::new(),
+            waiting: Map::default(),
             by_wait: VecDeque::new(),
             by_settle: VecDeque::new(),
-            decided: HashMap::new(),
+            decided: Map::default(),
             by_decision: VecDeque::new(),
             counts: Counts::default(),
             config,

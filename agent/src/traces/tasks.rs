@@ -5,9 +5,10 @@
 //! thing that it does; what is older than the agent has no ancestors. Bounded by [`Config::tasks`](super::link::Config):
 //! the one that was begun longest ago is forgotten first, counted; a process takes its tasks with it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::connection::{Cookie, Direction};
+use crate::model::hashing::Map;
 use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
 
 /// Steps from a task to those that it came from.
@@ -31,8 +32,8 @@ struct Task {
 /// Of one process.
 #[derive(Debug, Default)]
 struct Process {
-    by_name: HashMap<TaskName, u64>,
-    by_id: HashMap<u64, Task>,
+    by_name: Map<TaskName, u64>,
+    by_id: Map<u64, Task>,
 }
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub struct Tasks {
     /// The oldest first; holds some that are gone.
     order: VecDeque<(u32, u64)>,
     /// Sockets that send for a task.
-    lent: HashMap<Cookie, u64>,
+    lent: Map<Cookie, u64>,
     capacity: usize,
     next: u64,
     count: usize,
@@ -53,7 +54,7 @@ impl Tasks {
         Self {
             processes: BTreeMap::new(),
             order: VecDeque::new(),
-            lent: HashMap::new(),
+            lent: Map::default(),
             capacity: capacity.max(1),
             next: 0,
             count: 0,
@@ -223,8 +224,8 @@ mod tests {
         assert!(tasks.evicted() >= 989, "{}", tasks.evicted());
         assert!(tasks.order.len() <= 20);
         // A line that leads in a circle through names that came back ends.
-        (0..100).for_each(|turn| born(&mut tasks, turn % 2, (turn + 1) % 2, turn));
-        let last = of(&mut tasks, 0).unwrap();
+        (0..100).for_each(|turn| born(&mut tasks, 1 + turn % 2, 1 + (turn + 1) % 2, turn));
+        let last = of(&mut tasks, 1).unwrap();
         assert!(tasks.ancestors(1, last).len() <= 8);
         tasks.ended(1);
         assert_eq!((tasks.size().0, tasks.order.len()), (0, 0));

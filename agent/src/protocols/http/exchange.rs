@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use crate::model::attributes::{Attributes, Value};
 use crate::model::connection::Role;
+use crate::model::display;
 use crate::model::exchange::Measure;
 use crate::model::metric::{Kind, Metric};
 use crate::semconv;
@@ -81,7 +82,7 @@ impl Dialect for Shared {
             if failed { status.clone() } else { None }
         });
         if attributes.get(semconv::SERVER_ADDRESS).is_none() {
-            attributes.set(semconv::SERVER_ADDRESS, server.ip().to_string());
+            attributes.set(semconv::SERVER_ADDRESS, display::address(server.ip()));
         }
         if attributes.get(semconv::SERVER_PORT).is_none() {
             attributes.set(semconv::SERVER_PORT, i64::from(server.port()));
@@ -104,7 +105,7 @@ fn measure(
     server: SocketAddr,
 ) -> Measure {
     let (metric, address, port) = match role {
-        Role::Server => (&SERVER_DURATION, server.ip().to_string(), server.port().to_string()),
+        Role::Server => (&SERVER_DURATION, display::address(server.ip()), server.port().to_string()),
         Role::Client => {
             let port = match attributes.get(semconv::SERVER_PORT) {
                 Some(Value::Int(port)) => port.to_string(),
@@ -136,7 +137,7 @@ fn complete(attributes: &mut Attributes, facts: &Facts, route: &str, status: Opt
         };
         attributes.set(key, route.to_owned());
     }
-    let peer = facts.peer.ip().to_string();
+    let peer = display::address(facts.peer.ip());
     if facts.role == Role::Server {
         attributes.set(semconv::CLIENT_ADDRESS, peer.clone());
     }

@@ -5,10 +5,10 @@
 //! segments, the rest is `*`. Per service at most `routes_per_service` routes, any further one is `/*`.
 //! A heuristic: what it cannot tell from a word it keeps, and the bound catches it.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
+
+use crate::model::hashing::{Map, RandomState, Set};
 
 const MAX_SEGMENTS: usize = 8;
 /// Services whose routes are remembered; one more and all are learned anew.
@@ -19,20 +19,19 @@ const PLACEHOLDER: &str = "{id}";
 #[derive(Debug)]
 pub(super) struct Routes {
     per_service: usize,
-    seen: HashMap<SocketAddr, HashSet<u64>>,
+    hasher: RandomState,
+    seen: Map<SocketAddr, Set<u64>>,
 }
 
 impl Routes {
     pub(super) fn new(per_service: usize) -> Self {
-        Self { per_service, seen: HashMap::new() }
+        Self { per_service, hasher: RandomState::default(), seen: Map::default() }
     }
 
     /// The route of a path at the service with this address.
     pub(super) fn route(&mut self, service: SocketAddr, path: &str) -> String {
         let route = template(path);
-        let mut hasher = DefaultHasher::new();
-        route.hash(&mut hasher);
-        let key = hasher.finish();
+        let key = self.hasher.hash_one(&route);
         if self.seen.len() >= MAX_SERVICES && !self.seen.contains_key(&service) {
             self.seen.clear();
         }

@@ -5,8 +5,9 @@
 //! none did, or when it has waited long enough. A request is kept until no undecided span began while it was open.
 //! Holds what its owner put in and no more; the owner bounds how much that is.
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use crate::model::hashing::Map;
 
 use super::facts::{Facts, OPEN};
 use super::scene::{Child, Scene};
@@ -16,7 +17,7 @@ use super::{Limits, Link, Missed, Model};
 const SPARE: usize = 64;
 
 /// Gives back a table's room when most of it is not needed any more.
-pub fn trim<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+pub fn trim<K: Eq + Hash, V>(table: &mut Map<K, V>) {
     if table.capacity() > SPARE && table.len() < table.capacity() / 8 {
         table.shrink_to(2 * table.len());
     }
@@ -42,13 +43,13 @@ struct Sent<K> {
 #[derive(Clone, Debug)]
 pub struct Process<K> {
     model: Model,
-    served: HashMap<K, Facts>,
+    served: Map<K, Facts>,
     sent: Vec<Sent<K>>,
 }
 
 impl<K> Default for Process<K> {
     fn default() -> Self {
-        Self { model: Model::default(), served: HashMap::new(), sent: Vec::new() }
+        Self { model: Model::default(), served: Map::default(), sent: Vec::new() }
     }
 }
 
@@ -110,7 +111,7 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
         served.sort_unstable_by_key(|(key, facts)| (facts.start_ns, facts.end_ns, *key));
         self.sent.sort_unstable_by_key(|sent| (sent.facts.start_ns, sent.facts.end_ns, sent.key));
         let keys: Vec<K> = served.iter().map(|(key, _)| *key).collect();
-        let places: HashMap<K, usize> = keys.iter().enumerate().map(|(place, key)| (*key, place)).collect();
+        let places: Map<K, usize> = keys.iter().enumerate().map(|(place, key)| (*key, place)).collect();
         let children = self.sent.iter().map(|sent| match sent.link {
             None => Child { ready: sent.facts.end_ns < patience_ns, ..Child::new(sent.facts.clone()) },
             Some((parent, method, confidence)) => match places.get(&parent) {

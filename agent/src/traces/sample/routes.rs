@@ -5,10 +5,10 @@
 //! A request is slow where it and all that were at least as slow are no more than the quantile leaves over; it takes
 //! [`LEAST`] requests before any is. Bounded: so many routes, one unseen for two half windows is forgotten.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 
 use super::{Config, KeepReason};
+use crate::model::hashing::Map;
 use crate::model::span::Span;
 
 const BUCKETS: usize = 128;
@@ -31,7 +31,7 @@ struct Route {
 
 #[derive(Debug)]
 pub(super) struct Routes {
-    routes: HashMap<u64, Route>,
+    routes: Map<u64, Route>,
     capacity: usize,
     left_over: f64,
     rare_below: u32,
@@ -43,7 +43,7 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            routes: HashMap::new(),
+            routes: Map::default(),
             capacity: config.routes,
             left_over: 1.0 - config.slow_quantile,
             rare_below: config.rare_below,
@@ -55,9 +55,8 @@ impl Routes {
 
     /// Counts a request; whether it is slow or rare for what was counted before.
     pub(super) fn enter(&mut self, span: &Span, now_ns: u64) -> Option<KeepReason> {
-        let mut hasher = DefaultHasher::new();
-        (&span.resource.service_name, &span.name, span.kind.name()).hash(&mut hasher);
-        let (key, half) = (hasher.finish(), now_ns / self.half_ns);
+        let key = self.routes.hasher().hash_one((&span.resource.service_name, &span.name, span.kind.name()));
+        let half = now_ns / self.half_ns;
         let full = self.routes.len() >= self.capacity;
         let route = match self.routes.get_mut(&key) {
             Some(route) => route,
