@@ -85,6 +85,35 @@ fn each_has_its_parent(start: impl FnOnce(&Rig, u16) -> Result<Relay>) -> Result
 }
 
 #[test]
+fn off_no_task_is_read_and_on_again_it_is() -> Result<()> {
+    Rig::run(|rig| {
+        let upstream = Server::start_outside(rig, Language::Python)?;
+        let relay = Relay::python(rig, upstream.port)?;
+        let agent = Agent::start(rig)?;
+        load((rig, &relay, &agent), 1, 0..1, 3)?;
+        tracked(&agent, 1)?;
+        let by_task = |page: &Page| {
+            let events = page.by("seismo_pipeline_events_total", "reason", &[]);
+            events.get("linked_task").copied().unwrap_or(0)
+        };
+        let linked = |rounds: usize| -> Result<u64> {
+            let before = agent.still(by_task)?;
+            load((rig, &relay, &agent), AT_ONCE, 1..51, 3 + rounds * 150)?;
+            Ok(agent.still(by_task)? - before)
+        };
+        agent.ask(&["probes", "set", "task", "off"])?;
+        let off = linked(1)?;
+        agent.ask(&["probes", "set", "task", "on"])?;
+        let on = linked(2)?;
+        println!(
+            "of 100 requests that the relay made, {off} were linked by their task while it was off, {on} while on"
+        );
+        ensure!((off, on) == (0, 100), "{off} and {on}");
+        Ok(())
+    })
+}
+
+#[test]
 fn coroutines_of_one_event_loop_send_for_the_request_that_they_serve() -> Result<()> {
     each_has_its_parent(Relay::python)
 }

@@ -38,7 +38,8 @@ fn speed_of_one_exchange_from_bytes_to_span() {
     for chunk in chunks {
         script.flows.payload(chunk, &mut script.out);
         for exchange in script.out.drain(..) {
-            std::hint::black_box(assemble(exchange, span_name(&exchange), None, Arc::clone(&resource), &clock));
+            let name = span_name(&exchange);
+            std::hint::black_box(assemble(exchange, name, None, Arc::clone(&resource), &clock));
             spans += 1;
         }
     }
