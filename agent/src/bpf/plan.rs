@@ -107,6 +107,10 @@ fn choose(
 /// A need that is a release: of what the kernel's type information does not show, such as an instruction.
 const RELEASE: &str = "Linux ";
 
+/// Releases on which the return from a probed function is a system call that filters do not let pass: a process in a
+/// container with such a filter ends (`uretprobe`, 6.11; `seccomp_uretprobe_allowed`, 6.14 and later releases of 6.12 and 6.13).
+const RETURNS_KILL: std::ops::Range<(u32, u32)> = (6, 11)..(6, 14);
+
 /// What stands against a tier.
 fn obstacle(facts: &Facts, family: &FamilySpec, tier: &TierSpec) -> Option<String> {
     let heart = family.programs.iter().filter(|each| each.without.is_none() && each.tiers.contains(&tier.name));
@@ -228,6 +232,11 @@ fn decide(facts: &Facts, family: &FamilySpec, program: &ProgramSpec) -> Decision
         }
     }
     let release = version(&facts.kernel_release);
+    if let Hook::User { end: true, .. } = program.hook
+        && RETURNS_KILL.contains(&release)
+    {
+        return Decision::Unsupported("before 6.14 this kernel ends processes under seccomp that return".to_owned());
+    }
     let younger = |need: &&&str| need.strip_prefix(RELEASE).is_some_and(|need| release < version(need));
     if let Some(need) = program.fields.iter().find(younger) {
         return Decision::Unsupported(format!("this kernel is older than {need}"));
@@ -319,6 +328,23 @@ mod tests {
         assert_eq!(decide(&facts, &TIERED, &program), missing("bpf_sock_from_file"));
         facts.functions.insert("bpf_sock_from_file".to_owned(), Vec::new());
         assert_eq!(decide(&facts, &TIERED, &program), Decision::Attach);
+    }
+
+    #[test]
+    fn no_return_is_probed_where_that_could_end_a_process() {
+        let program =
+            |end| ProgramSpec { hook: Hook::User { function: "f", end }, fields: &[], structs: &[], ..PROGRAM };
+        let mut facts = Facts { user_probes: true, ..facts() };
+        for (release, ends) in
+            [("6.10.9", true), ("6.11.0", false), ("6.13.12", false), ("6.14.1", true), ("6.1.2", true)]
+        {
+            facts.kernel_release = release.to_owned();
+            assert_eq!(decide(&facts, &TIERED, &program(true)) == Decision::Attach, ends, "{release}");
+            assert_eq!(decide(&facts, &TIERED, &program(false)), Decision::Attach, "{release}");
+        }
+        facts.user_probes = false;
+        let missing = Decision::Unsupported("this kernel has no probes in processes, for f".to_owned());
+        assert_eq!(decide(&facts, &TIERED, &program(false)), missing);
     }
 
     #[test]

@@ -110,6 +110,10 @@ impl UserProbes {
     /// Reads the tasks of a process from now on, and probes where they begin.
     pub fn track(&mut self, pid: u32, runtime: TaskRuntime) -> Result<(), Refusal> {
         self.forget(pid);
+        // A task whose beginning is not told could be taken for an older one of the same name.
+        if runtime.places.iter().any(|place| !self.programs.contains_key(&place.point)) {
+            return Err(Refusal::Probe(io::Error::other("one of its probes is not to be had on this kernel")));
+        }
         let meta = std::fs::metadata(&runtime.file).map_err(Refusal::Probe)?;
         let file = (meta.dev(), meta.ino());
         if self.holders.contains_key(&place(pid)) || (!self.files.contains_key(&file) && self.files.len() >= MAX_FILES)
