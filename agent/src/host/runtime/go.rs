@@ -25,7 +25,7 @@ const ASKS: &[u8] = b"net/http.(*persistConn).roundTrip";
 const MAX_FUNCTION: u64 = 64 << 10;
 const MAX_CALLS: usize = 8;
 /// Minor versions whose way to begin a goroutine is known: arguments in registers, a table of functions of this form.
-const KNOWN: std::ops::RangeInclusive<u32> = 18..=26;
+const KNOWN: std::ops::RangeInclusive<u32> = 18..=25;
 
 pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
     let path = proc.path(pid, "exe");
