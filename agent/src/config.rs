@@ -127,8 +127,8 @@ section! {
         pub payload: bool = true,
         /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
         pub adopt: bool = true,
-        /// Goroutines and Python contexts of processes in scope: which request a task sends for. A probe in each process, 1
-        /// to 3 µs for each task that begins.
+        /// Goroutines and Python contexts of processes in scope: which request a task sends for. Probes in each
+        /// process, 3 to 5 µs for each task that begins (docs/cost.md).
         pub task: bool = true,
         /// Time of threads on CPU, waiting for one, and off it by reason.
         pub scheduler: bool = true,

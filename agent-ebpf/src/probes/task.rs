@@ -1,6 +1,6 @@
 //! Tasks of language runtimes: which one begins which, and for which one a pooled connection sends next.
 //!
-//! Hooks: probes in the processes themselves (uprobes; 1–2 µs each, see docs/metrics.md for what was measured), only in
+//! Hooks: probes in the processes themselves (uprobes; 3 to 5 µs for each task that begins, see docs/cost.md), only in
 //! executables and libraries of processes in scope and only where userspace found the place: `PyContext_CopyCurrent` of
 //! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go and its call of
 //! `casgstatus`, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine. No
