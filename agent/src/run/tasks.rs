@@ -1,9 +1,9 @@
 //! Finds the language runtimes of processes whose payload is read, and probes them: from the pipeline and from who
 //! switches families to a thread of its own.
 //!
-//! A process is looked at once, when its first record comes: a few ms in the thread, nothing in the pipeline. Before 6.6 the
-//! thread is the only one that keeps CAP_PERFMON and, where it has it, CAP_SYS_ADMIN, which attaching takes there. Bounded: processes that were looked at
-//! ([`Finder::CAPACITY`]), questions that wait.
+//! A process is looked at once, when its first record comes; the pipeline does not wait. Before 6.6 the thread is the only
+//! one that keeps CAP_PERFMON and, where it has it, CAP_SYS_ADMIN, which attaching takes there. Bounded: processes that were
+//! looked at ([`Finder::CAPACITY`]), questions that wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;

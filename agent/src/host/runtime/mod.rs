@@ -1,8 +1,8 @@
 //! Which language runtime a process has, where its threads keep their task, and where tasks begin.
 //!
-//! Out of `/proc/PID`: the executable and the libraries that it has mapped, and for Python one word of its memory. Takes
-//! a few ms for a large executable, once per process. What is not certain is refused with the reason: a wrong offset would
-//! give wrong parents.
+//! Out of `/proc/PID`: the executable and the libraries that it has mapped, and for Python two words of its memory; once per
+//! process, not on the way of records. What is not certain is refused with the reason: a wrong offset would give wrong
+//! parents.
 
 mod elf;
 mod go;
