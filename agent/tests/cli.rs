@@ -64,8 +64,8 @@ fn a_wrong_file_is_one_line_and_exit_code_2_and_nothing_starts() {
         ("capture: {bytes: lots}\n", "1: capture.bytes: 'lots' is not a size such as 4096, 64KiB or 8MiB"),
         ("scope:\n  include: [pid=abc]\n", "2: scope.include[0]: pid=abc: not a process id"),
         (
-            "export:\n  otlp:\n    endpoint: https://x\n",
-            "3: export.otlp.endpoint: \"https://x\": https is not supported yet",
+            "export:\n  otlp:\n    endpoint: ftp://x\n",
+            "3: export.otlp.endpoint: \"ftp://x\" does not begin with http:// or https://",
         ),
         ("sampling: {share: 1.5}\n", "1: sampling.share: 1.5 is not between 0 and 1"),
         ("scope: [\n", ""),
