@@ -11,7 +11,9 @@ pub mod density;
 mod guess;
 mod habits;
 mod matching;
+mod moves;
 mod order;
+mod pieces;
 mod space;
 
 use std::collections::BTreeMap;

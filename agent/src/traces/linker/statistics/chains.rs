@@ -5,11 +5,15 @@
 //! a span moves, two spans change places, or two chains change all that follows. Bounded: [`MAX_SWEEPS`], and
 //! [`WORK`] steps of chains for each span of the window; beyond, what is left undecided has no parent.
 
+use std::cmp::Ordering;
+
 use super::From;
 use super::habits::Habits;
 use super::matching::{Row, assign};
+use super::moves::{Kind, Move, Seen};
 use super::order;
-use super::space::{Before, Sent, Space};
+use super::pieces::Piece;
+use super::space::{Before, Sent, Space, State};
 
 const MAX_SWEEPS: usize = 6;
 /// Times that whole chains change places after that.
@@ -20,43 +24,24 @@ const WORK: u64 = 20_000;
 const LOOK_BACK: usize = 48;
 const MAX_EDGES: usize = 16;
 /// How much less likely than nobody's a first step may be to be tried.
-const HOPELESS: f64 = 5.0;
-/// Other chains that are tried for one span, the likeliest first.
-const MAX_TRIED: usize = 10;
+pub(super) const HOPELESS: f64 = 5.0;
 /// Share of answers before which nothing was: none, but for what was not seen.
 const UNANSWERED: f64 = 1e-5;
-/// Longest chains whose rests are exchanged.
-const LONG: usize = 96;
-const NOBODY: u32 = u32::MAX;
+pub(super) const NOBODY: u32 = u32::MAX;
 
 pub(super) struct Chains<'a> {
-    space: &'a Space,
+    pub(super) space: &'a Space,
     /// Spans of each request, in order.
-    chains: Vec<Vec<u32>>,
-    scores: Vec<f64>,
-    parents: Vec<u32>,
+    pub(super) chains: Vec<Vec<u32>>,
+    pub(super) scores: Vec<f64>,
+    /// Of each chain, what is known before each span and at the end.
+    pub(super) known: Vec<Vec<(f64, State)>>,
+    pub(super) parents: Vec<u32>,
     /// For each span, the likelihood of the parent that it has.
     pub posterior: Vec<f64>,
-    work: u64,
-    most_work: u64,
-}
-
-/// An exchange and what it gains.
-#[derive(Clone, Copy)]
-struct Move {
-    gain: f64,
-    to: u32,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    /// The span leaves its chain for another or for none.
-    Alone,
-    /// It changes places with this span.
-    Swap(u32),
-    /// It and all behind it change places with what follows at this place of the other chain.
-    Rest(usize, usize),
+    pub(super) seen: Seen,
+    pub(super) work: u64,
+    pub(super) most_work: u64,
 }
 
 impl<'a> Chains<'a> {
@@ -66,8 +51,10 @@ impl<'a> Chains<'a> {
             space,
             chains: vec![Vec::new(); space.served.len()],
             scores: vec![0.0; space.served.len()],
+            known: vec![Vec::new(); space.served.len()],
             parents: vec![NOBODY; space.sent.len()],
             posterior: vec![0.0; space.sent.len()],
+            seen: Seen::new(space),
             work: 0,
             most_work,
         };
@@ -94,13 +81,14 @@ impl<'a> Chains<'a> {
     }
 
     fn rescore(&mut self, parent: u32) {
-        let (Some(served), Some(chain)) = (self.space.served.get(parent as usize), self.chains.get(parent as usize))
-        else {
-            return;
-        };
-        let score = self.space.chain(served, chain.iter().copied());
-        if let Some(own) = self.scores.get_mut(parent as usize) {
-            *own = score;
+        let place = parent as usize;
+        if let (Some(served), Some(chain), Some(known), Some(own)) = (
+            self.space.served.get(place),
+            self.chains.get(place),
+            self.known.get_mut(place),
+            self.scores.get_mut(place),
+        ) {
+            *own = self.space.chain_known(served, chain, known);
         }
     }
 
@@ -139,9 +127,9 @@ impl<'a> Chains<'a> {
             }
             let mut edges = Vec::new();
             let mut add = |column: u32, operations: u32, before: &Before| {
-                habits.pair(before.from.kind(), order::class(before.mark, child.begun));
-                let scores = numbers(operations).map(|operation| self.space.follow(operation, before, child));
-                edges.push((column, -scores.fold(f64::NEG_INFINITY, f64::max)));
+                let class = order::class(before.mark, child.begun);
+                habits.pair(before.from.kind(), class);
+                edges.push((column, -self.space.follow_any(operations, before, child, class)));
             };
             for parent in &child.candidates {
                 let Some(owner) = served.get(*parent as usize) else { continue };
@@ -178,7 +166,7 @@ impl<'a> Chains<'a> {
             let until =
                 by_end.partition_point(|other| sent.get(*other).is_some_and(|sent| sent.end_ns <= owner.end_ns));
             for other in by_end.get(until.saturating_sub(LOOK_BACK)..until).unwrap_or_default() {
-                let Some(before) = sent.get(*other).filter(|sent| sent.candidates.contains(&(place as u32))) else {
+                let Some(before) = sent.get(*other).filter(|sent| sent.may_be_of(place as u32)) else {
                     continue;
                 };
                 let (from, gap_ns) = (From::End(before.operation), owner.end_ns - before.end_ns);
@@ -213,15 +201,18 @@ impl<'a> Chains<'a> {
     /// Gives whole chains to the requests that they fit best, from beginning to answer.
     fn reseat(&mut self) -> bool {
         let before: f64 = self.total();
-        let (chains, parents, scores) = (self.chains.clone(), self.parents.clone(), self.scores.clone());
+        let (chains, parents) = (self.chains.clone(), self.parents.clone());
         let alone = (0..self.parents.len() as u32)
             .filter(|place| self.parent(*place as usize).is_none())
             .map(|place| vec![place]);
         let pieces: Vec<Vec<u32>> = chains.iter().filter(|chain| !chain.is_empty()).cloned().chain(alone).collect();
         self.seat(&pieces);
         let better = self.total() > before + 1e-6;
-        if !better {
-            (self.chains, self.parents, self.scores) = (chains, parents, scores);
+        if better {
+            self.seen.all_changed(&chains, &self.chains, &parents, &self.parents);
+        } else {
+            (self.chains, self.parents) = (chains, parents);
+            self.score_all();
         }
         better
     }
@@ -240,16 +231,18 @@ impl<'a> Chains<'a> {
             let alone = -spans().map(|sent| sent.alone).sum::<f64>();
             let first = spans().min_by_key(|sent| sent.candidates.len());
             let mut edges = Vec::new();
+            let mut held = Piece::new(piece);
             for parent in first.map_or(&[][..], |sent| sent.candidates.as_slice()) {
-                if !spans().all(|sent| sent.candidates.contains(parent)) {
+                if !spans().all(|sent| sent.may_be_of(*parent)) {
                     continue;
                 }
                 let (Some(served), Some(empty)) = (space.served.get(*parent as usize), empty.get(*parent as usize))
                 else {
                     continue;
                 };
-                self.work += piece.len() as u64 + 1;
-                edges.push((*parent, empty - space.chain(served, piece.iter().copied())));
+                let (score, work) = held.chain(space, served);
+                self.work += work;
+                edges.push((*parent, empty - score));
             }
             rows.push(cheapest(edges, alone));
         }
@@ -310,8 +303,7 @@ impl<'a> Chains<'a> {
         for _ in 0..MAX_SWEEPS {
             let mut changed = false;
             for place in 0..self.parents.len() {
-                let (best, _) = self.moves(place);
-                if let Some(best) = best.filter(|best| best.gain > 1e-6) {
+                if let Some(best) = self.gain(place) {
                     self.make(place as u32, best);
                     changed = true;
                 }
@@ -327,7 +319,7 @@ impl<'a> Chains<'a> {
     }
 
     fn weigh(&mut self, place: usize, heat: f64, others: &mut [f64]) {
-        let (_, moves) = self.moves(place);
+        let moves = self.moves(place);
         let own = self.parents.get(place).copied().unwrap_or(NOBODY);
         let rest = match self.chains.get(own as usize) {
             Some(chain) => chain.get(chain.partition_point(|other| (*other as usize) < place)..).unwrap_or_default(),
@@ -350,108 +342,6 @@ impl<'a> Chains<'a> {
                 }
             }
         }
-    }
-
-    /// The best exchange of a span, and of each kind and each other chain the one there is.
-    fn moves(&mut self, place: usize) -> (Option<Move>, Vec<Move>) {
-        let space = self.space;
-        let mut found: Vec<Move> = Vec::new();
-        let Some(sent) = space.sent.get(place).filter(|sent| !sent.is_fixed) else { return (None, found) };
-        if self.work > self.most_work {
-            return (None, found);
-        }
-        let own = self.parents.get(place).copied().unwrap_or(NOBODY);
-        let span = place as u32;
-        let empty = Vec::new();
-        let chain = self.chains.get(own as usize).unwrap_or(&empty);
-        let own_score = self.scores.get(own as usize).copied().unwrap_or_default();
-        let owner = space.served.get(own as usize);
-        let at = chain.partition_point(|other| *other < span);
-        let mut work = 0u64;
-        // Without it, and as nobody's.
-        let (without, was) = match owner {
-            Some(owner) => {
-                work += chain.len() as u64;
-                let score = space.chain(owner, chain.iter().copied().filter(|other| *other != span));
-                let gain = score - own_score + sent.alone;
-                found.push(Move { gain, to: NOBODY, kind: Kind::Alone });
-                (score, own_score)
-            }
-            None => (0.0, sent.alone),
-        };
-        let mut others: Vec<(f64, u32, usize)> = sent
-            .candidates
-            .iter()
-            .copied()
-            .filter(|other| *other != own)
-            .filter_map(|other| {
-                let theirs = self.chains.get(other as usize)?;
-                let split = theirs.partition_point(|other| *other < span);
-                let served = space.served.get(other as usize)?;
-                let score = self.first_step(served, theirs.get(..split).unwrap_or_default(), sent);
-                (score > sent.alone - HOPELESS).then_some((score, other, split))
-            })
-            .collect();
-        work += sent.candidates.len() as u64;
-        others.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
-        others.truncate(MAX_TRIED);
-        for (_, other, split) in others {
-            let (Some(served), Some(theirs), Some(their_score)) = (
-                space.served.get(other as usize),
-                self.chains.get(other as usize),
-                self.scores.get(other as usize).copied(),
-            ) else {
-                continue;
-            };
-            let (head, tail) = theirs.split_at(split);
-            work += 2 * (theirs.len() + 1) as u64;
-            let with = space.chain(served, head.iter().copied().chain([span]).chain(tail.iter().copied()));
-            found.push(Move { gain: with + without - was - their_score, to: other, kind: Kind::Alone });
-            let Some(owner) = owner else { continue };
-            // The nearest span of the same operation on either side.
-            let same = |place: &&u32| {
-                space.sent.get(**place as usize).is_some_and(|theirs| {
-                    theirs.operation == sent.operation && !theirs.is_fixed && theirs.candidates.contains(&own)
-                })
-            };
-            for theirs_place in [head.iter().rev().find(same), tail.iter().find(same)].into_iter().flatten().copied() {
-                work += (theirs.len() + chain.len()) as u64;
-                let mine = merged(chain, span, theirs_place);
-                let its = merged(theirs, theirs_place, span);
-                let score = space.chain(owner, mine) + space.chain(served, its);
-                found.push(Move { gain: score - own_score - their_score, to: other, kind: Kind::Swap(theirs_place) });
-            }
-            let rest = chain.get(at..).unwrap_or_default();
-            let may = |spans: &[u32], to: u32| {
-                spans.iter().all(|place| {
-                    space.sent.get(*place as usize).is_some_and(|sent| !sent.is_fixed && sent.candidates.contains(&to))
-                })
-            };
-            let is_more = rest.len() > 1 || !tail.is_empty();
-            if is_more && chain.len() + theirs.len() <= LONG && may(rest, other) && may(tail, own) {
-                work += (theirs.len() + chain.len()) as u64;
-                let before = chain.get(..at).unwrap_or_default();
-                let mine = space.chain(owner, before.iter().chain(tail).copied());
-                let its = space.chain(served, head.iter().chain(rest).copied());
-                found.push(Move { gain: mine + its - own_score - their_score, to: other, kind: Kind::Rest(at, split) });
-            }
-        }
-        self.work += work;
-        let best = found.iter().copied().max_by(|one, other| one.gain.total_cmp(&other.gain));
-        (best, found)
-    }
-
-    /// How likely a chain goes on with a span.
-    fn first_step(&self, served: &super::space::Served, head: &[u32], sent: &Sent) -> f64 {
-        let space = self.space;
-        let mut state = Space::begin(served);
-        // The last two tell where it stands, nearly always.
-        for place in head.get(head.len().saturating_sub(2)..).unwrap_or_default() {
-            if let Some(before) = space.sent.get(*place as usize) {
-                state = Space::after(&state, before);
-            }
-        }
-        space.go_on(served, &state, sent).0
     }
 
     fn make(&mut self, span: u32, exchange: Move) {
@@ -481,8 +371,10 @@ impl<'a> Chains<'a> {
                 theirs.unwrap_or_default().into_iter().for_each(|place| self.put(place, own));
             }
         }
+        self.seen.moved(span);
         for parent in [own, exchange.to] {
             self.rescore(parent);
+            self.seen.changed(parent);
         }
     }
 
@@ -493,26 +385,17 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// A chain in order with one span for another.
-fn merged(chain: &[u32], without: u32, with: u32) -> impl Iterator<Item = u32> {
-    let at = chain.partition_point(|other| *other < with);
-    let (head, tail) = chain.split_at(at);
-    let keeps = move |place: &u32| *place != without;
-    head.iter().copied().filter(keeps).chain([with]).chain(tail.iter().copied().filter(keeps))
-}
-
-/// The numbers of the bits that are set.
-fn numbers(mut bits: u32) -> impl Iterator<Item = u16> {
-    std::iter::from_fn(move || {
-        let number = bits.trailing_zeros();
-        bits &= bits.wrapping_sub(1);
-        (number < u32::BITS).then_some(number as u16)
-    })
-}
-
 fn cheapest(mut edges: Vec<(u32, f64)>, alone: f64) -> Row {
     edges.retain(|(_, cost)| *cost < alone + HOPELESS);
-    edges.sort_unstable_by(|one, other| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0)));
-    edges.truncate(MAX_EDGES);
+    likeliest(&mut edges, MAX_EDGES, |one, other| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0)));
     Row { edges, alone }
+}
+
+/// Leaves the first so many, in order.
+pub(super) fn likeliest<T>(items: &mut Vec<T>, most: usize, order: impl Fn(&T, &T) -> Ordering) {
+    if items.len() > most {
+        items.select_nth_unstable_by(most, &order);
+        items.truncate(most);
+    }
+    items.sort_unstable_by(order);
 }

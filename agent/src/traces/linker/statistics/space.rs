@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use super::super::facts::Facts;
 use super::super::scene::Scene;
-use super::density::{Density, Gaps};
-use super::habits::Habits;
+use super::density::{Density, Gaps, bin};
+use super::habits::{Habits, KINDS};
 use super::order::{self, CLASSES, Mark};
 use super::{From, Model, Step};
 
@@ -35,6 +35,8 @@ pub(super) struct Served {
     pub end_tid: u32,
     /// Share of that thread among those that answer.
     pub share: f32,
+    /// How much it speaks for a step to the answer that it stays on that thread, as a logarithm.
+    stays: f64,
     pub begun: Mark,
     pub answered: Mark,
 }
@@ -56,9 +58,11 @@ pub(super) struct Sent {
     pub last_tid: u32,
     /// Share of the sending thread among those that send.
     pub share: f32,
+    /// By kind of step: how much it speaks for one that it stays on that thread, as a logarithm.
+    stays: [f64; KINDS],
     /// Logarithm of the density of such spans that belong to nobody, per ns.
     pub alone: f64,
-    /// Requests that contain it.
+    /// Requests that contain it, in their order.
     pub candidates: Vec<u32>,
     /// Their operations, as bits.
     pub operations: u32,
@@ -67,6 +71,13 @@ pub(super) struct Sent {
     pub is_ready: bool,
     pub begun: Mark,
     pub ended: Mark,
+}
+
+impl Sent {
+    /// Whether this request contains it.
+    pub fn may_be_of(&self, request: u32) -> bool {
+        self.candidates.binary_search(&request).is_ok()
+    }
 }
 
 /// An event that something may follow.
@@ -97,6 +108,18 @@ pub(super) struct Before {
 /// Stands for the beginning of a request.
 const BEGINNING: u16 = u16::MAX;
 
+/// Densities as one table; each has its first place.
+#[derive(Default)]
+struct Densities(Vec<f32>);
+
+impl Densities {
+    fn add(&mut self, density: &Density) -> u32 {
+        let first = self.0.len() as u32;
+        self.0.extend_from_slice(density.logs());
+        first
+    }
+}
+
 pub(super) struct Space {
     pub served: Vec<Served>,
     pub sent: Vec<Sent>,
@@ -105,13 +128,14 @@ pub(super) struct Space {
     sent_operations: Vec<u64>,
     /// By operation served, `from` and `to`: logarithm of the probability, and place of the density.
     steps: Vec<(f32, u32)>,
-    densities: Vec<Density>,
+    /// Densities, one behind the other.
+    densities: Vec<f32>,
     /// By operation served and sent: logarithm of the probability that nothing is sent beside.
     singles: Vec<f32>,
-    /// Probability that a chain stays on its thread, by kind of step.
-    stays: [f64; 4],
+    /// By kind of step: how much it speaks for one that it goes to another thread, as a logarithm.
+    leaves: [f64; KINDS],
     /// By kind of step and class of order: how much likelier than by chance, as a logarithm.
-    orders: [[f64; CLASSES]; 4],
+    orders: [[f64; CLASSES]; KINDS],
 }
 
 /// Numbers of the commonest values; the rest share the last one.
@@ -126,6 +150,15 @@ fn numbered(values: impl Iterator<Item = u64>, most: usize) -> Vec<u64> {
 
 fn number(known: &[u64], value: u64) -> u16 {
     known.iter().position(|known| *known == value).unwrap_or(known.len()) as u16
+}
+
+/// The numbers of the bits that are set.
+fn numbers(mut bits: u32) -> impl Iterator<Item = u16> {
+    std::iter::from_fn(move || {
+        let number = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (number < u32::BITS).then_some(number as u16)
+    })
 }
 
 fn shares(tids: impl Iterator<Item = u32>) -> BTreeMap<u32, f32> {
@@ -154,6 +187,7 @@ impl Space {
                 tid: parent.tid,
                 end_tid: parent.end_tid,
                 share: share(&answerers, parent.end_tid),
+                stays: 0.0,
                 begun: Mark::default(),
                 answered: Mark::default(),
             })
@@ -184,6 +218,7 @@ impl Space {
                 tid: facts.tid,
                 last_tid: facts.last_tid(),
                 share: share(&senders, facts.tid),
+                stays: [0.0; KINDS],
                 alone: 0.0,
                 candidates,
                 is_fixed: !child.is_undecided(),
@@ -201,8 +236,8 @@ impl Space {
             steps: Vec::new(),
             densities: Vec::new(),
             singles: Vec::new(),
-            stays: [0.5; 4],
-            orders: [[0.0; CLASSES]; 4],
+            leaves: [0.0; KINDS],
+            orders: [[0.0; CLASSES]; KINDS],
         };
         order::mark(&mut space);
         space
@@ -253,8 +288,7 @@ impl Space {
 
     /// Learns what steps cost from what is known and from what this window has shown so far.
     pub fn fit(&mut self, model: &Model, shown: &BTreeMap<Step, Gaps>, habits: &Habits) {
-        self.stays = habits.stays();
-        self.orders = habits.orders();
+        self.fit_threads(habits);
         let mut known: BTreeMap<Step, Gaps> = shown.clone();
         for ((served, from, sent), gaps) in &model.steps {
             let from = match from {
@@ -298,11 +332,11 @@ impl Space {
             })
             .collect();
         let nothing = Gaps::default();
-        self.densities = vec![nothing.fit()];
+        let mut densities = Densities::default();
+        densities.add(&nothing.fit());
         let mut general_density: BTreeMap<(From, u16), u32> = BTreeMap::new();
         for (key, gaps) in &general {
-            general_density.insert(*key, self.densities.len() as u32);
-            self.densities.push(gaps.fit());
+            general_density.insert(*key, densities.add(&gaps.fit()));
         }
         let mut steps = vec![(0.0, 0); serveds * froms * tos];
         let all_froms = std::iter::once(From::Beginning)
@@ -324,8 +358,7 @@ impl Space {
                         (Some(own), Some(gaps)) if own.total >= OWN_GAPS && own.total < gaps.total => {
                             let mut mixed = own.clone();
                             mixed.add_all(gaps, PRIOR_GAPS / gaps.total.max(PRIOR_GAPS));
-                            self.densities.push(mixed.fit());
-                            self.densities.len() as u32 - 1
+                            densities.add(&mixed.fit())
                         }
                         _ => general_density.get(&(from, to)).copied().unwrap_or_default(),
                     };
@@ -337,24 +370,39 @@ impl Space {
             }
         }
         self.steps = steps;
+        self.densities = densities.0;
     }
 
-    fn step(&self, operation: u16, from: From, to: u16, gap_ns: u64) -> f64 {
+    /// The same of threads and of the order in which they work.
+    fn fit_threads(&mut self, habits: &Habits) {
+        self.orders = habits.orders();
+        let stays = habits.stays();
+        self.leaves = stays.map(|stays| (1.0 - stays).ln());
+        let speaks = |stays: f64, share: f32| (stays / f64::from(share) + 1.0 - stays).ln();
+        for sent in &mut self.sent {
+            sent.stays = stays.map(|stays| speaks(stays, sent.share));
+        }
+        let [.., to_answer] = stays;
+        for served in &mut self.served {
+            served.stays = speaks(to_answer, served.share);
+        }
+    }
+
+    fn step(&self, operation: u16, from: From, to: u16, bin: usize) -> f64 {
         let (probability, density) = self.steps.get(self.place(operation, from, to)).copied().unwrap_or_default();
-        f64::from(probability) + self.densities.get(density as usize).map_or(-100.0, |density| density.at(gap_ns))
+        f64::from(probability) + self.densities.get(density as usize + bin).copied().map_or(-100.0, f64::from)
     }
 
     /// How much more likely it is that a step leads from one thread to the other than that just any span is there.
-    fn thread(&self, kind: usize, from: u32, to: u32, share: f32) -> f64 {
+    fn thread(&self, kind: usize, from: u32, to: u32, stays: f64) -> f64 {
         if from == 0 || to == 0 {
             return 0.0;
         }
-        let stays = self.stays.get(kind).copied().unwrap_or_default();
-        if from == to { (stays / f64::from(share) + 1.0 - stays).ln() } else { (1.0 - stays).ln() }
+        if from == to { stays } else { self.leaves.get(kind).copied().unwrap_or_default() }
     }
 
-    fn order(&self, kind: usize, before: Mark, now: Mark) -> f64 {
-        order::class(before, now).and_then(|class| self.orders.get(kind)?.get(class).copied()).unwrap_or_default()
+    fn order(&self, kind: usize, class: Option<usize>) -> f64 {
+        class.and_then(|class| self.orders.get(kind)?.get(class).copied()).unwrap_or_default()
     }
 
     pub fn begin(served: &Served) -> State {
@@ -386,16 +434,25 @@ impl Space {
     /// How likely it is that a span follows an event.
     pub fn follow(&self, operation: u16, before: &Before, sent: &Sent) -> f64 {
         let kind = before.from.kind();
-        self.step(operation, before.from, Self::to(sent.operation), before.gap_ns)
-            + self.thread(kind, before.tid, sent.tid, sent.share)
-            + self.order(kind, before.mark, sent.begun)
+        self.step(operation, before.from, Self::to(sent.operation), bin(before.gap_ns))
+            + self.thread(kind, before.tid, sent.tid, sent.stays.get(kind).copied().unwrap_or_default())
+            + self.order(kind, order::class(before.mark, sent.begun))
+    }
+
+    /// The same in the request of these operations (as bits) in which it is likeliest; `class`: of their order.
+    pub fn follow_any(&self, operations: u32, before: &Before, sent: &Sent, class: Option<usize>) -> f64 {
+        let (kind, bin, to) = (before.from.kind(), bin(before.gap_ns), Self::to(sent.operation));
+        let thread = self.thread(kind, before.tid, sent.tid, sent.stays.get(kind).copied().unwrap_or_default());
+        let order = self.order(kind, class);
+        let each = numbers(operations).map(|operation| self.step(operation, before.from, to, bin) + thread + order);
+        each.fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// How likely it is that the answer follows an event.
     pub fn follow_answer(&self, served: &Served, before: &Before) -> f64 {
-        self.step(served.operation, before.from, Self::ANSWER, before.gap_ns)
-            + self.thread(3, before.tid, served.end_tid, served.share)
-            + self.order(3, before.mark, served.answered)
+        self.step(served.operation, before.from, Self::ANSWER, bin(before.gap_ns))
+            + self.thread(3, before.tid, served.end_tid, served.stays)
+            + self.order(3, order::class(before.mark, served.answered))
     }
 
     /// That nothing was sent beside the last span.
@@ -425,7 +482,8 @@ impl Space {
         Before { from, gap_ns: served.end_ns.saturating_sub(at_ns), tid, mark }
     }
 
-    fn answer(&self, served: &Served, state: &State) -> f64 {
+    /// Logarithm of how likely the answer comes when it came; 0 as long as there is none.
+    pub fn answer(&self, served: &Served, state: &State) -> f64 {
         if !served.is_over {
             return 0.0;
         }
@@ -434,10 +492,30 @@ impl Space {
 
     /// Logarithm of how likely a request sends these spans, in the order of time, and is answered when it was.
     pub fn chain(&self, served: &Served, spans: impl Iterator<Item = u32>) -> f64 {
-        let (mut score, mut state) = (0.0, Self::begin(served));
+        self.chain_from(served, (0.0, Self::begin(served)), spans)
+    }
+
+    /// The same of a chain that is known so far.
+    pub fn chain_from(&self, served: &Served, so_far: (f64, State), spans: impl Iterator<Item = u32>) -> f64 {
+        let (mut score, mut state) = so_far;
         for sent in spans.filter_map(|place| self.sent.get(place as usize)) {
             let (step, next) = self.go_on(served, &state, sent);
             (score, state) = (score + step, next);
+        }
+        score + self.answer(served, &state)
+    }
+
+    /// The same of a whole chain, which also leaves what was known before each span and at the end.
+    pub fn chain_known(&self, served: &Served, spans: &[u32], known: &mut Vec<(f64, State)>) -> f64 {
+        let (mut score, mut state) = (0.0, Self::begin(served));
+        known.clear();
+        known.push((score, state));
+        for place in spans {
+            if let Some(sent) = self.sent.get(*place as usize) {
+                let (step, next) = self.go_on(served, &state, sent);
+                (score, state) = (score + step, next);
+            }
+            known.push((score, state));
         }
         score + self.answer(served, &state)
     }
