@@ -12,6 +12,8 @@ mod random;
 mod score;
 #[path = "linking/service.rs"]
 mod service;
+#[path = "linking/speed.rs"]
+mod speed;
 
 use std::time::Instant;
 

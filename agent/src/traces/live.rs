@@ -21,6 +21,7 @@ use crate::semconv;
 
 use super::assemble::Wire;
 use super::link::{Config, LinkCounts, Links};
+use super::linker::allowance::Allowance;
 use super::linker::facts::{self, Facts, OPEN};
 use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
@@ -131,6 +132,8 @@ pub struct Live {
     config: Config,
     links: Links,
     processes: BTreeMap<u32, Spans>,
+    /// What statistics may weigh, of all processes together.
+    allowance: Allowance,
     served: Map<u64, Served>,
     by_place: Map<(Cookie, u64), u64>,
     by_span: Map<SpanId, u64>,
@@ -150,6 +153,7 @@ impl Live {
             links: Links::new(config.clone()),
             config,
             processes: BTreeMap::new(),
+            allowance: Allowance::default(),
             served: Map::default(),
             by_place: Map::default(),
             by_span: Map::default(),
@@ -410,20 +414,26 @@ impl Live {
         };
         let window_ns = self.config.window.as_ns();
         let mut passed = Vec::new();
-        let due: Vec<u32> = self
+        let mut due: Vec<(usize, u32)> = self
             .processes
             .iter()
             .filter(|(_, process)| {
                 let is_due = now_ns.saturating_sub(process.run_ns) >= window_ns || process.undecided >= WINDOW_SPANS;
                 all || is_due
             })
-            .map(|(pid, _)| *pid)
+            .map(|(pid, process)| (process.undecided, *pid))
             .collect();
-        for pid in due {
+        // Those with little to do first: what they leave of their part goes to the others.
+        due.sort_unstable();
+        let count = due.len();
+        for (place, (_, pid)) in due.into_iter().enumerate() {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
+            let limits = Limits { pairs: self.allowance.at(now_ns) / (count - place).max(1) as u64, ..limits };
+            let weighed = process.process.model().weighed;
             process.run_ns = now_ns;
             // Records of one thread may be behind those of another.
             let decisions = process.process.run(limits, now_ns.saturating_sub(LATE_NS), patience_ns);
+            self.allowance.spend(process.process.model().weighed.saturating_sub(weighed));
             process.undecided = process.undecided.saturating_sub(decisions.len());
             for decision in decisions {
                 self.decide(decision, now_ns, &mut passed);
@@ -512,5 +522,6 @@ const fn reason(missed: Missed) -> &'static str {
         Missed::Ambiguous => "unlinked_ambiguous",
         Missed::Crowded => "unlinked_crowded",
         Missed::FanOut => "unlinked_fan_out",
+        Missed::Unweighed => "unlinked_unweighed",
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::context::Form;
 
+use super::allowance::Allowance;
 use super::facts::{self, Facts, InBandId, OPEN, Origin, Strength};
 use super::window::Process;
 use super::{CONNECTION, Limits};
@@ -351,6 +352,7 @@ fn process(spans: &[Span], mut places: Vec<usize>, limits: Limits) -> Vec<Found>
     // In the order of time, so that what is equal in time keeps the order of ids.
     let in_order: Vec<&Span> = places.iter().filter_map(of).collect();
     let mut process: Process<usize> = Process::default();
+    let mut allowance = Allowance::default();
     let mut found = Vec::new();
     let mut still_open: Vec<usize> = Vec::new();
     let mut first = 0;
@@ -378,7 +380,11 @@ fn process(spans: &[Span], mut places: Vec<usize>, limits: Limits) -> Vec<Found>
             process.serve(place, facts);
         }
         let patience_ns = if until_ns == u64::MAX { u64::MAX } else { 0 };
+        let newest_ns = in_order.get(last - 1).map_or(0, |span| span.facts.start_ns);
+        let limits = Limits { pairs: allowance.at(newest_ns).min(limits.pairs), ..limits };
+        let before = process.model().weighed;
         found.extend(process.run(limits, until_ns, patience_ns));
+        allowance.spend(process.model().weighed - before);
         first = last;
     }
     let name = |place: usize| places.get(place).copied().unwrap_or_default();

@@ -4,8 +4,10 @@
 //! reason why there is none, for each span that it sent. A tier is one file and one row of [`TIERS`]; none knows a
 //! protocol, a clock or another process. A child starts while its parent is open, or it has none. A wrong parent is
 //! worse than none: where evidence names two, nothing is said. Deterministic, and the order of the input is of no
-//! account. Work is linear in spans × open requests, of those at most [`Limits::open`] each.
+//! account. Work is linear in spans × open requests, of those at most [`Limits::open`] each; statistics, which takes far
+//! longer for a pair than any other tier, weighs at most [`Limits::pairs`].
 
+pub mod allowance;
 mod alone;
 pub mod facts;
 pub mod file;
@@ -34,10 +36,12 @@ pub enum Missed {
     Crowded,
     /// What would be its parent has too many children already.
     FanOut,
+    /// Nothing but statistics could tell, and there was more to weigh than it may.
+    Unweighed,
 }
 
 impl Missed {
-    pub const ALL: [Self; 4] = [Self::NoneOpen, Self::Ambiguous, Self::Crowded, Self::FanOut];
+    pub const ALL: [Self; 5] = [Self::NoneOpen, Self::Ambiguous, Self::Crowded, Self::FanOut, Self::Unweighed];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +49,7 @@ impl Missed {
             Self::Ambiguous => "ambiguous",
             Self::Crowded => "crowded",
             Self::FanOut => "fan_out",
+            Self::Unweighed => "unweighed",
         }
     }
 }
@@ -70,11 +75,13 @@ pub struct Limits {
     pub open: usize,
     /// Least posterior probability of a parent found by statistics.
     pub margin: f64,
+    /// Pairs of a span and an open request that statistics may weigh; of a window that has more it says nothing.
+    pub pairs: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { age_ns: 300_000_000_000, fan_out: 1_000, open: 1_024, margin: 0.9 }
+        Self { age_ns: 300_000_000_000, fan_out: 1_000, open: 1_024, margin: 0.9, pairs: allowance::MOST }
     }
 }
 

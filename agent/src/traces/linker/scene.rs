@@ -161,6 +161,12 @@ impl<'a> Scene<'a> {
         true
     }
 
+    /// Pairs of a span that has no parent yet and a request that was open then.
+    pub(super) fn pairs(&self) -> u64 {
+        let open = self.children.iter().filter(|child| child.is_undecided() && !child.crowded);
+        open.map(|child| (child.open.1 - child.open.0) as u64).sum()
+    }
+
     /// Learns about the process what single spans do not tell.
     pub(super) fn observe(&mut self) {
         let Self { parents, children, model, .. } = self;

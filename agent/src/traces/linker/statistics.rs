@@ -3,8 +3,8 @@
 //! In: a window of a process's spans; out: a parent for each whose likelihood is at least the margin. Gaps between the
 //! events of a request (begun → sent, answer read → next sent, answer read → answered) have densities that are learned
 //! from the window itself by EM (`density`): a first matching (`matching`), exchanges between chains (`chains`), counts
-//! weighted by likelihood, again, a few rounds. Containment is hard. At most [`MAX_SPANS`] of a window are looked at;
-//! beyond, the rest has no parent here. What was learned is kept for [`MEMORY_NS`] or so.
+//! weighted by likelihood, again, a few rounds. Containment is hard. A window with more than [`MAX_SPANS`]
+//! spans or [`super::Limits::pairs`] pairs is not weighed: its spans have no parent here. What was learned is kept for [`MEMORY_NS`] or so.
 
 mod chains;
 pub mod density;
@@ -28,6 +28,9 @@ use super::{Child, Facts, Link, Missed, Scene, Tier};
 
 /// Spans of one window.
 pub const MAX_SPANS: usize = 32_768;
+/// Steps of chains that may be scored for one window in all rounds: some 40 ns each. A window of [`super::Limits::pairs`]
+/// takes less than half of it, but for chains of many spans.
+const WORK: u64 = 20_000_000;
 /// What was learned counts half after this time.
 pub const MEMORY_NS: f64 = 20e9;
 /// Kinds of steps remembered of one process.
@@ -105,6 +108,8 @@ pub struct Model {
     /// Rows of the matching whose search was cut, and windows with more to do than is done.
     pub cut: u64,
     pub unfinished: u64,
+    /// Pairs of a span and an open request that were weighed.
+    pub weighed: u64,
     /// Windows whose answer nothing but itself spoke for.
     pub doubted: u64,
     /// Of them, how many one after the other, and windows that are passed over before the next try.
@@ -173,6 +178,10 @@ impl Model {
     /// Nothing is said of a window; where that happens again and again, it is tried less and less often.
     fn doubt(&mut self) {
         self.doubted += 1;
+        self.rest();
+    }
+
+    fn rest(&mut self) {
         self.pause = (1 << self.streak.min(4)) - 1;
         self.streak += 1;
     }
@@ -247,14 +256,15 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     if !scene.children.iter().any(|child| child.is_undecided() && child.missed == Missed::Ambiguous) {
         return;
     }
-    if scene.parents.len() + scene.children.len() > MAX_SPANS {
-        scene.model.unfinished += 1;
-        return;
-    }
     if scene.model.pause > 0 {
         scene.model.pause -= 1;
         return;
     }
+    let pairs = scene.pairs();
+    if scene.parents.len() + scene.children.len() > MAX_SPANS || pairs > scene.limits.pairs {
+        return give_up(scene);
+    }
+    scene.model.weighed += pairs;
     let mut space = Space::new(scene);
     let known = scene.model.gaps() >= KNOWN;
     let rounds = if known { ROUNDS_WARM } else { ROUNDS_COLD };
@@ -264,14 +274,16 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     let guess = guess::first_guess(&space);
     space.fit(&Model::default(), &guess, &Habits::default());
     space.weigh_alone(scene, &[]);
-    Chains::new(&space).begin(&mut pairs);
+    Chains::new(&space, 0).rows(&mut pairs);
     space.fit(&Model::default(), &guess, &pairs);
-    let mut chains = Chains::new(&space);
+    let mut left = WORK;
+    let mut chains = Chains::new(&space, left);
     chains.begin(&mut Habits::default());
     if !chains.improve(1.0) {
-        scene.model.unfinished += 1;
-        return;
+        scene.model.rest();
+        return give_up(scene);
     }
+    left -= chains.work.min(left);
     let plain = chains.parents();
     if !known {
         shown.steps = guess;
@@ -283,14 +295,15 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         habits.add(&pairs);
         space.fit(scene.model, &shown.steps, &habits);
         space.weigh_alone(scene, &decided);
-        let mut chains = Chains::new(&space);
+        let mut chains = Chains::new(&space, left);
         pairs = Habits::default();
         scene.model.cut += chains.begin(&mut pairs);
         let heat = if known { DOUBT } else { HEAT.get(round).copied().unwrap_or(DOUBT) };
         if !chains.improve(heat) {
-            scene.model.unfinished += 1;
-            return;
+            scene.model.rest();
+            return give_up(scene);
         }
+        left -= chains.work.min(left);
         shown = count(&space, &chains, round + 1 == rounds);
         decided = (0..space.sent.len())
             .map(|place| (chains.parent(place), chains.posterior.get(place).copied().unwrap_or_default()))
@@ -315,6 +328,14 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         } else if posterior >= LEANING {
             child.leaning = Some(parent);
         }
+    }
+}
+
+/// Nothing is said of a window that has more to do than is done.
+fn give_up(scene: &mut Scene<'_>) {
+    scene.model.unfinished += 1;
+    for child in scene.children.iter_mut().filter(|child| child.is_undecided() && child.missed == Missed::Ambiguous) {
+        child.missed = Missed::Unweighed;
     }
 }
 

@@ -168,6 +168,21 @@ fn a_request_has_no_more_children_than_the_limit() {
 }
 
 #[test]
+fn a_window_with_more_to_weigh_than_may_be_says_so_and_keeps_what_other_evidence_tells() {
+    let own = |id: &str| format!(",\"context\":{{\"x-request-id\":\"{id}\"}}");
+    let lines = two([&own("one"), &own("two")])
+        + &client("c", (300, 400), 1, "")
+        + &client("d", (350, 450), 1, &own("two"))
+        + &client("e", (950, 990), 1, "");
+    let spans = file::parse(&lines).unwrap();
+    for (pairs, reason) in [(2, "ambiguous"), (1, "unweighed")] {
+        let answers = file::link(&spans, Limits { pairs, ..Limits::default() });
+        let told: Vec<_> = answers.iter().skip(2).map(|answer| (answer.parent.as_deref(), answer.reason)).collect();
+        assert_eq!(told, [(None, Some(reason)), (Some("b"), None), (None, Some("none_open"))], "{pairs} pairs");
+    }
+}
+
+#[test]
 fn a_wrong_line_is_named() {
     let good = server("a", (100, 900), 1, "");
     for (line, message) in [

@@ -3,7 +3,7 @@
 //! The matching gives each span and each answer the event that goes before it ([`super::matching`]): events are one to
 //! one with what follows them. What matching cannot see (that a chain must end where it began) the exchanges put right:
 //! a span moves, two spans change places, or two chains change all that follows. Bounded: [`MAX_SWEEPS`], and
-//! [`WORK`] steps of chains for each span of the window; beyond, what is left undecided has no parent.
+//! so many steps of chains as its owner says; beyond, nothing is said.
 
 use std::cmp::Ordering;
 
@@ -18,8 +18,6 @@ use super::space::{Before, Sent, Space, State};
 const MAX_SWEEPS: usize = 6;
 /// Times that whole chains change places after that.
 const MAX_TURNS: usize = 4;
-/// Steps of chains that may be scored, for each span.
-const WORK: u64 = 20_000;
 /// Events before a span that the matching looks at.
 const LOOK_BACK: usize = 48;
 const MAX_EDGES: usize = 16;
@@ -40,13 +38,14 @@ pub(super) struct Chains<'a> {
     /// For each span, the likelihood of the parent that it has.
     pub posterior: Vec<f64>,
     pub(super) seen: Seen,
-    pub(super) work: u64,
+    /// Steps of chains that were scored.
+    pub work: u64,
     pub(super) most_work: u64,
 }
 
 impl<'a> Chains<'a> {
-    pub fn new(space: &'a Space) -> Self {
-        let most_work = WORK * (space.sent.len() as u64 + 1);
+    /// `most_work`: steps of chains that may be scored.
+    pub fn new(space: &'a Space, most_work: u64) -> Self {
         let mut chains = Self {
             space,
             chains: vec![Vec::new(); space.served.len()],
@@ -104,8 +103,16 @@ impl<'a> Chains<'a> {
         self.chains.get(parent).map_or(&[], Vec::as_slice)
     }
 
-    /// The first assignment. Also counts all pairs that are looked at.
+    /// The first assignment, and how many rows of it were cut. Also counts all pairs that are looked at.
     pub fn begin(&mut self, habits: &mut Habits) -> u64 {
+        let (serveds, spans) = (self.space.served.len(), self.space.sent.len());
+        let (columns, cut) = assign(&self.rows(habits), serveds + 2 * spans);
+        self.string(&columns);
+        cut
+    }
+
+    /// For each span, then for each request's answer, what may go before it. Counts all pairs that are looked at.
+    pub fn rows(&self, habits: &mut Habits) -> Vec<Row> {
         let Space { served, sent, .. } = self.space;
         let (serveds, spans) = (served.len(), sent.len());
         let (ended, began) = (|place: usize| (serveds + place) as u32, |place: usize| (serveds + spans + place) as u32);
@@ -176,8 +183,12 @@ impl<'a> Chains<'a> {
             }
             rows.push(cheapest(edges, alone));
         }
-        let (columns, cut) = assign(&rows, serveds + 2 * spans);
-        // Pieces of chains: each span behind the one that goes before it.
+        rows
+    }
+
+    /// Pieces of chains, each span behind the one that goes before it, to requests.
+    fn string(&mut self, columns: &[Option<u32>]) {
+        let (serveds, spans) = (self.space.served.len(), self.space.sent.len());
         let mut pieces: Vec<Vec<u32>> = Vec::new();
         let mut piece_of: Vec<usize> = vec![0; spans];
         for (place, column) in columns.iter().take(spans).enumerate() {
@@ -195,7 +206,6 @@ impl<'a> Chains<'a> {
             }
         }
         self.seat(&pieces);
-        cut
     }
 
     /// Gives whole chains to the requests that they fit best, from beginning to answer.

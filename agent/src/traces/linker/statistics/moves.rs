@@ -268,7 +268,7 @@ impl Chains<'_> {
                 state = Space::after(&state, before);
             }
         }
-        space.go_on(served, &state, sent).0
+        space.goes_on(served, &state, sent)
     }
 }
 

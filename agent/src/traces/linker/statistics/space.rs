@@ -389,7 +389,11 @@ impl Space {
     }
 
     fn step(&self, operation: u16, from: From, to: u16, bin: usize) -> f64 {
-        let (probability, density) = self.steps.get(self.place(operation, from, to)).copied().unwrap_or_default();
+        self.step_at(self.place(operation, from, to), bin)
+    }
+
+    fn step_at(&self, place: usize, bin: usize) -> f64 {
+        let (probability, density) = self.steps.get(place).copied().unwrap_or_default();
         f64::from(probability) + self.densities.get(density as usize + bin).copied().map_or(-100.0, f64::from)
     }
 
@@ -423,12 +427,18 @@ impl Space {
 
     /// Logarithm of how likely a chain goes on with a span, and where it stands then.
     pub fn go_on(&self, served: &Served, state: &State, sent: &Sent) -> (f64, State) {
+        (self.goes_on(served, state, sent), Self::after(state, sent))
+    }
+
+    /// The same, but where it stands then.
+    #[inline]
+    pub fn goes_on(&self, served: &Served, state: &State, sent: &Sent) -> f64 {
         let before = Self::before(state, sent);
         let mut score = self.follow(served.operation, &before, sent);
         if !matches!(before.from, From::Beside(_)) {
             score += self.single(served, state);
         }
-        (score, Self::after(state, sent))
+        score
     }
 
     /// How likely it is that a span follows an event.
@@ -444,7 +454,10 @@ impl Space {
         let (kind, bin, to) = (before.from.kind(), bin(before.gap_ns), Self::to(sent.operation));
         let thread = self.thread(kind, before.tid, sent.tid, sent.stays.get(kind).copied().unwrap_or_default());
         let order = self.order(kind, class);
-        let each = numbers(operations).map(|operation| self.step(operation, before.from, to, bin) + thread + order);
+        let (_, froms, tos) = self.kinds();
+        let (first, apart) = (self.place(0, before.from, to), froms * tos);
+        let each = numbers(operations)
+            .map(|operation| self.step_at(first + usize::from(operation) * apart, bin) + thread + order);
         each.fold(f64::NEG_INFINITY, f64::max)
     }
 
