@@ -76,6 +76,15 @@ impl Trust {
         Ok(Self(Arc::new(config)))
     }
 
+    /// One that accepts no certificate.
+    #[cfg(test)]
+    #[allow(clippy::expect_used)]
+    pub fn in_nobody() -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Self(Arc::new(config.expect("versions").with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+    }
+
     /// `host`: a name or an address, as in a URL without brackets.
     pub async fn connect(&self, stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, TlsError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|error| TlsError::Handshake(error.to_string()))?;

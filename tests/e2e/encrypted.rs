@@ -1,5 +1,5 @@
-//! TLS to a real nginx: spans and metrics arrive at the collector behind it, checks tell when its certificate expires, and a
-//! certificate that proves nothing is a failure with its reason.
+//! TLS to a real nginx: spans and metrics arrive at the collector behind it, alerts at the webhook behind it, checks tell when
+//! its certificate expires, and a certificate that proves nothing is a failure with its reason.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use seismo_tests::rig::Rig;
 use seismo_tests::rotel::{Ports, Rotel};
 use seismo_tests::scripted::{Language, Server, client};
 use seismo_tests::wait;
+use seismo_tests::webhook::Webhook;
 
 const REQUESTS: usize = 50;
 const LIMIT: Duration = Duration::from_secs(30);
@@ -148,5 +149,43 @@ fn checks_over_tls_tell_when_the_certificate_expires_and_why_one_is_not_accepted
         let phases = page.by("probe_http_duration_seconds", "phase", &[("check", "good")]);
         ensure!(phases.len() == 5 && phases.contains_key("tls"), "phases: {phases:?}");
         agent.stop()
+    })
+}
+
+/// Fires from the beginning.
+const ALWAYS: &str =
+    "groups:\n- name: always\n  interval: 500ms\n  rules:\n  - {alert: Running, expr: seismo_build_info > 0}\n";
+
+#[test]
+fn alerts_arrive_over_https_and_only_where_the_certificate_is_vouched_for() -> Result<()> {
+    Rig::run(|rig| {
+        let webhook = Webhook::start()?;
+        let front = Certified::start_before(rig, Ports::free()?, webhook.port)?;
+        let (good, expired) = (front.port, front.expired);
+        for (host, certificate, outcome) in [
+            (format!("localhost:{good}"), front.authority(), "sent"),
+            (format!("127.0.0.1:{good}"), front.authority(), "sent"),
+            (format!("localhost:{good}"), front.other(), "certificate"),
+            (format!("127.0.0.2:{good}"), front.authority(), "certificate"),
+            (format!("localhost:{expired}"), front.authority(), "certificate"),
+        ] {
+            let heard = webhook.bodies().len();
+            let config =
+                format!("alerts:\n  webhook: https://{host}/alerts\n  certificate: {}\n", certificate.display());
+            let launch = Launch { rules: Some(ALWAYS.to_owned()), config: Some(config), ..Launch::default() };
+            let agent = Agent::launch(rig, &launch)?;
+            let page = agent.page_where("the notification to be sent or not", |page| {
+                page.sum("seismo_notifications_total", &[]) >= 1.0
+            })?;
+            let counts: Vec<_> = page.select("seismo_notifications_total", &[]).filter(|one| one.value > 0.0).collect();
+            println!("{host}: {counts:?}");
+            let label = if outcome == "sent" { ("outcome", "sent") } else { ("reason", outcome) };
+            ensure!(page.sum("seismo_notifications_total", &[label]) == 1.0, "{host}: {counts:?}");
+            let more = webhook.bodies().len() - heard;
+            ensure!(more == usize::from(outcome == "sent"), "{host}: the webhook heard {more} times");
+            agent.stop()?;
+        }
+        ensure!(webhook.statuses("Running") == ["firing", "firing"], "{:?}", webhook.statuses("Running"));
+        Ok(())
     })
 }

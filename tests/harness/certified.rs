@@ -24,7 +24,7 @@ const AUTHORITY: &str = "[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=inde
 #[derive(Debug)]
 pub struct Certified {
     _process: Process,
-    /// Of localhost and 127.0.0.1, good until [`EXPIRES_S`]; answers `ok`, and takes OTLP over HTTP.
+    /// Of localhost and 127.0.0.1, good until [`EXPIRES_S`]; answers `ok`, takes OTLP over HTTP, and alerts.
     pub port: u16,
     /// The same with OTLP over gRPC.
     pub grpc: u16,
@@ -36,6 +36,11 @@ pub struct Certified {
 impl Certified {
     /// `collector`: what is behind it.
     pub fn start(rig: &Rig, collector: Ports) -> Result<Self> {
+        Self::start_before(rig, collector, free_port()?)
+    }
+
+    /// `hook`: what is behind `/alerts`.
+    pub fn start_before(rig: &Rig, collector: Ports, hook: u16) -> Result<Self> {
         let dir = rig.dir().join("certified");
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("ca.cnf"), AUTHORITY)?;
@@ -58,7 +63,7 @@ impl Certified {
             openssl(&format!("ca -batch -config ca.cnf -in server.csr -out {name}.pem -notext {dates}"))?;
         }
         let (port, grpc, expired) = (free_port()?, free_port()?, free_port()?);
-        let text = configuration(&dir.display().to_string(), [port, grpc, expired], collector);
+        let text = configuration(&dir.display().to_string(), [port, grpc, expired], collector, hook);
         fs::write(dir.join("nginx.conf"), text)?;
         let mut command = Command::new(programs::find("nginx")?);
         command.arg("-p").arg(&dir).arg("-c").arg(dir.join("nginx.conf")).arg("-e").arg(dir.join("error.log"));
@@ -80,7 +85,7 @@ impl Certified {
     }
 }
 
-fn configuration(dir: &str, [port, grpc, expired]: [u16; 3], collector: Ports) -> String {
+fn configuration(dir: &str, [port, grpc, expired]: [u16; 3], collector: Ports, hook: u16) -> String {
     let (http, behind) = (collector.http, collector.grpc);
     format!(
         r#"
@@ -106,6 +111,7 @@ http {{
     ssl_certificate {dir}/server.pem;
     location / {{ return 200 "ok\n"; }}
     location /v1/ {{ proxy_pass http://127.0.0.1:{http}; }}
+    location /alerts {{ proxy_pass http://127.0.0.1:{hook}; }}
   }}
   server {{
     listen 127.0.0.1:{grpc} ssl http2;

@@ -26,8 +26,10 @@ crate::section! {
         pub rules: Vec<String> = Vec::new(),
         /// How often rules are evaluated, where their group does not say.
         pub evaluation_interval: crate::section::Interval = crate::section::Interval::secs(5),
-        /// URL (http://…) that gets each firing and each resolved alert, in Alertmanager's webhook format.
+        /// URL (http://… or https://…) that gets each firing and each resolved alert, in Alertmanager's webhook format.
         pub webhook: Option<String> = None,
+        /// PEM file of who may vouch for an https webhook, instead of the system's.
+        pub certificate: Option<std::path::PathBuf> = None,
         /// Notifications that wait for the webhook at most; further ones are dropped and counted.
         pub notification_queue: usize = 1000,
         /// Address of this agent as readers of a notification can open it.

@@ -1,12 +1,13 @@
-//! Notifications out of a bounded queue to a webhook: one HTTP/1.1 POST each, in order.
+//! Notifications out of a bounded queue to a webhook: one HTTP/1.1 POST each, in order, encrypted where its URL says https.
 //!
 //! A receiver that cannot be reached, answers 5xx or 429 is tried again, five times in all, with a pause
-//! that doubles from one second; any other answer but 2xx is final. While one notification is retried the
+//! that doubles from one second; any other answer but 2xx is final, and so is a certificate that proves nothing. While one notification is retried the
 //! others wait, so that no alert is resolved before it fires. Every notification ends in exactly one
 //! count: sent, failed or dropped, with the reason. A receiver whose answer got lost sees it twice, with
-//! the same fingerprint and times. Only `http://`: no TLS in this agent yet.
+//! the same fingerprint and times. No redirects, no proxies, no HTTP/2.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,10 +18,12 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
+use crate::tls::{TlsError, Trust};
 
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -36,13 +39,15 @@ pub static NOTIFICATIONS: Metric = Metric {
 };
 
 /// What becomes of a notification, and why. The order is that of the counters.
-const OUTCOMES: [(&str, &str); 6] = [
+const OUTCOMES: [(&str, &str); 8] = [
     ("sent", ""),
     ("failed", "unreachable"),
     ("failed", "timeout"),
     ("failed", "status"),
     ("dropped", "queue_full"),
     ("dropped", "stopped"),
+    ("failed", "certificate"),
+    ("failed", "tls"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ enum Outcome {
     Status,
     QueueFull,
     Stopped,
+    Certificate,
+    Tls,
 }
 
 /// Counts per outcome, as a source of metrics.
@@ -103,33 +110,36 @@ pub struct Webhook {
     port: u16,
     authority: String,
     path: String,
+    /// Of an https URL.
+    trust: Option<Trust>,
     queue: mpsc::Receiver<String>,
     account: Arc<Account>,
     first_pause: Duration,
 }
 
 impl Webhook {
-    /// Checks the address. Nothing is sent before [`Webhook::run`] runs.
-    pub fn new(url: &str, queue_limit: usize) -> Result<(Sender, Self), String> {
+    /// Checks the address, and for https reads who may vouch: `certificate`, a PEM file, else the system's. Nothing is sent
+    /// before [`Webhook::run`] runs.
+    pub fn new(url: &str, certificate: Option<&Path>, queue_limit: usize) -> Result<(Sender, Self), String> {
         let uri: Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(format!("{url:?}: https is not supported yet; use http to a proxy on this host"));
-            }
-            _ => return Err(format!("{url:?} does not begin with http://")),
-        }
+        let (port, is_encrypted) = match uri.scheme_str() {
+            Some("http") => (80, false),
+            Some("https") => (443, true),
+            _ => return Err(format!("{url:?} does not begin with http:// or https://")),
+        };
         let authority = uri.authority().ok_or_else(|| format!("{url:?} names no host"))?;
         if authority.as_str().contains('@') {
             return Err("a user name in a webhook's URL is not supported".to_owned());
         }
+        let trust = is_encrypted.then(|| Trust::new(certificate, &["http/1.1"])).transpose()?;
         let (sender, queue) = mpsc::channel(queue_limit.max(1));
         let account = Arc::new(Account::default());
         let webhook = Self {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(port),
             authority: authority.to_string(),
             path: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
+            trust,
             queue,
             account: Arc::clone(&account),
             first_pause: FIRST_PAUSE,
@@ -167,13 +177,28 @@ impl Webhook {
 
     async fn post(&self, body: Bytes) -> Result<(), Failure> {
         let answer = tokio::time::timeout(TIMEOUT, self.exchange(body)).await;
-        let status = answer.map_err(|_| Failure::Timeout)?.map_err(Failure::Unreachable)?;
+        let status = answer.map_err(|_| Failure::Timeout)??;
         if status.is_success() { Ok(()) } else { Err(Failure::Status(status)) }
     }
 
     /// One connection per notification: they are rare, and a kept one would be stale when it is needed.
-    async fn exchange(&self, body: Bytes) -> Result<StatusCode, String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| error.to_string())?;
+    async fn exchange(&self, body: Bytes) -> Result<StatusCode, Failure> {
+        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
+        let stream = connected.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let asked = match &self.trust {
+            Some(trust) => {
+                let stream = trust.connect(stream, &self.host).await.map_err(|error| match error {
+                    TlsError::Certificate(_) => Failure::Certificate(error.to_string()),
+                    TlsError::Handshake(_) => Failure::Tls(error.to_string()),
+                })?;
+                self.ask(stream, body).await
+            }
+            None => self.ask(stream, body).await,
+        };
+        asked.map_err(Failure::Unreachable)
+    }
+
+    async fn ask(&self, stream: impl AsyncRead + AsyncWrite + Unpin, body: Bytes) -> Result<StatusCode, String> {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let request = Request::post(self.path.as_str())
@@ -199,6 +224,9 @@ impl Webhook {
 
 enum Failure {
     Unreachable(String),
+    Certificate(String),
+    /// No TLS for another reason.
+    Tls(String),
     Timeout,
     Status(StatusCode),
 }
@@ -207,7 +235,8 @@ impl Failure {
     /// Whether it may be over when tried again.
     fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Timeout => true,
+            Self::Unreachable(_) | Self::Timeout | Self::Tls(_) => true,
+            Self::Certificate(_) => false,
             Self::Status(status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -215,6 +244,8 @@ impl Failure {
     const fn outcome(&self) -> Outcome {
         match self {
             Self::Unreachable(_) => Outcome::Unreachable,
+            Self::Certificate(_) => Outcome::Certificate,
+            Self::Tls(_) => Outcome::Tls,
             Self::Timeout => Outcome::Timeout,
             Self::Status(_) => Outcome::Status,
         }
@@ -224,7 +255,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(error) => write!(out, "{error}"),
+            Self::Unreachable(error) | Self::Certificate(error) | Self::Tls(error) => write!(out, "{error}"),
             Self::Timeout => write!(out, "no answer within {} s", TIMEOUT.as_secs()),
             Self::Status(status) => write!(out, "answered {status}"),
         }
@@ -266,7 +297,7 @@ mod tests {
 
     async fn deliver(answers: Vec<&'static str>, bodies: &[&str]) -> (Vec<String>, Vec<u64>) {
         let (url, task) = receiver(answers).await;
-        let (sender, mut webhook) = Webhook::new(&url, 10).unwrap();
+        let (sender, mut webhook) = Webhook::new(&url, None, 10).unwrap();
         webhook.first_pause = Duration::from_millis(1);
         let account = webhook.account();
         bodies.iter().for_each(|body| sender.send((*body).to_owned()));
@@ -285,14 +316,14 @@ mod tests {
         assert!(requests[0].starts_with("POST /hook?a=b HTTP/1.1\r\n"), "{}", requests[0]);
         assert!(requests[0].contains("content-type: application/json\r\n"), "{}", requests[0]);
         assert!(requests[0].ends_with("\r\n\r\n{\"n\":1}") && requests[1].ends_with("{\"n\":2}"));
-        assert_eq!(counts, [2, 0, 0, 0, 0, 0]);
+        assert_eq!(counts, [2, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[tokio::test]
     async fn a_passing_failure_is_tried_again_and_another_is_final() {
         let (requests, counts) = deliver(vec!["503 No", "429 Slow", "", "200 OK", "404 No"], &["{}", "{}"]).await;
         assert_eq!(requests.len(), 5);
-        assert_eq!(counts, [1, 0, 0, 1, 0, 0]);
+        assert_eq!(counts, [1, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[tokio::test]
@@ -300,45 +331,72 @@ mod tests {
         let answers = vec!["500 No", "500 No", "500 No", "500 No", "500 No", "200 OK"];
         let (requests, counts) = deliver(answers, &["{\"n\":1}", "{\"n\":2}"]).await;
         assert!(requests[5].ends_with("{\"n\":2}"));
-        assert_eq!(counts, [1, 0, 0, 1, 0, 0]);
+        assert_eq!(counts, [1, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[tokio::test]
     async fn nobody_there_is_counted_as_unreachable() {
         // Bound and closed at once: nothing listens on this port.
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let (sender, mut webhook) = Webhook::new(&format!("http://127.0.0.1:{port}"), 10).unwrap();
+        let (sender, mut webhook) = Webhook::new(&format!("http://127.0.0.1:{port}"), None, 10).unwrap();
         webhook.first_pause = Duration::from_millis(1);
         let account = webhook.account();
         sender.send("{}".to_owned());
         drop(sender);
         webhook.run().await;
-        assert_eq!(counts(&account), [0, 1, 0, 0, 0, 0]);
+        assert_eq!(counts(&account), [0, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_does_not_speak_tls_is_tried_again_and_counted_as_such() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (sender, mut webhook) =
+            Webhook::new(&format!("http://{}", listener.local_addr().unwrap()), None, 10).unwrap();
+        (webhook.first_pause, webhook.trust) = (Duration::from_millis(1), Some(Trust::in_nobody()));
+        let account = webhook.account();
+        let plain = tokio::spawn(async move {
+            for _ in 0..ATTEMPTS {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            }
+        });
+        sender.send("{}".to_owned());
+        drop(sender);
+        webhook.run().await;
+        plain.await.unwrap();
+        assert_eq!(counts(&account), [0, 0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[tokio::test]
     async fn a_full_queue_and_a_stopped_webhook_drop_and_count() {
-        let (sender, webhook) = Webhook::new("http://localhost:1/", 2).unwrap();
+        let (sender, webhook) = Webhook::new("http://localhost:1/", None, 2).unwrap();
         let account = webhook.account();
         (0..5).for_each(|_| sender.send("{}".to_owned()));
         drop(webhook);
         sender.send("{}".to_owned());
-        assert_eq!(counts(&account), [0, 0, 0, 0, 3, 1]);
+        assert_eq!(counts(&account), [0, 0, 0, 0, 3, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_file_that_vouches_for_nobody_is_refused_at_once_and_only_where_it_is_needed() {
+        let file = Some(Path::new("/nonexistent/ca.pem"));
+        let error = Webhook::new("https://example.org/", file, 1).map(|_| ()).unwrap_err();
+        assert!(error.starts_with("/nonexistent/ca.pem: "), "{error}");
+        assert!(Webhook::new("http://example.org/", file, 1).is_ok());
     }
 
     #[test]
     fn addresses_that_cannot_work_are_refused_at_once() {
         for (url, expected) in [
-            ("https://example.org/", "https is not supported yet"),
-            ("ftp://example.org/", "does not begin with http://"),
-            ("example.org", "does not begin with http://"),
+            ("ftp://example.org/", "does not begin with http:// or https://"),
+            ("example.org", "does not begin with http:// or https://"),
             ("http://u:p@example.org/", "a user name"),
             ("http://", "is not a URL"),
         ] {
-            let error = Webhook::new(url, 1).map(|_| ()).unwrap_err();
+            let error = Webhook::new(url, None, 1).map(|_| ()).unwrap_err();
             assert!(error.contains(expected), "{url}: {error}");
         }
-        let (_, webhook) = Webhook::new("http://[::1]:9/x", 1).unwrap();
+        let (_, webhook) = Webhook::new("http://[::1]:9/x", None, 1).unwrap();
         assert_eq!((webhook.host.as_str(), webhook.port, webhook.path.as_str()), ("::1", 9, "/x"));
     }
 }

@@ -47,7 +47,7 @@ impl Alerting {
         let webhook = alerts
             .webhook
             .as_deref()
-            .map(|url| Webhook::new(url, alerts.notification_queue))
+            .map(|url| Webhook::new(url, alerts.certificate.as_deref(), alerts.notification_queue))
             .transpose()
             .map_err(|error| WrongFile(format!("webhook: {error}")))?;
         let mut sources: Vec<Arc<dyn Source>> = vec![engine.account(), samples.account()];
