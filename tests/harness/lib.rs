@@ -26,6 +26,7 @@ pub mod nginx;
 pub mod numbers;
 pub mod pattern;
 pub mod peer;
+pub mod phoenix;
 pub mod player;
 pub mod postgresql;
 pub mod process;

@@ -52,6 +52,13 @@ pub fn victoria_metrics() -> Result<PathBuf> {
     existing(&target().join("tools/victoria-metrics/victoria-metrics"))
 }
 
+/// The folder of Python packages that Phoenix is in.
+pub fn phoenix() -> Result<PathBuf> {
+    let folder = target().join("tools/phoenix");
+    let program = folder.join("phoenix/server/main.py");
+    if program.is_file() { Ok(folder) } else { bail!("the test needs Phoenix: run `cargo xtask test --phoenix`") }
+}
+
 /// The agent: `SEISMOTEST_BIN`, else the newest of the builds under the source tree.
 pub fn seismo() -> Result<PathBuf> {
     if let Some(file) = env::var_os("SEISMOTEST_BIN") {

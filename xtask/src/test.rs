@@ -20,15 +20,22 @@ use crate::{build, shell};
 pub struct Arguments {
     /// Only tests whose name contains one of these
     filters: Vec<String>,
+    /// Only the test beside Phoenix, a backend for traces: the first time installs 850 MB of Python packages
+    #[arg(long, conflicts_with = "filters")]
+    phoenix: bool,
 }
 
 /// The feature of the tests that load programs into a kernel.
 pub const ROOT_TESTS: &str = "seismo-tests/root-tests";
+const PHOENIX_TEST: &str = "seismo-tests/phoenix";
 /// Variables that tell the tests where things are; sudo passes them on.
 const VARIABLES: &[&str] = &["SEISMOTEST_BIN", "SEISMOTEST_REPO", "PATH", "CI", "RUST_BACKTRACE", "INSTA_UPDATE"];
 
 pub fn command(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
+    if arguments.phoenix {
+        return beside_phoenix();
+    }
     setup::setup(Purpose::Test)?;
     build::agent(Profile::Dev, &[])?;
 
@@ -56,6 +63,17 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+fn beside_phoenix() -> Result<()> {
+    setup::setup(Purpose::Phoenix)?;
+    build::agent(Profile::Dev, &[])?;
+    let mut cargo = root_test()?;
+    cargo.args(["--features", PHOENIX_TEST, "--test", "phoenix"]);
+    match run(&mut cargo, &[], &["--nocapture"], &mut Tally::default())? {
+        Some(problem) => bail!(problem),
+        None => Ok(()),
+    }
+}
+
 /// `cargo test` with what the tests want to know.
 pub fn cargo_test() -> Command {
     let mut cargo = workspace::cargo();
@@ -71,8 +89,14 @@ fn kernel_tests() -> Result<Command> {
         let said = [doctor.stdout, doctor.stderr].concat();
         bail!("this machine cannot run the agent, `seismo doctor` says:\n{}", String::from_utf8_lossy(&said).trim());
     }
-    let mut cargo = cargo_test();
+    let mut cargo = root_test()?;
     cargo.args(["--features", ROOT_TESTS, "--test", "kernel", "--test", "e2e", "--no-fail-fast"]);
+    Ok(cargo)
+}
+
+/// `cargo test` whose tests run as root.
+fn root_test() -> Result<Command> {
+    let mut cargo = cargo_test();
     if !workspace::is_root() {
         // Compiled by the user, run by root: the build products stay the user's.
         let runner = workspace::as_root(std::path::Path::new("env"), VARIABLES)?;

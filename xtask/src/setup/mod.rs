@@ -7,6 +7,7 @@ mod core_source;
 pub mod debian;
 mod linker;
 mod packages;
+mod phoenix;
 mod rotel;
 mod victoria_metrics;
 
@@ -39,6 +40,8 @@ pub enum Purpose {
     Test,
     /// Also for tests.
     Accuracy,
+    /// Also for tests.
+    Phoenix,
     Bench,
 }
 
@@ -84,6 +87,8 @@ const FOR_TESTING: &[Requirement] = &[
     Requirement { name: "VictoriaMetrics", find: victoria_metrics::find, install: victoria_metrics::install },
 ];
 
+const FOR_PHOENIX: &[Requirement] = &[Requirement { name: "Phoenix", find: phoenix::find, install: phoenix::install }];
+
 const FOR_ACCURACY: &[Requirement] = &[Requirement {
     name: "programs for the accuracy lab",
     find: |_| packages::find(packages::FOR_ACCURACY),
@@ -103,6 +108,7 @@ pub fn setup(purpose: Purpose) -> Result<()> {
         Purpose::Build => &[FOR_BUILDING],
         Purpose::Test => &[FOR_BUILDING, FOR_TESTING],
         Purpose::Accuracy => &[FOR_BUILDING, FOR_TESTING, FOR_ACCURACY],
+        Purpose::Phoenix => &[FOR_BUILDING, FOR_TESTING, FOR_PHOENIX],
         Purpose::Bench => &[FOR_MEASURING],
     };
     let requirements = lists.iter().copied().flatten();

@@ -105,3 +105,24 @@ fn what_waits_is_bounded_in_number_and_time_and_nothing_is_kept_back_at_the_end(
     live.flush(&mut out);
     assert!(live.held.is_empty());
 }
+
+#[test]
+fn spans_of_a_crowd_that_is_not_weighed_are_counted_as_such() {
+    const SPANS: u64 = 200;
+    for (requests, reason) in [(20, "unlinked_ambiguous"), (600, "unlinked_unweighed")] {
+        let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+        for request in 0..requests {
+            live.opened(&opened(1_000 + request, wire(10_000 + 2 * request), 5, 1_000));
+        }
+        for number in 0..SPANS {
+            let (sight, span) = seen(Role::Client, 2, wire(1_000_000 + 2 * number), (2_000 + number, 3_000_000), 5);
+            live.span(sight, span, 3_000_000, &mut out);
+        }
+        live.tick(SECOND, &mut out);
+        assert!(out.is_empty(), "they have some patience");
+        live.tick(11 * SECOND, &mut out);
+        assert_eq!(out.len() as u64, SPANS);
+        let counted = live.counts().1.find(|(counted, _)| *counted == reason).map(|(_, count)| count);
+        assert_eq!(counted, Some(SPANS), "{requests} requests open: {:?}", live.counts().1.collect::<Vec<_>>());
+    }
+}
