@@ -1,6 +1,6 @@
 //! Spans exported to a real Phoenix over OTLP/HTTP, read back by its API, are those that the agent shows.
 //!
-//! Installing it takes two minutes and 850 MB, so that neither `cargo xtask test` nor CI runs this: `cargo xtask test
+//! Installing it takes two minutes and 830 MB, so that neither `cargo xtask test` nor CI runs this: `cargo xtask test
 //! --phoenix` does.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

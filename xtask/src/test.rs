@@ -20,7 +20,7 @@ use crate::{build, shell};
 pub struct Arguments {
     /// Only tests whose name contains one of these
     filters: Vec<String>,
-    /// Only the test beside Phoenix, a backend for traces: the first time installs 850 MB of Python packages
+    /// Only the test beside Phoenix, a backend for traces: the first time installs 830 MB of Python packages
     #[arg(long, conflicts_with = "filters")]
     phoenix: bool,
 }

@@ -1,7 +1,7 @@
 //! Phoenix: a trace backend with a store and an API; one test exports to it and reads back.
 //!
 //! The Python package of a pinned version with all that it needs, by the distribution's own pip, into a folder of the build
-//! products: nothing is installed system-wide. 850 MB and two minutes, so only for `cargo xtask test --phoenix`.
+//! products: nothing is installed system-wide. 830 MB and two minutes, so only for `cargo xtask test --phoenix`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(super) fn install(_: &Toolchain) -> Result<String> {
     let mut pip = Command::new(PYTHON);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]);
     pip.arg("--target").arg(&folder).arg(format!("arize-phoenix=={VERSION}"));
-    shell::watched(&format!("installing Phoenix {VERSION}, 850 MB"), &mut pip, Duration::from_secs(900))
+    shell::watched(&format!("installing Phoenix {VERSION}, 830 MB"), &mut pip, Duration::from_secs(900))
         .context("pip cannot install Phoenix; it needs the Python package index")?;
     if !works() {
         bail!("Phoenix {VERSION} was installed and does not start");
