@@ -17,6 +17,7 @@ use crate::api::Refused;
 use crate::bpf::loader::Programs;
 use crate::bpf::plan;
 use crate::config::Probes;
+use crate::config::scope::Scope;
 use crate::health::{Health, ProbeState, ProbeStatus};
 use crate::probes::{FAMILIES, adopt, payload, task};
 
@@ -70,6 +71,24 @@ impl ProbeControl {
         }
     }
 
+    /// Replaces the scope; the number of connections taken up. What only looks at connections in scope is attached before
+    /// there are some, and is not while there are none.
+    pub fn change_scope(&self, scope: Scope) -> Result<usize, Refusal> {
+        if !scope.include.is_empty() {
+            self.resume(payload::LOCKED_SENDS);
+        }
+        let adopted = self.pipeline.change(scope);
+        self.rest();
+        adopted
+    }
+
+    /// Detaches what has nothing to look at, if nothing is in scope.
+    pub fn rest(&self) {
+        if self.pipeline.current().include.is_empty() {
+            self.pause(payload::LOCKED_SENDS);
+        }
+    }
+
     /// Hands on what the programs have to say; with `stats`, brings their runs up to date.
     pub fn look_after(&self, stats: bool) {
         if let Some((programs, _)) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
@@ -120,6 +139,7 @@ impl ProbeControl {
             return Err(Refused::Failed(format!("{name} is {}: {}", state.name(), reasons.join("; "))));
         }
         log::info!("probe family {name} is {}", if on { "on" } else { "off" });
+        self.rest();
         self.tell_pipeline(name, on)?;
         Ok(self.shown(name, on))
     }
