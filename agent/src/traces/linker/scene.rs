@@ -4,7 +4,7 @@
 //! at most [`Limits::open`] entries a span: of more, those that began last, and the span is marked as crowded.
 
 use super::facts::{Facts, InBandId};
-use super::{Limits, Link, Missed, Model, Tier};
+use super::{Limits, Link, Missed, Model, Tier, wakeup};
 
 /// A span that the process sent.
 #[derive(Clone, Debug)]
@@ -166,5 +166,7 @@ impl<'a> Scene<'a> {
         let Self { parents, children, model, .. } = self;
         model.threads.observe(parents, children);
         model.observe_idle(parents, children);
+        let seen = wakeup::seen(self);
+        self.model.wakes.observe(&seen);
     }
 }

@@ -69,6 +69,11 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
         self.sent.push(Sent { key, facts, link: None });
     }
 
+    /// Spans that are not decided.
+    pub fn undecided(&mut self) -> impl Iterator<Item = &mut Facts> {
+        self.sent.iter_mut().filter(|sent| sent.link.is_none()).map(|sent| &mut sent.facts)
+    }
+
     /// Gives back what it once needed and does not need now.
     pub fn trim(&mut self) {
         trim(&mut self.served);
