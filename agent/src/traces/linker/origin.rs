@@ -29,16 +29,10 @@ pub(super) fn holds(scene: &Scene<'_>, child: &Child, step: Step) -> Holds {
     }
 }
 
-/// The request of the nearest thread that has one, and how many steps it is away; each step is one further.
-pub(super) fn nearest(scene: &Scene<'_>, child: &Child, steps: &[Step]) -> Option<(usize, usize)> {
-    for (count, step) in steps.iter().enumerate() {
-        match holds(scene, child, *step) {
-            Holds::None => {}
-            Holds::One(parent) => return Some((parent, count + 1)),
-            Holds::Several => return None,
-        }
-    }
-    None
+/// The request of the nearest thread that has one; each step is one further.
+pub(super) fn nearest(scene: &Scene<'_>, child: &Child, steps: &[Step]) -> Option<usize> {
+    let found = steps.iter().map(|step| holds(scene, child, *step)).find(|holds| *holds != Holds::None)?;
+    if let Holds::One(parent) = found { Some(parent) } else { None }
 }
 
 /// The only request of the threads at the smallest distance at which one has any.

@@ -167,6 +167,6 @@ impl<'a> Scene<'a> {
         model.threads.observe(parents, children);
         model.observe_idle(parents, children);
         let seen = wakeup::seen(self);
-        self.model.wakes.observe(&seen);
+        self.model.wakes.observe(seen);
     }
 }
