@@ -23,10 +23,10 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
 fn made(scene: &Scene<'_>, child: &Child) -> Option<usize> {
     let steps = &child.facts.origin.before;
     let made = steps.iter().take_while(|step| step.how == How::Made).count();
-    origin::nearest(scene, child, steps.get(..made).unwrap_or_default())
+    origin::nearest(scene, child, steps.get(..made).unwrap_or_default()).map(|(parent, _)| parent)
 }
 
 fn connected(scene: &Scene<'_>, child: &Child) -> Option<usize> {
     let opened = child.facts.origin.connected.get(..1).unwrap_or_default();
-    origin::nearest(scene, child, opened)
+    origin::nearest(scene, child, opened).map(|(parent, _)| parent)
 }

@@ -29,10 +29,11 @@ pub(super) fn holds(scene: &Scene<'_>, child: &Child, step: Step) -> Holds {
     }
 }
 
-/// The request of the nearest thread that has one; each step is one further.
-pub(super) fn nearest(scene: &Scene<'_>, child: &Child, steps: &[Step]) -> Option<usize> {
-    let found = steps.iter().map(|step| holds(scene, child, *step)).find(|holds| *holds != Holds::None)?;
-    if let Holds::One(parent) = found { Some(parent) } else { None }
+/// The request of the nearest thread that has one, and the place of that thread; each is one step further.
+pub(super) fn nearest(scene: &Scene<'_>, child: &Child, steps: &[Step]) -> Option<(usize, usize)> {
+    let holds = |step: &Step| holds(scene, child, *step);
+    let (place, held) = steps.iter().map(holds).enumerate().find(|(_, held)| *held != Holds::None)?;
+    if let Holds::One(parent) = held { Some((parent, place)) } else { None }
 }
 
 /// The only request of the threads at the smallest distance at which one has any.

@@ -4,8 +4,8 @@
 //! know nothing of each other: on from who read the answer, and back from who sent. What they are worth in a process its
 //! own spans show ([`Wakes`]), those that began while several requests were open: how often the two ways name the same,
 //! and how often the answers of one request by the first way lie beside each other in time, which those of a thread that
-//! waits for each do not. The request must be over after the span. What is not worth enough counts only where statistics
-//! leans the same way.
+//! waits for each do not. Until enough was seen, spans wait, as long as any do. The request must be over after the span.
+//! What is not worth enough counts only where statistics leans the same way.
 
 use std::collections::BTreeMap;
 
@@ -17,109 +17,148 @@ const LEAST: f64 = 50.0;
 const ALIKE: f64 = 0.995;
 /// The same for what both say, and for the way on where almost none of its answers overlap.
 const MOSTLY_ALIKE: f64 = 0.95;
-const OVERLAPPING: f64 = 0.005;
+const OVERLAPPING: f64 = 0.01;
+/// Spans that are waited with until it is known what the two ways are worth.
+const WAITING: f64 = 500.0;
 /// Counts are halved above this: what a process does may change.
 const MEMORY: f64 = 20_000.0;
+/// Ways back that are told apart: who woke the sender, and who woke that one. Where one is right, the other may be a lock.
+const WAYS: usize = 2;
+
+/// How often two answers could be compared, and were the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Agreement {
+    both: f64,
+    alike: f64,
+}
+
+impl Agreement {
+    fn is(self, share: f64) -> bool {
+        self.both >= LEAST && self.alike >= share * self.both
+    }
+}
 
 /// How well wake-ups tell the requests of a process apart, as far as its spans have shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Wakes {
-    /// Spans for which both ways name a request, and those of them for which it is the same.
-    both: f64,
-    alike: f64,
-    /// Spans for which the way on names one, and those that began before another one of the same request was over.
+    ways: [Agreement; WAYS],
+    /// Spans for which the way on names a request, and those that began before another one of the same request was over.
     on: f64,
     overlapping: f64,
 }
 
 impl Wakes {
-    /// Takes spans that are decided now.
+    /// Takes what spans have shown that were not looked at before.
     pub(super) fn observe(&mut self, seen: Self) {
-        let all = [
-            (&mut self.both, seen.both),
-            (&mut self.alike, seen.alike),
-            (&mut self.on, seen.on),
-            (&mut self.overlapping, seen.overlapping),
-        ];
-        let mut most = 0.0f64;
-        for (sum, more) in all {
-            *sum += more;
-            most = most.max(*sum);
+        self.on += seen.on;
+        self.overlapping += seen.overlapping;
+        for (way, more) in self.ways.iter_mut().zip(seen.ways) {
+            way.both += more.both;
+            way.alike += more.alike;
         }
-        if most > MEMORY {
-            let Self { both, alike, on, overlapping } = *self;
-            *self = Self { both: both / 2.0, alike: alike / 2.0, on: on / 2.0, overlapping: overlapping / 2.0 };
+        if self.on > MEMORY {
+            self.on /= 2.0;
+            self.overlapping /= 2.0;
+            for way in &mut self.ways {
+                (way.both, way.alike) = (way.both / 2.0, way.alike / 2.0);
+            }
         }
     }
 
-    fn are_alike(&self, share: f64) -> bool {
-        self.both >= LEAST && self.alike >= share * self.both
-    }
-
-    fn trusts_both(&self) -> bool {
-        self.are_alike(MOSTLY_ALIKE)
+    fn way(&self, number: usize) -> Agreement {
+        self.ways.get(number).copied().unwrap_or_default()
     }
 
     fn trusts_on(&self) -> bool {
         let one_at_a_time = self.on >= LEAST && self.overlapping <= OVERLAPPING * self.on;
-        self.are_alike(ALIKE) || (one_at_a_time && self.are_alike(MOSTLY_ALIKE))
+        let share = if one_at_a_time { MOSTLY_ALIKE } else { ALIKE };
+        self.ways.iter().any(|way| way.is(share))
     }
 
-    fn trusts_back(&self) -> bool {
-        self.are_alike(ALIKE)
+    /// Whether more spans would not show more.
+    fn is_settled(&self) -> bool {
+        self.on >= WAITING || self.ways.iter().any(|way| way.both >= LEAST)
     }
 }
 
-/// What the spans show that are decided now and began while several requests were open.
-pub(super) fn seen(scene: &Scene<'_>) -> Wakes {
+/// What the spans show that are over and began while several requests were open, each once.
+pub(super) fn seen(scene: &mut Scene<'_>) -> Wakes {
     let mut seen = Wakes::default();
     let mut until_ns: BTreeMap<usize, u64> = BTreeMap::new();
-    for child in scene.children.iter().filter(|child| child.ready && child.is_undecided()) {
-        if scene.open_at(child).nth(1).is_none() {
+    for place in 0..scene.children.len() {
+        let Some(child) = scene.children.get(place) else { continue };
+        if child.seen || !child.ready || !child.is_undecided() || scene.open_at(child).nth(1).is_none() {
             continue;
         }
         let (on, back) = named(scene, child);
+        let (start_ns, end_ns) = (child.facts.start_ns, child.facts.end_ns);
+        if let Some(child) = scene.children.get_mut(place) {
+            child.seen = true;
+        }
         let Some(on) = on else { continue };
         seen.on += 1.0;
         let until_ns = until_ns.entry(on).or_default();
-        seen.overlapping += f64::from(u8::from(child.facts.start_ns < *until_ns));
-        *until_ns = child.facts.end_ns.max(*until_ns);
-        if let Some(back) = back {
-            seen.both += 1.0;
-            seen.alike += f64::from(u8::from(on == back));
+        seen.overlapping += f64::from(u8::from(start_ns < *until_ns));
+        *until_ns = end_ns.max(*until_ns);
+        if let Some((back, way)) = back
+            && let Some(way) = seen.ways.get_mut(way)
+        {
+            way.both += 1.0;
+            way.alike += f64::from(u8::from(on == back));
         }
     }
     seen
 }
 
-/// The request that wake-ups after the answer name, and the one that those before the span do.
-fn named(scene: &Scene<'_>, child: &Child) -> (Option<usize>, Option<usize>) {
+/// The request that wake-ups after the answer name; the one that those before the span do, and which way back that was.
+fn named(scene: &Scene<'_>, child: &Child) -> (Option<usize>, Option<(usize, usize)>) {
     if !child.ready || child.crowded || origin::serves(scene, child) {
         return (None, None);
     }
     let known = &child.facts.origin;
     // Who opens a connection for a request is nearer to it than who wakes up when it is open.
     let before = if known.connected.is_empty() { &known.before } else { &known.connected };
-    let over_after = |parent: &usize| origin::contains(scene, child, *parent);
-    let on = origin::only_nearest(scene, child, &known.after).filter(over_after);
-    (on, origin::nearest(scene, child, before).filter(over_after))
+    let over_after = |parent: usize| origin::contains(scene, child, parent);
+    let on = origin::only_nearest(scene, child, &known.after).filter(|parent| over_after(*parent));
+    (on, origin::nearest(scene, child, before).filter(|(parent, _)| over_after(*parent)))
 }
 
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     let wakes = scene.model.wakes;
-    if !wakes.trusts_both() {
-        return;
+    if !wakes.is_settled() {
+        return wait(scene);
     }
-    scene.decide_each(tier, |scene, child| match named(scene, child) {
-        (Some(on), Some(back)) => Some(on).filter(|on| *on == back),
-        (on, back) => on.filter(|_| wakes.trusts_on()).or(back.filter(|_| wakes.trusts_back())),
+    scene.decide_each(tier, |scene, child| {
+        let (on, back) = named(scene, child);
+        let back = back.map(|(parent, way)| (parent, wakes.way(way))).filter(|(_, way)| way.is(MOSTLY_ALIKE));
+        match (on, back) {
+            (Some(on), Some((back, _))) => Some(on).filter(|on| *on == back),
+            (Some(on), None) => Some(on).filter(|_| wakes.trusts_on()),
+            (None, back) => back.filter(|(_, way)| way.is(ALIKE)).map(|(parent, _)| parent),
+        }
     });
+}
+
+/// What wake-ups name a parent for waits until it is known what that is worth.
+fn wait(scene: &mut Scene<'_>) {
+    for place in 0..scene.children.len() {
+        let Some(child) = scene.children.get(place) else { continue };
+        if child.is_undecided()
+            && !child.expired
+            && named(scene, child).0.is_some()
+            && scene.open_at(child).nth(1).is_some()
+            && let Some(child) = scene.children.get_mut(place)
+        {
+            child.waits = true;
+        }
+    }
 }
 
 pub(super) fn lean(tier: &Tier, scene: &mut Scene<'_>) {
     scene.decide_each(tier, |scene, child| {
         let leaning = child.leaning?;
-        match named(scene, child) {
+        let (on, back) = named(scene, child);
+        match (on, back.map(|(parent, _)| parent)) {
             (Some(one), Some(other)) if one != other => None,
             (on, back) => on.or(back).filter(|parent| *parent == leaning),
         }
