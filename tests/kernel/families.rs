@@ -108,6 +108,34 @@ fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_w
 }
 
 #[test]
+fn what_notes_sends_in_scope_is_attached_only_while_something_is_in_scope() -> Result<()> {
+    Rig::run(|rig| {
+        let config = "syscalls:\n  sample_one_in: 1\n".to_owned();
+        let agent = Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })?;
+        let notes = |hook: &str| hook.ends_with("/tcp_sendmsg_locked");
+        let noting = states(&agent)?["payload"].iter().filter(|(state, hook)| state == "active" && notes(hook)).count();
+        let scope = agent.json("/api/seismo/scope")?;
+        let set = |include: &Value| {
+            let body = json!({ "include": include, "exclude": [] }).to_string();
+            http::put(agent.port, "/api/seismo/scope", &body)?.json()
+        };
+        let before = attached(&agent)?;
+        set(&json!([]))?;
+        let without = attached(&agent)?;
+        switch(&agent, "payload", false)?;
+        switch(&agent, "payload", true)?;
+        let again = attached(&agent)?;
+        println!("{noting} note sends; attached: {} with a scope, {} without", before.len(), without.len());
+        ensure!(without.is_subset(&before) && without.len() + noting == before.len(), "not {noting} less");
+        ensure!(again == without, "switching the family attached it without a scope");
+        ensure!(set(&json!(["pid=no"])).is_err() && attached(&agent)? == without, "a wrong scope attached it");
+        set(&scope["include"])?;
+        ensure!(attached(&agent)? == before, "not the same programs are attached again");
+        agent.stop()
+    })
+}
+
+#[test]
 fn waits_and_faults_while_a_family_was_off_are_not_counted_when_it_is_on_again() -> Result<()> {
     const WAITED: &str = "seismo_scheduler_runqueue_duration_seconds_sum";
     const FAULTS: &str = "process_paging_faults_total";

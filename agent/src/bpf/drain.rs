@@ -24,8 +24,8 @@ pub const QUEUE_BATCHES: usize = 512;
 /// asks the kernel for pages each time.
 pub const BATCH_BYTES: usize = 64 * 1024;
 
-/// The timer is this many times slower, at most, while the ring stays empty.
-const IDLE_FACTOR: u32 = 40;
+/// The timer is slower while the ring stays empty: twice each time, up to this.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// How far the drain has come: every record that the kernel wrote before this time (`CLOCK_MONOTONIC`, ns) is handed on.
 /// Who waits for a record must not wait by the wall's clock: behind a backlog it comes later.
@@ -60,7 +60,7 @@ pub fn run(
             return;
         }
         let idle = health.stage(Stage::Collected).entered.load(Ordering::Relaxed) == before;
-        wait = if idle { (wait * 2).min(interval * IDLE_FACTOR) } else { interval };
+        wait = if idle { (wait * 2).min(IDLE.max(interval)) } else { interval };
         wake.wait(wait);
     }
 }

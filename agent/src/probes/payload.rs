@@ -60,6 +60,9 @@ const WALK: &[&str] =
     &["task_struct", "pt_regs", "sock", "net", "tcp_sock", "files_struct", "fdtable", "file", "inode", "socket"];
 const URING: Option<&str> = Some("bytes that io_uring moves are counted, not captured");
 
+/// Notes sends that begin; of use only where something is in scope.
+pub const LOCKED_SENDS: &str = "payload_locked";
+
 const fn tracepoint(name: &'static str, place: &'static str, tiers: &'static [&'static str]) -> ProgramSpec {
     ProgramSpec { name, hook: Hook::TpBtf(place), structs: STRUCTS, fields: &[], without: None, tiers }
 }
@@ -78,7 +81,7 @@ pub static FAMILY: FamilySpec = FamilySpec {
     programs: &[
         tracepoint("payload_send", "sock_send_length", &["l0a", "l0"]),
         tracepoint("payload_receive", "sock_recv_length", &["l0a", "l0"]),
-        ProgramSpec { structs: LOCKED, ..tracepoint("payload_locked", "tcp_sendmsg_locked", &["l0a"]) },
+        ProgramSpec { structs: LOCKED, ..tracepoint(LOCKED_SENDS, "tcp_sendmsg_locked", &["l0a"]) },
         request("payload_submit", "io_uring_submit_req"),
         request("payload_file_get", "io_uring_file_get"),
         request("payload_poll_arm", "io_uring_poll_arm"),

@@ -74,10 +74,12 @@ const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
 /// Octaves of a classic bucket at most.
 const WIDEST_BUCKET: usize = 8;
-/// Seconds after the start at which memory that only that needed is given back.
-const SETTLED: u32 = 3;
-/// How often program states and idle series are looked after, and the screen is drawn.
+/// Time after the start at which memory that only that needed is given back.
+const SETTLED: Duration = Duration::from_secs(3);
+/// How often programs are asked for their runs, and the screen is drawn.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often idle series are looked after; all that there is to do otherwise.
+const SLOW_HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// Programs in the kernel with the thread that drains their records.
 pub struct RunningKernel {
@@ -323,6 +325,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&health),
         config.probes.wakeup,
     ));
+    probe_control.rest();
     let calls = {
         let kernel = Arc::clone(&kernel);
         move || syscall::calls(&kernel.counts)
@@ -380,9 +383,11 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             if screen.is_some() {
                 logger::hold();
             }
-            let mut every = tokio::time::interval(HOUSEKEEPING);
+            let watched = screen.is_some() || config.probes.stats;
+            let mut every = tokio::time::interval(if watched { HOUSEKEEPING } else { SLOW_HOUSEKEEPING });
             let mut picture = picture;
-            let mut ticks = 0_u32;
+            let began = Instant::now();
+            let mut settled = false;
             loop {
                 tokio::select! {
                     _ = every.tick() => {}
@@ -391,8 +396,8 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
                         continue;
                     }
                 }
-                ticks = ticks.saturating_add(1);
-                if ticks == SETTLED {
+                if !settled && began.elapsed() >= SETTLED {
+                    settled = true;
                     memory::let_go();
                 }
                 probe_control.look_after(config.probes.stats);
@@ -411,7 +416,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         let reason = tokio::select! {
             reason = asked_to_stop(options.duration) => reason,
             () = housekeeping => Ok("the pipeline ended"),
-            reason = reload::on_hangup(&config, options.reload, scope_control, Arc::clone(&probe_control)) => reason,
+            reason = reload::on_hangup(&config, options.reload, Arc::clone(&probe_control)) => reason,
         };
         logger::release();
         let began = Instant::now();

@@ -92,7 +92,7 @@ impl Pages for RunningAgent {
     fn set_scope(&self, caller: Ends, wanted: Value) -> Result<Value, Refused> {
         permitted(caller, "change the scope")?;
         let scope: Scope = serde_json::from_value(wanted).map_err(|error| Refused::Wrong(error.to_string()))?;
-        match self.control.change(scope) {
+        match self.probes.change_scope(scope) {
             Ok(adopted) => Ok(json!({ "scope": self.control.current(), "adopted": adopted })),
             Err(Refusal::Wrong(message)) => Err(Refused::Wrong(message)),
             Err(Refusal::Failed(message)) => Err(Refused::Failed(message)),

@@ -16,6 +16,7 @@ use super::tasks::TaskSwitch;
 use crate::api::Refused;
 use crate::bpf::loader::Programs;
 use crate::bpf::plan;
+use crate::config::scope::Scope;
 use crate::config::{Probes, Wakeups};
 use crate::health::{Health, ProbeState, ProbeStatus};
 use crate::probes::{FAMILIES, adopt, payload, task, wakeup};
@@ -76,6 +77,24 @@ impl ProbeControl {
         }
     }
 
+    /// Replaces the scope; the number of connections taken up. What only looks at connections in scope is attached before
+    /// there are some, and is not while there are none.
+    pub fn change_scope(&self, scope: Scope) -> Result<usize, Refusal> {
+        if !scope.include.is_empty() {
+            self.resume(payload::LOCKED_SENDS);
+        }
+        let adopted = self.pipeline.change(scope);
+        self.rest();
+        adopted
+    }
+
+    /// Detaches what has nothing to look at, if nothing is in scope.
+    pub fn rest(&self) {
+        if self.pipeline.current().include.is_empty() {
+            self.pause(payload::LOCKED_SENDS);
+        }
+    }
+
     /// Hands on what the programs have to say; with `stats`, brings their runs up to date.
     pub fn look_after(&self, stats: bool) {
         if let Some((programs, _)) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
@@ -88,9 +107,10 @@ impl ProbeControl {
 
     /// Returns when wake-ups are to be tended.
     pub async fn wakeups_changed(&self) {
-        let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = held.as_ref().map(|(_, tasks)| tasks.java_changed());
-        drop(held);
+        let changed = {
+            let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+            held.as_ref().map(|(_, tasks)| tasks.java_changed())
+        };
         match changed {
             Some(changed) => changed.await,
             None => std::future::pending().await,
@@ -169,6 +189,7 @@ impl ProbeControl {
             return Err(Refused::Failed(format!("{name} is {}: {}", state.name(), reasons.join("; "))));
         }
         log::info!("probe family {name} is {}", if on { "on" } else { "off" });
+        self.rest();
         self.tell_pipeline(name, on)?;
         Ok(self.shown(name, on))
     }
@@ -179,7 +200,7 @@ impl ProbeControl {
         if probes.wakeup == Wakeups::Auto {
             self.want_wakeups(Wakeups::Auto);
         }
-        wanted
+        let failed = wanted
             .filter(|(name, _)| *name != wakeup::FAMILY.name || probes.wakeup != Wakeups::Auto)
             .filter(|(name, on)| match self.set(name, *on, crate::bpf::loader::OFF) {
                 Ok(_) => false,
@@ -193,7 +214,9 @@ impl ProbeControl {
                     true
                 }
             })
-            .count()
+            .count();
+        self.tend_wakeups();
+        failed
     }
 
     /// Connections are read on from where they were only while nothing of them was missed.

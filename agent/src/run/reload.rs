@@ -10,16 +10,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Reload;
 use super::probe_control::ProbeControl;
-use super::scope_control::{Refusal, ScopeControl};
+use super::scope_control::Refusal;
 use crate::config::Config;
 
 /// Serves every SIGHUP; returns only if no signals can be had.
-pub async fn on_hangup(
-    running: &Config,
-    reload: Option<Reload>,
-    control: Arc<ScopeControl>,
-    probes: Arc<ProbeControl>,
-) -> Result<&'static str> {
+pub async fn on_hangup(running: &Config, reload: Option<Reload>, probes: Arc<ProbeControl>) -> Result<&'static str> {
     let mut hangup = signal(SignalKind::hangup())?;
     let reload = reload.map(Arc::new);
     loop {
@@ -27,10 +22,10 @@ pub async fn on_hangup(
             return Ok("no more signals come");
         }
         let Some(reload) = reload.clone() else { continue };
-        let (running, control, probes) = (running.clone(), Arc::clone(&control), Arc::clone(&probes));
+        let (running, probes) = (running.clone(), Arc::clone(&probes));
         // Files are read, and the pipeline is waited for: not in the thread that serves the API.
         let done = tokio::task::spawn_blocking(move || match reload() {
-            Ok(config) => take(&running, config, &control, &probes),
+            Ok(config) => take(&running, config, &probes),
             Err(error) => log::error!("SIGHUP: nothing is changed: {error:#}"),
         });
         if let Err(error) = done.await {
@@ -39,13 +34,13 @@ pub async fn on_hangup(
     }
 }
 
-fn take(running: &Config, config: Config, control: &ScopeControl, probes: &ProbeControl) {
+fn take(running: &Config, config: Config, probes: &ProbeControl) {
     let other = differing(running, &config);
     if !other.is_empty() {
         log::warn!("SIGHUP: only scope and probes are taken over; at the next start also: {}", other.join(", "));
     }
     // How many connections were taken up is logged where it is done.
-    match control.change(config.scope) {
+    match probes.change_scope(config.scope) {
         Ok(_) => match probes.apply(&config.probes) {
             0 => {}
             failed => log::error!("SIGHUP: {failed} probe families are not as the configuration wants them"),

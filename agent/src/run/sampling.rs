@@ -1,9 +1,9 @@
 //! System calls are timed for a share of the time: the program at their beginning is attached then, and only then.
 //!
 //! A thread that attaches and detaches it: each change reaches every CPU and takes nearly a millisecond of one. Where there
-//! are few calls, turns are longer by [`CALM`], so that an idle machine pays an eighth; the share is the same. Calls that
-//! begin in a turn are timed to their end, however long they take. Where every call is to be timed it stays attached and
-//! there is no thread.
+//! are few calls, turns are longer by [`CALM`], so that an idle machine pays next to nothing; the share is the same. Where it gets
+//! busy in such a long turn, the turn ends. Calls that begin in a turn are timed to their end, however long they take. Where
+//! every call is to be timed it stays attached and there is no thread.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::probes::syscall::TIMED;
 /// From one turn to the next, where the share allows [`SHORTEST`].
 const PERIOD: Duration = Duration::from_secs(1);
 /// Periods between two turns while there are few calls.
-const CALM: u32 = 8;
+const CALM: u32 = 32;
 /// Calls a second from which there is a turn in each period.
 const BUSY: f64 = 10_000.0;
 /// The least time that is worth the change, which has to reach every CPU.
@@ -56,24 +56,41 @@ pub fn start(control: &Arc<ProbeControl>, one_in: u32, calls: impl Fn() -> u64 +
     let control = Arc::clone(control);
     let mut rate = Rate::new(calls);
     let mut busy = false;
-    let looking = move || loop {
-        let (on, mut off) = turns(one_in, busy);
-        thread::sleep(on);
-        if !control.pause(TIMED) {
-            return;
-        }
-        while !off.is_zero() {
-            let step = off.min(PERIOD);
-            thread::sleep(step);
-            off -= step;
-            let was = std::mem::replace(&mut busy, rate.busy());
-            if busy && !was {
-                // The next turn is a short one and need not be waited for.
-                break;
+    let looking = move || {
+        // It was attached to see that it can be.
+        let mut on = Duration::ZERO;
+        loop {
+            // A long turn ends when there turns out to be much to time: looked at after what a busy machine's turn takes,
+            // then more seldom.
+            let mut look = turns(one_in, true).0;
+            while !on.is_zero() {
+                let step = on.min(look);
+                look = (look * 2).min(PERIOD);
+                thread::sleep(step);
+                on -= step;
+                busy = rate.busy();
+                if busy {
+                    break;
+                }
             }
-        }
-        if !control.resume(TIMED) {
-            return;
+            if !control.pause(TIMED) {
+                return;
+            }
+            let mut off = turns(one_in, busy).1;
+            while !off.is_zero() {
+                let step = off.min(PERIOD);
+                thread::sleep(step);
+                off -= step;
+                let was = std::mem::replace(&mut busy, rate.busy());
+                if busy && !was {
+                    // The next turn is a short one and need not be waited for.
+                    break;
+                }
+            }
+            on = turns(one_in, busy).0;
+            if !control.resume(TIMED) {
+                return;
+            }
         }
     };
     thread::Builder::new().name("seismo-sampling".to_owned()).stack_size(64 << 10).spawn(looking).map(drop)
