@@ -1,13 +1,16 @@
 //! Tier D: the sending thread was made, or its connection opened, by a thread while it had exactly one request open.
 //!
-//! A thread that was made for a request and sends for later ones as well is told by its wake-ups, or by what it has moved
-//! since: then nothing is said here. Needs to know who made it, or who opened the connection for this request, and when.
-//! Two answers are none.
+//! Only where threads keep to their requests: one that runs tasks may do it for another one's. A thread that was made for
+//! a request and sends for later ones as well is told by its wake-ups, or by what it has moved since: then nothing is said
+//! here. Needs to know who made it, or who opened the connection for this request, and when. Two answers are none.
 
 use super::{Child, Scene, Tier, origin};
 use crate::model::handover::How;
 
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
+    if !scene.model.threads.keep_to_their_requests() {
+        return;
+    }
     scene.decide_each(tier, |scene, child| {
         if origin::serves(scene, child) {
             return None;

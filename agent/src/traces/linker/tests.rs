@@ -307,6 +307,9 @@ fn wake_ups_that_nothing_bears_out_name_nobody() {
     // Both agree where they say something, and a tenth differs.
     let differ = |turn: u64, place: u32| if turn % 10 == 0 { (3 - place, place) } else { (place, place) };
     assert_eq!(by_wakeup(&handed_over(200, differ, ends)), None);
+    // Too often for one to be believed, too seldom to be sure: as long as it is not known, it waits, and in the end nobody.
+    let grey = |turn: u64, place: u32| if turn % 10 == 0 && place == 1 { (2, 1) } else { (place, place) };
+    assert_eq!(by_wakeup(&handed_over(100, grey, ends)), None);
     // Nobody waits for the answer.
     assert_eq!(by_wakeup(&handed_over(200, |_, place| (place, place), |start, _| start + 950)), None);
 }
@@ -345,4 +348,15 @@ fn a_thread_made_for_a_request_is_not_its_for_ever() {
     assert_eq!(linked(&(one.clone() + &other + &client("c", (300, 400), 5, &from(90)))), "", "by an earlier request");
     let woken = from(200) + ",\"waker_tid\":2,\"woken_ns\":250";
     assert_eq!(linked(&(one + &other + &client("c", (300, 400), 5, &woken))), "", "woken by another one since");
+}
+
+#[test]
+fn a_thread_that_runs_tasks_of_many_requests_opens_connections_for_any() {
+    // Answered by other threads than those that read, and what is sent is read by others, too.
+    let moving = |tid: u32| format!(",\"end_tid\":{}", 3 - tid);
+    let lines = server("a", (100, 900), 1, &moving(1))
+        + &server("b", (1100, 1900), 2, &moving(2))
+        + &client("c", (1300, 1400), 5, ",\"end_tid\":6,\"connect_tid\":2")
+        + &server("d", (1100, 1900), 7, "");
+    assert_eq!(linked(&lines), "");
 }

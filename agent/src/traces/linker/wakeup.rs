@@ -18,6 +18,8 @@ const ALIKE: f64 = 0.995;
 /// The same for what both say, and for the way on where almost none of its answers overlap.
 const MOSTLY_ALIKE: f64 = 0.95;
 const OVERLAPPING: f64 = 0.01;
+/// Below it more spans would hardly change what is believed.
+const HOPELESS: f64 = 0.8;
 /// Spans that are waited with until it is known what the two ways are worth.
 const WAITING: f64 = 500.0;
 /// Counts are halved above this: what a process does may change.
@@ -77,7 +79,8 @@ impl Wakes {
 
     /// Whether more spans would not show more.
     fn is_settled(&self) -> bool {
-        self.on >= WAITING || self.ways.iter().any(|way| way.both >= LEAST)
+        let hopeless = |way: &Agreement| way.both >= LEAST && way.alike < HOPELESS * way.both;
+        self.on >= WAITING || self.trusts_on() || self.ways.iter().any(hopeless)
     }
 }
 
@@ -125,6 +128,9 @@ fn named(scene: &Scene<'_>, child: &Child) -> (Option<usize>, Option<(usize, usi
 
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     let wakes = scene.model.wakes;
+    if !scene.model.threads.keep_to_their_requests() {
+        return;
+    }
     if !wakes.is_settled() {
         return wait(scene);
     }
