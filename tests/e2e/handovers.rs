@@ -36,8 +36,10 @@ fn load((rig, relay, agent): (&Rig, &Relay, &Agent<'_>), numbers: std::ops::Rang
     let (requests, connections) = (paths.len(), AT_ONCE.min(paths.len()));
     let wrk = Wrk::start(rig, relay.port, &Load { requests, connections, depth: 1, paths })?;
     let of_these = |span: &Span| {
-        let asked = number(span).map(|number| if span.kind == Kind::Client { number / 10 } else { number });
-        span.service() == "Relay" && asked.is_ok_and(|number| numbers.contains(&number))
+        let (path, is_client) = (span.path(), span.kind == Kind::Client);
+        let asked = number(span).map(|number| if is_client { number / 10 } else { number });
+        path.starts_with(if is_client { "/wait/" } else { "/both/" })
+            && asked.is_ok_and(|number| numbers.contains(&number))
     };
     let spans = agent.awaited_spans(3 * requests, of_these)?;
     wrk.interrupt()?;
