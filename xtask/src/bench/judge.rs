@@ -1,10 +1,11 @@
 //! What the numbers mean: verdicts against targets, slowdowns over the floor of the same run, disturbed workloads.
 //!
-//! A workload whose null test is off was measured next to something else; its slowdowns get no verdict, good or bad.
+//! A workload whose null test is off was measured next to something else; its slowdowns get no verdict, good or bad. A target
+//! counts in what it is a ratio to: twice the price of an empty program on this machine is twice the target.
 
 use super::condition::Condition;
 use super::statistics::Quartiles;
-use super::targets::{Measure, Row, Verdict, Workload};
+use super::targets::{Measure, Row, Target, Verdict, Workload};
 
 /// A null test further than this from 1 means that something else ran.
 const NULL_TOLERANCE: f64 = 0.03;
@@ -43,6 +44,8 @@ pub struct Judged {
     pub row: &'static Row,
     pub outcome: Outcome,
     pub verdict: Verdict,
+    /// Its target on this machine, where that is another one.
+    pub here: Option<Target>,
 }
 
 /// Judges all rows of one run; their order stays.
@@ -61,8 +64,15 @@ pub fn judge(outcomes: Vec<(&'static Row, Outcome)>) -> Vec<Judged> {
 }
 
 fn judge_row(row: &'static Row, outcome: Outcome, nulls: &[(Workload, f64)], floors: &[(Workload, f64)]) -> Judged {
-    let Ok(mut measured) = outcome else { return Judged { row, outcome, verdict: Verdict::NotMeasured } };
-    let mut verdict = row.target.map_or(Verdict::NoTarget, |target| target.verdict(measured.quartiles.median));
+    let Ok(mut measured) = outcome else { return Judged { row, outcome, verdict: Verdict::NotMeasured, here: None } };
+    let factor = match row.measure {
+        Measure::Slowdown(workload, _) => floors.iter().find(|(of, _)| *of == workload).map(|(_, floor)| 1.0 / floor),
+        Measure::Program(_) | Measure::Agent(_) => measured.per.map(|per| per.factor),
+    };
+    let there = |(target, factor): (Target, f64)| Some(target.times(row.set_where? / factor));
+    let here = row.target.zip(factor).and_then(there);
+    let target = here.or(row.target);
+    let mut verdict = target.map_or(Verdict::NoTarget, |target| target.verdict(measured.quartiles.median));
     if let Measure::Slowdown(workload, condition) = row.measure {
         let of_workload =
             |medians: &[(Workload, f64)]| medians.iter().find(|(of, _)| *of == workload).map(|(_, median)| *median);
@@ -75,7 +85,7 @@ fn judge_row(row: &'static Row, outcome: Outcome, nulls: &[(Workload, f64)], flo
             verdict = Verdict::Disturbed;
         }
     }
-    Judged { row, outcome: Ok(measured), verdict }
+    Judged { row, outcome: Ok(measured), verdict, here }
 }
 
 /// Adds to what is said beside the number.
@@ -88,7 +98,7 @@ pub fn note(measured: &mut Measured, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Judged, Measured, Outcome, judge};
+    use super::{Judged, Measured, Outcome, Per, judge};
     use crate::bench::targets::{ROWS, Row, Verdict};
 
     fn judged(rows: &[(&str, f64)]) -> Vec<Judged> {
@@ -127,6 +137,22 @@ mod tests {
         ]);
         let notes: Vec<_> = judged.iter().map(|judged| judged.outcome.as_ref().unwrap().note.as_str()).collect();
         assert_eq!(notes, ["", "×1.050 of the floor", ""]);
+    }
+
+    #[test]
+    fn a_target_is_a_ratio_to_what_hooks_and_calls_cost_here() {
+        let slow =
+            judged(&[("getppid, floor", 1.7), ("getppid, default metrics", 1.8), ("getppid, every call timed", 3.0)]);
+        assert_eq!(verdicts(&slow), [Verdict::NoTarget, Verdict::Met, Verdict::Missed]);
+        let quick = judged(&[("getppid, floor", 1.1), ("getppid, default metrics", 1.29)]);
+        assert_eq!(verdicts(&quick), [Verdict::NoTarget, Verdict::Missed]);
+        // What must cost nothing may cost nothing anywhere.
+        let none = judged(&[("getppid, floor", 1.7), ("getppid, spans without the syscall family", 1.06)]);
+        assert_eq!(verdicts(&none), [Verdict::NoTarget, Verdict::Missed]);
+        let row = ROWS.iter().find(|row| row.name == "scrape CPU").unwrap();
+        let mut measured = Measured::new(vec![1.9]).unwrap();
+        measured.per = Some(Per { factor: 1e6 / 220.0, of: "bare getppid calls" });
+        assert_eq!(verdicts(&judge(vec![(row, Ok(measured))])), [Verdict::Met]);
     }
 
     #[test]

@@ -10,12 +10,12 @@ use super::targets::{Target, Verdict};
 /// The table of all rows.
 pub fn table(results: &[Judged]) -> String {
     let mut cells = vec![["what", "measured", "target", "verdict", ""].map(str::to_owned)];
-    for Judged { row, outcome, verdict } in results {
+    for Judged { row, outcome, verdict, here } in results {
         let (measured, note) = match outcome {
             Ok(measured) => (number(&measured.quartiles, row.unit), measured.note.clone()),
             Err(reason) => (String::new(), reason.lines().collect::<Vec<_>>().join(" ")),
         };
-        let wanted = row.target.map(|target| target_text(&target)).unwrap_or_default();
+        let wanted = row.target.map(|target| target_text(&target, here.as_ref())).unwrap_or_default();
         let verdict = match verdict {
             Verdict::Met => "met",
             Verdict::WithinBound => "within bound",
@@ -56,10 +56,15 @@ fn number(quartiles: &Quartiles, unit: &str) -> String {
     format!("{median:.digits$}{unit} [{lower:.digits$}–{upper:.digits$}]")
 }
 
-fn target_text(target: &Target) -> String {
+/// As it was set, and what that is here.
+fn target_text(target: &Target, here: Option<&Target>) -> String {
     let sign = if target.at_least { '≥' } else { '≤' };
     let bound = target.bound.map(|bound| format!(" ({bound})")).unwrap_or_default();
-    format!("{sign} {}{bound}", target.limit)
+    let here = here.map_or_else(String::new, |here| {
+        let bound = here.bound.map(|bound| format!(" ({bound:.2})")).unwrap_or_default();
+        format!(", here {:.2}{bound}", here.limit)
+    });
+    format!("{sign} {}{bound}{here}", target.limit)
 }
 
 /// Columns as wide as their widest cell; the last one is left as it is.
@@ -107,13 +112,13 @@ mod tests {
             (row("records without loss, 64 B, one consumer"), Err("no producer\nhere".to_owned())),
         ]);
         let expected = [
-            "what                                      measured             target       verdict",
+            "what                                      measured             target                         verdict",
             "getppid, null test                        1.001 [1.000–1.002]",
             "getppid, floor                            1.210 [1.210–1.210]",
-            "getppid, default metrics                  1.290 [1.285–1.300]  ≤ 1.3 (1.4)  met            ×1.066 of the floor",
-            "getppid, every call timed                 1.900 [1.900–1.900]  ≤ 1.85 (2)   within bound   ×1.570 of the floor",
-            "scrape CPU                                2.5 ms [2.5–2.5]     ≤ 1          MISSED",
-            "records without loss, 64 B, one consumer                       ≥ 3 (1)      not measured:  no producer here",
+            "getppid, default metrics                  1.290 [1.285–1.300]  ≤ 1.3 (1.4), here 1.30 (1.40)  met            ×1.066 of the floor",
+            "getppid, every call timed                 1.900 [1.900–1.900]  ≤ 1.85 (2), here 1.85 (2.00)   within bound   ×1.570 of the floor",
+            "scrape CPU                                2.5 ms [2.5–2.5]     ≤ 1                            MISSED",
+            "records without loss, 64 B, one consumer                       ≥ 3 (1)                        not measured:  no producer here",
         ];
         assert_eq!(table(&results).lines().collect::<Vec<_>>(), expected);
     }

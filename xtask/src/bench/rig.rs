@@ -21,6 +21,8 @@ use super::targets::Workload;
 
 /// One burst: long enough for stable CPU time, short enough that both halves of a pair see the same machine.
 pub const BURST: Duration = Duration::from_millis(350);
+/// The same for requests, which come in another rhythm each time.
+const REQUESTS: Duration = Duration::from_secs(1);
 const YARDSTICK_BURSTS: usize = 3;
 /// After attaching and detaching, for what the kernel and the agent still do on other CPUs.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -95,7 +97,7 @@ impl Rig {
         match workload {
             Workload::Loop(of) => Ok(Cost { workload_ns: of.burst(&self.cgroup, BURST)?, client_ns: None }),
             Workload::Http => {
-                let burst = self.nginx()?.burst(BURST)?;
+                let burst = self.nginx()?.burst(REQUESTS)?;
                 let per_request = |time: Duration| time.as_nanos() as f64 / burst.requests as f64;
                 Ok(Cost { workload_ns: per_request(burst.server), client_ns: Some(per_request(burst.client)) })
             }

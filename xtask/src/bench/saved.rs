@@ -32,6 +32,8 @@ pub struct SavedRow {
     pub unit: String,
     pub verdict: Verdict,
     pub target: Option<Target>,
+    /// The target on this machine, where that is another one.
+    pub target_here: Option<Target>,
     pub quartiles: Option<Quartiles>,
     pub values: Vec<f64>,
     /// What else is known about it, or why it was not measured.
@@ -42,11 +44,12 @@ impl Saved {
     pub fn new(results: &[Judged], programs: Vec<Line>, quick: bool) -> Result<Self> {
         let rows = results
             .iter()
-            .map(|Judged { row, outcome, verdict }| SavedRow {
+            .map(|Judged { row, outcome, verdict, here }| SavedRow {
                 name: row.name.to_owned(),
                 unit: row.unit.to_owned(),
                 verdict: *verdict,
                 target: row.target,
+                target_here: *here,
                 quartiles: outcome.as_ref().ok().map(|measured| measured.quartiles),
                 values: outcome.as_ref().map(|measured| measured.values.clone()).unwrap_or_default(),
                 note: outcome.as_ref().map_or_else(String::clone, |measured| measured.note.clone()),

@@ -1,7 +1,9 @@
 //! What is measured and what it may cost: one row each, in the order in which they are shown.
 //!
 //! The limit is the target; the bound is what no change may ever exceed. A row without a limit is there to read the
-//! others by: the null test tells whether the machine was quiet, the floor what empty programs cost.
+//! others by: the null test tells whether the machine was quiet, the floor what empty programs cost. Targets were set on a
+//! machine where hooks, clocks and calls cost less or more than here: where a row is a ratio to one of those, its target is
+//! brought to this machine's ([`Row::set_where`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,11 @@ pub enum Verdict {
 }
 
 impl Target {
+    /// The same in units that are so many times larger.
+    pub fn times(&self, factor: f64) -> Self {
+        Self { limit: self.limit * factor, bound: self.bound.map(|bound| bound * factor), ..*self }
+    }
+
     pub fn verdict(&self, measured: f64) -> Verdict {
         let holds = |limit: f64| if self.at_least { measured >= limit } else { measured <= limit };
         match self.bound {
@@ -97,7 +104,17 @@ pub struct Row {
     pub unit: &'static str,
     pub measure: Measure,
     pub target: Option<Target>,
+    /// The factor that made it a ratio where the target was set, as [`super::judge::Per::factor`] does here: of the floor, an
+    /// empty program or a bare `getppid`. `None`: the target holds as it is on every machine.
+    pub set_where: Option<f64>,
 }
+
+/// Where the targets were set: slowdown by empty programs of `getppid` and of a read and a write (1.21 each), of the
+/// ping-pong (1.02), an empty program (30 ns), a bare `getppid` (110 ns).
+const FLOOR: f64 = 1.0 / 1.21;
+const PING_PONG_FLOOR: f64 = 1.0 / 1.02;
+const EMPTY: f64 = 1.0 / 30.0;
+const GETPPID_NS: f64 = 110.0;
 
 impl Row {
     pub fn benchmark(&self) -> Benchmark {
@@ -121,15 +138,27 @@ const fn at_most_without_bound(limit: f64) -> Option<Target> {
 }
 
 const fn slowdown(name: &'static str, workload: Workload, condition: Condition, target: Option<Target>) -> Row {
-    Row { name, unit: "×", measure: Measure::Slowdown(workload, condition), target }
+    let set_where = match (workload, condition) {
+        // Next to its floor there is nothing to measure.
+        (_, Condition::Spans) | (Workload::Http, _) => None,
+        (Workload::Loop(Loop::PingPong), _) => Some(PING_PONG_FLOOR),
+        (Workload::Loop(_), _) => Some(FLOOR),
+    };
+    Row { name, unit: "×", measure: Measure::Slowdown(workload, condition), target, set_where }
 }
 
 const fn program(name: &'static str, cost: ProgramCost, target: Option<Target>) -> Row {
-    Row { name, unit: "ns", measure: Measure::Program(cost), target }
+    Row { name, unit: "ns", measure: Measure::Program(cost), target, set_where: Some(EMPTY) }
 }
 
 const fn agent(name: &'static str, unit: &'static str, cost: AgentCost, target: Option<Target>) -> Row {
-    Row { name, unit, measure: Measure::Agent(cost), target }
+    let set_where = match cost {
+        AgentCost::Scrape | AgentCost::Idle => Some(1e6 / GETPPID_NS),
+        AgentCost::Span | AgentCost::Record => Some(1e3 / GETPPID_NS),
+        AgentCost::RecordRate => Some(GETPPID_NS / 1e3),
+        AgentCost::MemoryForMetrics | AgentCost::MemoryForSpans | AgentCost::MemoryGrowth | AgentCost::StartUp => None,
+    };
+    Row { name, unit, measure: Measure::Agent(cost), target, set_where }
 }
 
 const fn peer(name: &'static str, workload: Workload, peer: Peer) -> Row {
