@@ -131,7 +131,7 @@ section! {
         /// process, 3 to 5 µs for each task that begins (docs/cost.md).
         pub task: bool = true,
         /// Threads of a process that wake each other: which request a thread sends for that another one serves. auto: of Java
-        /// processes, while one is in scope; on: of every process in scope; off. Linux 5.15.
+        /// processes, while one is in scope; on: of every process in scope; off. About 0.6 µs for each that is woken. Linux 5.15.
         pub wakeup: Wakeups = Wakeups::Auto,
         /// Time of threads on CPU, waiting for one, and off it by reason.
         pub scheduler: bool = true,
