@@ -26,6 +26,8 @@ pub const BATCH_BYTES: usize = 64 * 1024;
 
 /// The timer is slower while the ring stays empty: twice each time, up to this.
 const IDLE: Duration = Duration::from_millis(500);
+/// Records from which on it is as quick as it can be again; less make it twice as quick.
+const FEW: u64 = 16;
 
 /// How far the drain has come: every record that the kernel wrote before this time (`CLOCK_MONOTONIC`, ns) is handed on.
 /// Who waits for a record must not wait by the wall's clock: behind a backlog it comes later.
@@ -59,10 +61,20 @@ pub fn run(
         if stopping {
             return;
         }
-        let idle = health.stage(Stage::Collected).entered.load(Ordering::Relaxed) == before;
-        wait = if idle { (wait * 2).min(IDLE.max(interval)) } else { interval };
+        let came = health.stage(Stage::Collected).entered.load(Ordering::Relaxed) - before;
+        wait = next_wait(wait, interval, came);
         wake.wait(wait);
     }
+}
+
+/// How long to wait after `came` records.
+fn next_wait(wait: Duration, interval: Duration, came: u64) -> Duration {
+    let next = match came {
+        0 => wait * 2,
+        1..FEW => wait / 2,
+        _ => interval,
+    };
+    next.clamp(interval, IDLE.max(interval))
 }
 
 /// Waits for the timer or for the kernel's wake-up. Edge-triggered: a level-triggered wait would return at once for
@@ -119,4 +131,25 @@ fn drain_once(ring: &mut RingBuf<MapData>, buffer: &mut Vec<u8>, health: &Health
         Err(TrySendError::Disconnected(_)) => health.lose(Stage::Collected, "pipeline_gone", records),
     }
     more
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::next_wait;
+
+    #[test]
+    fn the_timer_slows_down_at_rest_and_is_quick_again_under_load() {
+        let (mut wait, interval) = (Duration::from_millis(5), Duration::from_millis(5));
+        let mut after = |came: u64| {
+            wait = next_wait(wait, interval, came);
+            wait.as_millis()
+        };
+        assert_eq!([after(0), after(0), after(1)], [10, 20, 10]);
+        (0..10).for_each(|_| assert!(after(0) <= 500));
+        assert_eq!([after(0), after(3), after(15), after(16), after(1)], [500, 250, 125, 5, 5]);
+        let slow = Duration::from_secs(1);
+        assert_eq!([next_wait(slow, slow, 0), next_wait(slow, slow, 1)], [slow, slow]);
+    }
 }
