@@ -61,6 +61,8 @@ lanes! { NAMED:
     TCP_CONNECT_UNKNOWN,
     /// Tasks that began, or asked over a connection, and that could not be read.
     TASKS_UNREAD,
+    /// Wake-ups that were not told: a CPU had told as many as it may.
+    WAKES_UNTOLD,
 }
 
 /// First of the lanes that count drops; add a [`crate::drops`] reason.

@@ -10,6 +10,7 @@ pub mod block;
 pub mod config;
 pub mod counter;
 pub mod drops;
+pub mod handover;
 pub mod histogram;
 pub mod interrupt;
 pub mod offsets;

@@ -6,7 +6,7 @@
 use crate::wire;
 
 /// Version of everything in this crate. The agent refuses an object with another one.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// A process was created (`sched_process_fork`): [`crate::process::ProcessRecord`].
 pub const PROCESS_FORK: u16 = 1;
@@ -20,6 +20,8 @@ pub const TCP_STATE: u16 = 16;
 pub const PAYLOAD: u16 = 32;
 /// A task of a language runtime came from another one, or lends its connection: [`crate::task::TaskRecord`].
 pub const TASK: u16 = 48;
+/// A thread made or woke another one of its process: [`crate::handover::HandoverRecord`].
+pub const HANDOVER: u16 = 49;
 /// Written to measure the ring and what is behind it, means nothing: [`FillerRecord`].
 pub const FILLER: u16 = 64;
 

@@ -10,7 +10,8 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use seismo_common::counter::{COUNTERS as LANES, DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED};
 use seismo_common::drops::RING_FULL;
-use seismo_common::record::RecordHeader;
+use seismo_common::handover::HandoverRecord;
+use seismo_common::record::{HANDOVER, RecordHeader};
 
 use crate::kernel::setting;
 use crate::maps::{COUNTERS, RING};
@@ -89,6 +90,16 @@ pub fn header_at(kind: u16, flags: u16, len: u32, ktime_ns: u64) -> RecordHeader
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     RecordHeader { kind, flags, len, cpu, reserved: 0, ktime_ns }
+}
+
+/// Tells that a thread made or woke another one.
+#[inline(always)]
+pub fn handover(tgid: u32, from: u32, to: u32, how: u32) {
+    observed();
+    let len = size_of::<HandoverRecord>();
+    let record = HandoverRecord { header: header(HANDOVER, 0, len as u32), tgid, from, to, how };
+    // SAFETY: the record is on the stack, whole.
+    unsafe { submit((&raw const record).cast(), len as u64, false) };
 }
 
 /// Writes an event's record; counted either way. `urgent` wakes userspace at once (0.8 µs).

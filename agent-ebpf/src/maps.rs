@@ -13,6 +13,7 @@ use seismo_common::config::{
     SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
+use seismo_common::handover::WAKING_PROCESSES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
 use seismo_common::offsets::Offsets;
@@ -170,6 +171,21 @@ pub struct TaskStart {
 
 #[map]
 pub static TASK_STARTS: Array<TaskStart> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
+
+/// Processes whose wake-ups are told, each in the place that its id names. Written by userspace alone.
+#[map]
+pub static WAKING: Array<u32> = Array::with_max_entries(WAKING_PROCESSES as u32, 0);
+
+/// Wake-ups that a CPU has told in the running window.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Told {
+    pub window: u64,
+    pub count: u64,
+}
+
+#[map]
+pub static WAKES_TOLD: PerCpuArray<Told> = PerCpuArray::with_max_entries(1, 0);
 
 /// Calls per system call, and all of them.
 #[map]

@@ -130,6 +130,9 @@ section! {
         /// Goroutines and Python contexts of processes in scope: which request a task sends for. Probes in each
         /// process, 3 to 5 µs for each task that begins (docs/cost.md).
         pub task: bool = true,
+        /// Threads of a process that wake each other: which request a thread sends for that another one serves. auto: of Java
+        /// processes, while one is in scope; on: of every process in scope; off. About 0.6 µs for each that is woken. Linux 5.15.
+        pub wakeup: Wakeups = Wakeups::Auto,
         /// Time of threads on CPU, waiting for one, and off it by reason.
         pub scheduler: bool = true,
         /// System calls: counts, errors, durations.
@@ -201,6 +204,15 @@ section! {
         /// text, or json (one object a line).
         pub format: LogFormat = LogFormat::Text,
     }
+}
+
+/// Whose threads are watched as they wake each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wakeups {
+    Auto,
+    On,
+    Off,
 }
 
 /// A way to see the payload of sockets.

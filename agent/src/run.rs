@@ -26,6 +26,7 @@ mod scope_control;
 mod screen;
 mod tap;
 mod tasks;
+mod wakers;
 mod workloads;
 
 pub use agent::run;
@@ -38,7 +39,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::bpf::plan::Wanted;
-use crate::config::{Config, Probes};
+use crate::config::{Config, Probes, Wakeups};
 use crate::health::ProbeState;
 
 /// Reads the configuration again, with what the command line lays over it.
@@ -126,7 +127,7 @@ fn wanted(config: &Config) -> Wanted<'static> {
 }
 
 /// Families with programs, and whether the configuration wants them.
-fn families_of(probes: &Probes) -> [(&'static str, bool); 15] {
+fn families_of(probes: &Probes) -> [(&'static str, bool); 16] {
     [
         ("workload", probes.workload),
         ("process", probes.process),
@@ -135,6 +136,7 @@ fn families_of(probes: &Probes) -> [(&'static str, bool); 15] {
         ("payload", probes.payload),
         ("adopt", probes.adopt),
         ("task", probes.task),
+        ("wakeup", probes.wakeup != Wakeups::Off),
         ("scheduler", probes.scheduler),
         ("syscall", probes.syscall),
         ("block", probes.block),

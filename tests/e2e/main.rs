@@ -15,6 +15,7 @@ mod exemplars;
 mod explain;
 mod export;
 mod graph;
+mod handovers;
 mod haproxy;
 mod hosts;
 mod kernel_files;

@@ -1,5 +1,5 @@
 //! Services whose requests no thread tells apart, each asking another server twice for every request that it serves, at the
-//! same time: on an event loop in Python, on goroutines in Go.
+//! same time: on an event loop in Python, on goroutines in Go, on two pools of threads in Java.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,6 +37,13 @@ impl Relay {
         let built = build.output().context("go build")?;
         ensure!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
         Self::start(rig, Command::new(product), upstream)
+    }
+
+    /// Compiled as it starts.
+    pub fn java(rig: &Rig, upstream: u16) -> Result<Self> {
+        let mut command = Command::new(programs::find("java")?);
+        command.arg("-XX:+UseSerialGC").arg(rig.file("Relay.java", include_str!("scripts/Relay.java"))?);
+        Self::start(rig, command, upstream)
     }
 
     fn start(rig: &Rig, mut command: Command, upstream: u16) -> Result<Self> {

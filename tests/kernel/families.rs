@@ -64,7 +64,7 @@ fn metrics() -> Result<BTreeMap<String, Vec<String>>> {
 fn a_family_that_is_off_has_no_program_attached_and_no_metric_and_counts_again_when_it_is_on() -> Result<()> {
     Rig::run(|rig| {
         // Every call timed: else a program comes and goes by itself.
-        let config = "probes:\n  interrupt: true\nsyscalls:\n  sample_one_in: 1\n".to_owned();
+        let config = "probes:\n  interrupt: true\n  wakeup: on\nsyscalls:\n  sample_one_in: 1\n".to_owned();
         let agent = Agent::launch(rig, &Launch { config: Some(config), ..Launch::default() })?;
         let status = fs::read_to_string(format!("/proc/{}/status", agent.process.pid()))?;
         println!("{}", status.lines().find(|line| line.starts_with("CapEff")).unwrap_or("no CapEff"));

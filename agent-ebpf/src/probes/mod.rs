@@ -19,4 +19,5 @@ mod syscall;
 mod task;
 mod tcp;
 mod udp;
+mod wakeup;
 mod workload;

@@ -1,13 +1,15 @@
-//! Process life: a record per fork, exec and exit of a thread group; counts by workload.
+//! Process life: a record per fork, exec and exit of a thread group; counts by workload; a record per thread that a process
+//! in scope makes.
 //!
-//! Hooks: `tp_btf/sched_process_{fork,exec,exit}` (5.5+). Threads are not reported. About 0.2 µs per event, which the
-//! fork itself dwarfs.
+//! Hooks: `tp_btf/sched_process_{fork,exec,exit}` (5.5+). The end of a thread is not reported. About 0.2 µs per event, which
+//! the fork itself dwarfs.
 
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
+use seismo_common::handover::MADE;
 use seismo_common::process::{IN_SCOPE, ProcessRecord, end};
 use seismo_common::record::{PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK};
 use seismo_common::workload::{PROCESS_ENDS, PROCESS_EXECS, PROCESS_STARTS};
@@ -26,6 +28,8 @@ pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
         // It may begin in another cgroup than its parent's (`CLONE_INTO_CGROUP`).
         count(child, PROCESS_STARTS);
         write(PROCESS_FORK, child, parent.tgid(), 0);
+    } else if filter::process_in_scope(Task::current()) {
+        emit::handover(child.tgid(), parent.tid(), child.tid(), MADE);
     }
     0
 }

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use seismo_common::Wire;
+use seismo_common::handover::HandoverRecord;
 use seismo_common::payload::PayloadRecord;
 use seismo_common::process::ProcessRecord;
 use seismo_common::record::{
-    FILLER, FillerRecord, PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TASK, TCP_STATE,
+    FILLER, FillerRecord, HANDOVER, PAYLOAD, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RecordHeader, TASK, TCP_STATE,
 };
 use seismo_common::task::TaskRecord;
 use seismo_common::tcp::TcpStateRecord;
@@ -18,6 +19,7 @@ pub enum Record {
     TcpState(TcpStateRecord),
     Payload(PayloadRecord, Bytes),
     Task(TaskRecord),
+    Handover(HandoverRecord),
     /// Means nothing.
     Filler(FillerRecord),
 }
@@ -30,6 +32,7 @@ impl Record {
             Self::TcpState(record) => record.header.ktime_ns,
             Self::Payload(record, _) => record.header.ktime_ns,
             Self::Task(record) => record.header.ktime_ns,
+            Self::Handover(record) => record.header.ktime_ns,
             Self::Filler(record) => record.header.ktime_ns,
         }
     }
@@ -104,6 +107,7 @@ fn decode(bytes: &Bytes, header: RecordHeader) -> Result<Record, Malformed> {
             Ok(Record::Payload(record, data))
         }
         TASK => read(bytes).map(Record::Task).ok_or(Malformed::Length),
+        HANDOVER => read(bytes).map(Record::Handover).ok_or(Malformed::Length),
         FILLER => read(bytes).map(Record::Filler).ok_or(Malformed::Length),
         _ => Err(Malformed::Kind),
     }

@@ -29,6 +29,7 @@ use super::scope::ScopeMaps;
 use super::support::Facts;
 use super::user_load;
 use super::user_probes::{RuntimeMap, UserProgram};
+use super::waking::WakingMap;
 use super::workloads::{self, WorkloadCounts};
 use crate::clock;
 use crate::health::{ProbeState, ProbeStatus};
@@ -49,6 +50,7 @@ pub struct Loaded {
     pub control: FlowControlMap,
     pub workloads: WorkloadCounts,
     pub runtimes: RuntimeMap,
+    pub waking: WakingMap,
 }
 
 /// Loaded programs, most of them attached. Detached when dropped.
@@ -182,6 +184,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let control = FlowControlMap::take(&mut ebpf)?;
     let workloads = WorkloadCounts::take(&mut ebpf, cpus)?;
     let runtimes = RuntimeMap::take(&mut ebpf)?;
+    let waking = WakingMap::take(&mut ebpf)?;
     memory::trim();
     Ok(Loaded {
         programs: Programs {
@@ -199,6 +202,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         control,
         workloads,
         runtimes,
+        waking,
     })
 }
 
@@ -306,6 +310,11 @@ impl Programs {
         let (_, verdict) = self.statuses.iter().zip(&self.verdicts).find(|(status, _)| status.program == name)?;
         let program = self.ebpf.program(name).filter(|_| verdict.state == ProbeState::Active)?;
         program.fd().ok()?.as_fd().try_clone_to_owned().ok().map(UserProgram::Single)
+    }
+
+    /// Whether every program of a family is attached.
+    pub fn is_active(&self, family: &FamilySpec) -> bool {
+        plan::family_state(family, &self.statuses).0 == ProbeState::Active
     }
 
     /// State of every program.

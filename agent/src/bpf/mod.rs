@@ -21,4 +21,5 @@ pub mod scope;
 pub mod support;
 mod user_load;
 pub mod user_probes;
+pub mod waking;
 pub mod workloads;

@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod exemplar;
 pub mod exponential;
 pub mod exported;
+pub mod handover;
 pub mod hashing;
 pub mod hop;
 pub mod metric;

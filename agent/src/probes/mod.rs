@@ -21,6 +21,7 @@ pub mod syscall;
 pub mod task;
 pub mod tcp;
 pub mod udp;
+pub mod wakeup;
 pub mod workload;
 
 /// Every family, in the order in which they are attached: what names processes first, what reads bytes late, and what
@@ -39,6 +40,7 @@ pub const FAMILIES: &[&FamilySpec] = &[
     &payload::FAMILY,
     &adopt::FAMILY,
     &task::FAMILY,
+    &wakeup::FAMILY,
     &floor::FAMILY,
     &records::FAMILY,
 ];

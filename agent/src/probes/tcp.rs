@@ -20,6 +20,7 @@ use seismo_common::workload::{
 
 use super::{account, octaves};
 use crate::model::connection::{ConnEvent, ConnEventKind, Connection, Cookie, Role, Transport, socket_address};
+use crate::model::handover::Opening;
 use crate::model::metric::{Kind, Metric, Sample, Value};
 use crate::model::probe::{FamilySpec, Hook, KernelCounts, ProgramSpec, Restart};
 use crate::semconv::{NETWORK_IO_DIRECTION, SERVER_PORT};
@@ -200,6 +201,17 @@ pub static FAMILY: FamilySpec = FamilySpec {
 };
 
 /// A state change as an event of the connection's life; `None` for one that begins or ends nothing.
+/// A thread that begins to open a connection.
+pub fn opening(record: &TcpStateRecord) -> Option<Opening> {
+    let is_one = (record.old_state, record.new_state) == (CLOSE, SYN_SENT) && record.tid != 0;
+    is_one.then_some(Opening {
+        socket: Cookie(record.cookie),
+        pid: record.tgid,
+        tid: record.tid,
+        ktime_ns: record.header.ktime_ns,
+    })
+}
+
 pub fn event(record: &TcpStateRecord) -> Option<ConnEvent> {
     let kind = match (record.old_state, record.new_state) {
         (SYN_SENT, ESTABLISHED) => opened(Role::Client, record),

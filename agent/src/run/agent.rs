@@ -23,12 +23,13 @@ use super::kernel_files::{self, FileSource};
 use super::metric_export::{Looked, MetricExport};
 use super::pages::RunningAgent;
 use super::pipeline::{Parts, Pipeline, View};
-use super::probe_control::ProbeControl;
+use super::probe_control::{self, ProbeControl};
 use super::sampling;
 use super::scope::{self, ScopeKeeper};
 use super::scope_control::ScopeControl;
 use super::screen::Picture;
 use super::tasks::{self, Finder, TaskSwitch};
+use super::wakers::Wakers;
 use super::workloads::WorkloadSource;
 use super::{RunOptions, doctor, reload};
 use crate::api::{Api, server};
@@ -45,7 +46,7 @@ use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
 use crate::checks::Checks;
 use crate::cli::{WrongFile, logger};
 use crate::clock::{self, Clock};
-use crate::config::Config;
+use crate::config::{Config, Wakeups};
 use crate::exporters::hops::Hops;
 use crate::flows::Flows;
 use crate::health::{Health, ProbeState};
@@ -55,7 +56,7 @@ use crate::host::workloads::Workloads;
 use crate::metrics::{BuildInfo, CpuSource, Finer, HealthSource, ProcessSource, Table};
 use crate::model::metric::Source;
 use crate::model::probe::FamilySpec;
-use crate::probes::{FAMILIES, syscall};
+use crate::probes::{FAMILIES, syscall, wakeup};
 use crate::store::spans::Spans;
 use crate::traces::explain::Explain;
 use crate::traces::graph::Graph;
@@ -128,12 +129,15 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     };
     let stats = config.probes.stats.then(loader::enable_run_stats).transpose()?;
     let mut wanted = super::wanted(config);
-    let (plan, loaded) = loader::load_best(&facts, FAMILIES, &mut wanted, settings, ring_bytes, Attach::Yes)?;
+    let (plan, mut loaded) = loader::load_best(&facts, FAMILIES, &mut wanted, settings, ring_bytes, Attach::Yes)?;
     for (family, tier) in &plan.tiers {
         log::info!("{family}: tier {}: {}", tier.name, tier.gives);
     }
     let scope = ScopeKeeper::apply(resolved, loaded.scope, proc.clone())?;
 
+    if config.probes.wakeup == Wakeups::Auto && loaded.programs.is_active(&wakeup::FAMILY) {
+        loaded.programs.detach(&wakeup::FAMILY, probe_control::NOBODY_WAKES);
+    }
     let health = Arc::new(Health::new());
     let attached = report(&health, &loaded.programs);
     if attached.is_empty() {
@@ -141,7 +145,8 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     }
     let kept = capabilities::kept(&facts.kernel_release);
     let attaching = capabilities::kept_to_probe(&facts.kernel_release);
-    let (finder, tasks) = tasks::start(&loaded.programs, loaded.runtimes, config.probes.task, proc, attaching)?;
+    let wakers = Wakers::new(loaded.waking, config.probes.wakeup == Wakeups::On);
+    let (finder, tasks) = tasks::start(&loaded.programs, loaded.runtimes, wakers, config.probes.task, proc, attaching)?;
     capabilities::drop_all_but(&kept).context("dropping capabilities")?;
 
     let families = Arc::new(Families::new(attached));
@@ -318,6 +323,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         Arc::clone(&files),
         Arc::clone(&scope_control),
         Arc::clone(&health),
+        config.probes.wakeup,
     ));
     probe_control.rest();
     let calls = {
@@ -383,7 +389,13 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             let began = Instant::now();
             let mut settled = false;
             loop {
-                every.tick().await;
+                tokio::select! {
+                    _ = every.tick() => {}
+                    () = probe_control.wakeups_changed() => {
+                        probe_control.tend_wakeups();
+                        continue;
+                    }
+                }
                 if !settled && began.elapsed() >= SETTLED {
                     settled = true;
                     memory::let_go();

@@ -25,7 +25,7 @@ use crate::model::process::{ProcessEventKind, Resource, Resources as _};
 use crate::model::span::Span;
 use crate::model::task::TaskName;
 use crate::model::thread::Breakdown;
-use crate::probes::{payload, process, task, tcp};
+use crate::probes::{payload, process, task, tcp, wakeup};
 use crate::run::adoption::Adoption;
 use crate::run::exemplars::Choice;
 use crate::run::scope::ScopeKeeper;
@@ -298,6 +298,9 @@ impl Pipeline {
                 }
             }
             Record::TcpState(record) => {
+                if let Some(opening) = tcp::opening(&record) {
+                    self.parts.links.opening(opening);
+                }
                 if let Some(event) = tcp::event(&record) {
                     self.connection(&event);
                 }
@@ -314,6 +317,12 @@ impl Pipeline {
             Record::Task(record) => {
                 if let Some(event) = task::event(&record) {
                     self.parts.tasks.event(&event);
+                }
+                return;
+            }
+            Record::Handover(record) => {
+                if let Some(handover) = wakeup::event(&record) {
+                    self.parts.links.handed(handover);
                 }
                 return;
             }

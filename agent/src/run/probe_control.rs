@@ -16,13 +16,16 @@ use super::tasks::TaskSwitch;
 use crate::api::Refused;
 use crate::bpf::loader::Programs;
 use crate::bpf::plan;
-use crate::config::Probes;
 use crate::config::scope::Scope;
+use crate::config::{Probes, Wakeups};
 use crate::health::{Health, ProbeState, ProbeStatus};
-use crate::probes::{FAMILIES, adopt, payload, task};
+use crate::probes::{FAMILIES, adopt, payload, task, wakeup};
 
 /// Why the agent is not ready when nothing is attached any more.
 const BLIND: &str = "every probe family is off";
+
+/// Why nobody is watched waking others.
+pub const NOBODY_WAKES: &str = "no process in scope runs Java";
 
 /// The way to the programs' links and to the accounts that are read of files.
 pub struct ProbeControl {
@@ -32,6 +35,7 @@ pub struct ProbeControl {
     files: Arc<FileSource>,
     pipeline: Arc<ScopeControl>,
     health: Arc<Health>,
+    wakeups: Mutex<Wakeups>,
 }
 
 impl ProbeControl {
@@ -41,8 +45,10 @@ impl ProbeControl {
         files: Arc<FileSource>,
         pipeline: Arc<ScopeControl>,
         health: Arc<Health>,
+        wakeups: Wakeups,
     ) -> Self {
-        Self { programs: Mutex::new(Some(programs)), families, files, pipeline, health }
+        let (programs, wakeups) = (Mutex::new(Some(programs)), Mutex::new(wakeups));
+        Self { programs, families, files, pipeline, health, wakeups }
     }
 
     /// The programs, to be detached for good; nothing can be switched afterwards.
@@ -99,8 +105,52 @@ impl ProbeControl {
         }
     }
 
+    /// Returns when wake-ups are to be tended.
+    pub async fn wakeups_changed(&self) {
+        let changed = {
+            let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+            held.as_ref().map(|(_, tasks)| tasks.java_changed())
+        };
+        match changed {
+            Some(changed) => changed.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Watches who wakes whom while a process in scope needs it, where nobody said that it is to be on or off.
+    pub fn tend_wakeups(&self) {
+        if *self.wakeups.lock().unwrap_or_else(PoisonError::into_inner) != Wakeups::Auto {
+            return;
+        }
+        let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(wanted) = held.as_ref().map(|(_, tasks)| tasks.sees_java()) else { return };
+        drop(held);
+        if wanted != self.families.is_on(wakeup::FAMILY.name)
+            && let Err(refused) = self.switch(wakeup::FAMILY.name, wanted, NOBODY_WAKES)
+        {
+            // As at every try.
+            *self.wakeups.lock().unwrap_or_else(PoisonError::into_inner) = Wakeups::Off;
+            log::warn!("{refused:?}");
+        }
+    }
+
+    /// Who is to be watched from now on.
+    fn want_wakeups(&self, wanted: Wakeups) {
+        *self.wakeups.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        if let Some((_, tasks)) = self.programs.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            tasks.wakes_of_all(wanted == Wakeups::On);
+        }
+    }
+
     /// Switches the family `name`; what it is now. `why` is shown where it is off.
     pub fn set(&self, name: &str, on: bool, why: &str) -> Result<Value, Refused> {
+        if name == wakeup::FAMILY.name {
+            self.want_wakeups(if on { Wakeups::On } else { Wakeups::Off });
+        }
+        self.switch(name, on, why)
+    }
+
+    fn switch(&self, name: &str, on: bool, why: &str) -> Result<Value, Refused> {
         if FileSource::NAMES.contains(&name) {
             self.health.set_files(self.files.want(name, on, why));
             log::info!("{name} is {}", if on { "on" } else { "off" });
@@ -147,7 +197,11 @@ impl ProbeControl {
     /// Brings every family to what a configuration says; how many could not be.
     pub fn apply(&self, probes: &Probes) -> usize {
         let wanted = super::families_of(probes).into_iter().chain(super::files_of(probes));
-        wanted
+        if probes.wakeup == Wakeups::Auto {
+            self.want_wakeups(Wakeups::Auto);
+        }
+        let failed = wanted
+            .filter(|(name, _)| *name != wakeup::FAMILY.name || probes.wakeup != Wakeups::Auto)
             .filter(|(name, on)| match self.set(name, *on, crate::bpf::loader::OFF) {
                 Ok(_) => false,
                 Err(
@@ -160,7 +214,9 @@ impl ProbeControl {
                     true
                 }
             })
-            .count()
+            .count();
+        self.tend_wakeups();
+        failed
     }
 
     /// Connections are read on from where they were only while nothing of them was missed.

@@ -1,5 +1,5 @@
-//! Finds the language runtimes of processes whose payload is read, and probes them: from the pipeline and from who
-//! switches families to a thread of its own.
+//! Finds the language runtimes of processes whose payload is read, and probes them or asks for their wake-ups: from the
+//! pipeline and from who switches families to a thread of its own.
 //!
 //! A process is looked at once, when its first record comes; the pipeline does not wait. Before 6.6 the thread is the only
 //! one that keeps CAP_PERFMON and, where it has it, CAP_SYS_ADMIN, which attaching takes there. Bounded: processes that were
@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result};
+use tokio::sync::Notify;
 
 use crate::bpf::capabilities::{Capability, drop_all_but};
 use crate::bpf::loader::Programs;
@@ -21,6 +22,7 @@ use crate::host::runtime;
 use crate::model::hashing::Set;
 use crate::model::task::TaskPoint;
 use crate::probes::task::{ASKS, BEGINS, BEGUN, COPIED};
+use crate::run::wakers::Wakers;
 
 /// Processes that wait to be looked at.
 const WAITING: usize = 1024;
@@ -32,6 +34,8 @@ enum Ask {
     Look(u32),
     Forget(u32),
     Switch(bool),
+    /// The wake-ups of every process, or of those that run Java.
+    Wakes(bool),
     End,
 }
 
@@ -42,7 +46,11 @@ struct Counts {
     unsupported: AtomicU64,
     no_room: AtomicU64,
     refused: AtomicU64,
+    no_place_to_wake: AtomicU64,
     tracked: AtomicUsize,
+    java: AtomicUsize,
+    /// There is Java, or there is none any more.
+    java_changed: Notify,
     waiting: AtomicUsize,
 }
 
@@ -100,13 +108,14 @@ impl Finder {
     }
 
     /// What came of the processes that were looked at, by reason.
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
             ("task_runtime_found", of(&self.counts.found)),
             ("task_runtime_unsupported", of(&self.counts.unsupported)),
             ("task_runtime_no_room", of(&self.counts.no_room)),
             ("task_probe_refused", of(&self.counts.refused)),
+            ("wakeup_process_no_room", of(&self.counts.no_place_to_wake)),
         ]
     }
 }
@@ -114,6 +123,7 @@ impl Finder {
 /// The end of who switches families and stops the agent.
 pub struct TaskSwitch {
     asks: Sender<Ask>,
+    counts: Arc<Counts>,
     thread: JoinHandle<()>,
 }
 
@@ -123,6 +133,24 @@ impl TaskSwitch {
         if self.asks.send(Ask::Switch(on)).is_err() {
             log::error!("the thread that probes processes is gone");
         }
+    }
+
+    /// Wants the wake-ups of every process in scope, or of those that run Java.
+    pub fn wakes_of_all(&self, all: bool) {
+        if self.asks.send(Ask::Wakes(all)).is_err() {
+            log::error!("the thread that looks at processes is gone");
+        }
+    }
+
+    /// Returns when [`TaskSwitch::sees_java`] says something else.
+    pub fn java_changed(&self) -> impl Future<Output = ()> + use<> {
+        let counts = Arc::clone(&self.counts);
+        async move { counts.java_changed.notified().await }
+    }
+
+    /// Whether a process in scope runs Java.
+    pub fn sees_java(&self) -> bool {
+        self.counts.java.load(Ordering::Relaxed) > 0
     }
 
     /// Detaches every probe in a process for good.
@@ -137,6 +165,7 @@ impl TaskSwitch {
 pub fn start(
     programs: &Programs,
     map: RuntimeMap,
+    wakers: Wakers,
     on: bool,
     proc: Procfs,
     keep: Vec<Capability>,
@@ -155,15 +184,16 @@ pub fn start(
                 if let Err(error) = drop_all_but(&keep) {
                     log::error!("capabilities of the thread that probes processes: {error}");
                 }
-                serve(&asked, probes, &proc, &counts);
+                serve(&asked, (probes, wakers), &proc, &counts);
             }
         })
         .context("starting to look for tasks")?;
-    let finder = Finder { asks: asks.clone(), looked: Set::default(), counts };
-    Ok((finder, TaskSwitch { asks, thread }))
+    let finder = Finder { asks: asks.clone(), looked: Set::default(), counts: Arc::clone(&counts) };
+    Ok((finder, TaskSwitch { asks, counts, thread }))
 }
 
-fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &Counts) {
+fn serve(asked: &Receiver<Ask>, parts: (UserProbes, Wakers), proc: &Procfs, counts: &Counts) {
+    let (mut probes, mut wakers) = parts;
     let mut told = Set::default();
     let add = |count: &AtomicU64| _ = count.fetch_add(1, Ordering::Relaxed);
     let mut tell = |reason: String| {
@@ -176,6 +206,9 @@ fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &
         match ask {
             Ask::Look(pid) => {
                 counts.waiting.fetch_sub(1, Ordering::Relaxed);
+                if !wakers.add(pid, runtime::java::runs_in(proc, pid)) {
+                    add(&counts.no_place_to_wake);
+                }
                 match runtime::find(proc, pid) {
                     Ok(None) => {}
                     Ok(Some(found)) => {
@@ -196,7 +229,11 @@ fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &
                     }
                 }
             }
-            Ask::Forget(pid) => probes.forget(pid),
+            Ask::Forget(pid) => {
+                probes.forget(pid);
+                wakers.forget(pid);
+            }
+            Ask::Wakes(all) => wakers.want(all),
             Ask::Switch(on) => {
                 for (pid, error) in probes.switch(on) {
                     add(&counts.refused);
@@ -206,5 +243,9 @@ fn serve(asked: &Receiver<Ask>, mut probes: UserProbes, proc: &Procfs, counts: &
             Ask::End => return,
         }
         counts.tracked.store(probes.processes(), Ordering::Relaxed);
+        let java = wakers.java();
+        if (counts.java.swap(java, Ordering::Relaxed) == 0) != (java == 0) {
+            counts.java_changed.notify_one();
+        }
     }
 }

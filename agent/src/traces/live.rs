@@ -11,15 +11,17 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::model::connection::{ConnEvent, Cookie, Role};
+use crate::model::connection::{ConnEvent, ConnEventKind, Cookie, Role};
 use crate::model::context::Context;
 use crate::model::exchange::{Exchange, Opened, WireId};
+use crate::model::handover::{Handover, How, Opening};
 use crate::model::hashing::Map;
 use crate::model::hop::Hop;
 use crate::model::span::{Span, SpanId, SpanKind, TraceId};
 use crate::semconv;
 
 use super::assemble::Wire;
+use super::handovers::{Handovers, Step};
 use super::link::{Config, LinkCounts, Links};
 use super::linker::allowance::Allowance;
 use super::linker::facts::{self, Facts, OPEN};
@@ -120,11 +122,29 @@ struct Served {
 #[derive(Debug, Default)]
 struct Spans {
     process: Process<u64>,
+    handovers: Handovers,
     undecided: usize,
     run_ns: u64,
     seen_ns: u64,
     /// By what the kernel said; another one may get its number.
     ended: bool,
+}
+
+impl Spans {
+    /// What is known by now of the threads that each span may belong to.
+    fn fill(&mut self) {
+        if self.handovers.is_empty() {
+            return;
+        }
+        for facts in self.process.undecided() {
+            facts.origin.before = self.handovers.before(facts.tid, facts.start_ns);
+            facts.origin.after = self.handovers.after(facts.last_tid(), facts.end_ns);
+            if let Some(opened) = facts.origin.connected.first().copied() {
+                facts.origin.connected.truncate(1);
+                facts.origin.connected.extend(self.handovers.before(opened.tid, opened.at_ns));
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -137,6 +157,8 @@ pub struct Live {
     served: Map<u64, Served>,
     by_place: Map<(Cookie, u64), u64>,
     by_span: Map<SpanId, u64>,
+    /// Who opened connections on which nothing was sent yet.
+    openings: Map<Cookie, Opening>,
     held: Map<u64, Held>,
     /// Spans whose parent is decided and has no trace yet, by the end of their patience.
     due: VecDeque<(u64, u64)>,
@@ -157,6 +179,7 @@ impl Live {
             served: Map::default(),
             by_place: Map::default(),
             by_span: Map::default(),
+            openings: Map::default(),
             held: Map::default(),
             due: VecDeque::new(),
             orphans: Vec::new(),
@@ -186,12 +209,36 @@ impl Live {
 
     /// Learns which connections have their client on this host.
     pub fn connection(&mut self, event: &ConnEvent) {
+        if let ConnEventKind::Destroyed { .. } = event.kind {
+            self.openings.remove(&event.connection.cookie);
+        }
         self.links.connection(event);
     }
 
     /// As [`Links::client`].
     pub fn client(&mut self, cookie: Cookie, wire: WireId) {
         self.links.client(cookie, wire);
+    }
+
+    /// A thread opens a connection.
+    pub fn opening(&mut self, opening: Opening) {
+        if !self.config.requests {
+            return;
+        }
+        if self.openings.len() >= self.config.remembered && !self.openings.contains_key(&opening.socket) {
+            return self.count("link_no_room_for_opening");
+        }
+        self.openings.insert(opening.socket, opening);
+    }
+
+    /// A thread hands work to another one. Of no account to a process that has served nothing.
+    pub fn handed(&mut self, handover: Handover) {
+        let Some(process) = self.processes.get_mut(&handover.pid) else { return };
+        process.handovers.handed(handover);
+        let evicted = process.handovers.take_evicted();
+        if evicted > 0 {
+            *self.counts.entry("handover_evicted").or_default() += evicted;
+        }
     }
 
     /// A process is gone: what it did is decided as ever, and nothing more is remembered of it.
@@ -203,6 +250,7 @@ impl Live {
 
     /// The socket is gone, though no event told.
     pub fn forget(&mut self, cookie: Cookie) {
+        self.openings.remove(&cookie);
         self.links.forget(cookie);
     }
 
@@ -246,6 +294,7 @@ impl Live {
         self.by_place.insert(place, id);
         self.by_span.insert(span_id, id);
         let process = self.process(pid, facts.start_ns);
+        process.handovers.moved(facts.tid, facts.start_ns);
         process.process.serve(id, facts);
         self.served.insert(id, served);
     }
@@ -298,7 +347,9 @@ impl Live {
                 }
                 in_band = in_band.or(served.in_band);
             }
-            self.process(pid, now_ns).process.serve(id, facts);
+            let process = self.process(pid, now_ns);
+            process.handovers.moved(facts.last_tid(), facts.end_ns);
+            process.process.serve(id, facts);
         }
         span.trace_id = in_band.unwrap_or(span.trace_id);
         let mut passed = Vec::new();
@@ -307,7 +358,8 @@ impl Live {
     }
 
     fn sent(&mut self, sight: Sight, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
-        let Sight { cookie, pid, wire, trace_id, facts, .. } = sight;
+        let Sight { cookie, pid, wire, trace_id, mut facts, .. } = sight;
+        let opening = self.openings.remove(&cookie);
         // Its own context names its trace where no parent does.
         span.trace_id = trace_id.unwrap_or(span.trace_id);
         let has_room = self.held.len() < self.config.remembered;
@@ -326,6 +378,11 @@ impl Live {
         self.held.insert(id, Held { cookie, wire, span, end_ns, parent: None });
         let process = self.process(pid, now_ns);
         process.undecided += 1;
+        process.handovers.moved(facts.tid, facts.start_ns);
+        process.handovers.moved(facts.end_tid, facts.end_ns);
+        if let Some(Opening { tid, ktime_ns: at_ns, .. }) = opening.filter(|opening| opening.pid == pid) {
+            facts.origin.connected = vec![Step { tid, at_ns, how: How::Made, distance: 1 }];
+        }
         process.process.send(id, facts);
     }
 
@@ -431,6 +488,7 @@ impl Live {
             let limits = Limits { pairs: self.allowance.at(now_ns) / (count - place).max(1) as u64, ..limits };
             let weighed = process.process.model().weighed;
             process.run_ns = now_ns;
+            process.fill();
             // Records of one thread may be behind those of another.
             let decisions = process.process.run(limits, now_ns.saturating_sub(LATE_NS), patience_ns);
             self.allowance.spend(process.process.model().weighed.saturating_sub(weighed));

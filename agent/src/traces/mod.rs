@@ -11,6 +11,7 @@
 pub mod assemble;
 pub mod explain;
 pub mod graph;
+pub mod handovers;
 pub mod link;
 pub mod linker;
 pub mod live;

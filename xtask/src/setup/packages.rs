@@ -31,6 +31,7 @@ pub(super) type Package = (&'static str, Evidence);
 pub(super) const FOR_TESTS: &[Package] = &[
     ("crun", Program("crun")),
     ("curl", Program("curl")),
+    ("default-jdk-headless", Program("javac")),
     ("dnsmasq-base", Program("dnsmasq")),
     ("fio", Program("fio")),
     ("golang-go", Program("go")),
@@ -65,7 +66,6 @@ pub(super) const FOR_TESTS: &[Package] = &[
 
 /// What the accuracy lab runs beyond [`FOR_TESTS`]: runtimes that plain tests can do without.
 pub(super) const FOR_ACCURACY: &[Package] = &[
-    ("default-jdk-headless", Program("javac")),
     ("gunicorn", PythonModule("gunicorn")),
     ("python3-aiohttp", PythonModule("aiohttp")),
     ("python3-fastapi", PythonModule("fastapi")),

@@ -6,6 +6,7 @@
 
 mod elf;
 mod go;
+pub mod java;
 mod python;
 
 use super::procfs::Procfs;

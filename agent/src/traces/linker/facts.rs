@@ -4,6 +4,7 @@
 //! or input can tell is optional: 0 or `None`, and tiers that need it then say nothing.
 
 use crate::model::context::{Context, Form};
+use crate::traces::handovers::Step;
 use crate::traces::tasks::Ancestor;
 
 /// End of a span that is not over.
@@ -30,15 +31,15 @@ pub struct InBandId {
     pub hash: u64,
 }
 
-/// Where the sending thread, its connection or its wake-up came from. 0: not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Other threads that a request that was sent may belong to. Empty: not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// Thread that created the sending thread.
-    pub parent_tid: u32,
-    /// Thread that opened the connection for this request.
-    pub connect_tid: u32,
-    /// Thread that woke the sending thread last before it sent.
-    pub waker_tid: u32,
+    /// Who woke or made the sending thread last before it sent, who that one, and so on.
+    pub before: Vec<Step>,
+    /// The thread that opened the connection for this request, then those before it.
+    pub connected: Vec<Step>,
+    /// Whom the thread that read the answer woke or made then, whom those, and so on; the nearest first.
+    pub after: Vec<Step>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

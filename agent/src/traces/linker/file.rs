@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value, json};
 
 use crate::model::context::Form;
+use crate::model::handover::How;
+use crate::traces::handovers::Step;
 
 use super::allowance::Allowance;
 use super::facts::{self, Facts, InBandId, OPEN, Origin, Strength};
@@ -111,10 +113,6 @@ fn span(line: &str) -> Result<Span, String> {
     if end_ns.is_some_and(|end_ns| end_ns < start_ns) {
         return Err("end_ns: before start_ns".to_owned());
     }
-    let small = |fields: &mut Map<String, Value>, key: &str| -> Result<u32, String> {
-        let found = number(fields, key)?.unwrap_or_default();
-        u32::try_from(found).map_err(|_| format!("{key}: {found} is not a thread or process id"))
-    };
     let (task_began, task_ended) = (task(&mut fields, "task")?, task(&mut fields, "end_task")?);
     let ancestors = ancestors(fields.remove("ancestors").unwrap_or_default())?;
     let operation = text(&mut fields, "operation")?.unwrap_or_default();
@@ -131,11 +129,7 @@ fn span(line: &str) -> Result<Span, String> {
     let (connection, socket) = connection(&mut fields)?;
     let mut ids = Vec::new();
     context(fields.remove("context").unwrap_or_default(), &mut ids)?;
-    let origin = Origin {
-        parent_tid: small(&mut fields, "parent_tid")?,
-        connect_tid: small(&mut fields, "connect_tid")?,
-        waker_tid: small(&mut fields, "waker_tid")?,
-    };
+    let origin = origin(&mut fields, start_ns)?;
     let facts = Facts {
         tid: small(&mut fields, "tid")?,
         end_tid: small(&mut fields, "end_tid")?,
@@ -161,6 +155,45 @@ fn span(line: &str) -> Result<Span, String> {
         response_position: number(&mut fields, "response_position")?,
         extra: fields,
     })
+}
+
+fn small(fields: &mut Map<String, Value>, key: &str) -> Result<u32, String> {
+    let found = number(fields, key)?.unwrap_or_default();
+    u32::try_from(found).map_err(|_| format!("{key}: {found} is not a thread or process id"))
+}
+
+/// Other threads; one whose time is not said did it when the span began.
+fn origin(fields: &mut Map<String, Value>, start_ns: u64) -> Result<Origin, String> {
+    let mut one = |tid: &str, ns: &str, how: How| -> Result<Option<Step>, String> {
+        let (tid, at_ns) = (small(fields, tid)?, number(fields, ns)?.unwrap_or(start_ns));
+        Ok((tid != 0).then_some(Step { tid, at_ns, how, distance: 1 }))
+    };
+    let made = one("parent_tid", "born_ns", How::Made)?;
+    let connected = one("connect_tid", "connect_ns", How::Made)?;
+    let woken = one("waker_tid", "woken_ns", How::Woke)?;
+    let mut before: Vec<Step> = woken.or(made).into_iter().collect();
+    before.extend(steps(fields.remove("wakers").unwrap_or_default(), "wakers", before.len())?);
+    let after = steps(fields.remove("woken").unwrap_or_default(), "woken", 0)?;
+    Ok(Origin { before, connected: connected.into_iter().collect(), after })
+}
+
+/// A list of threads, each a hand-over further away than the one before unless it says how far.
+fn steps(value: Value, key: &str, known: usize) -> Result<Vec<Step>, String> {
+    let steps = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(steps) => steps,
+        _ => return Err(format!("{key}: not a list")),
+    };
+    let step = |(place, step): (usize, Value)| {
+        let Value::Object(mut fields) = step else { return Err(format!("{key}: not a list of objects")) };
+        let within = |message: String| format!("{key}: {message}");
+        let tid = small(&mut fields, "tid").map_err(within)?;
+        let at_ns = number(&mut fields, "at_ns").map_err(within)?.ok_or_else(|| format!("{key}: at_ns: missing"))?;
+        let distance = number(&mut fields, "distance").map_err(within)?.unwrap_or((known + place + 1) as u64);
+        let how = if fields.get("made").and_then(Value::as_bool).unwrap_or_default() { How::Made } else { How::Woke };
+        Ok(Step { tid, at_ns, how, distance: u8::try_from(distance).unwrap_or(u8::MAX) })
+    };
+    steps.into_iter().enumerate().map(step).collect()
 }
 
 /// A name or a number; only whether two are the same matters.

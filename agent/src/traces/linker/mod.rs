@@ -13,6 +13,7 @@ pub mod facts;
 pub mod file;
 mod in_band;
 mod lineage;
+mod origin;
 mod scene;
 pub mod statistics;
 mod task;
@@ -103,10 +104,11 @@ pub const TIERS: &[Tier] = &[
     Tier { method: "task", event: "linked_task", confidence: 0.98, decide: task::decide },
     Tier { method: "thread", event: "linked_thread", confidence: 0.97, decide: thread::decide },
     Tier { method: "lineage", event: "linked_lineage", confidence: 0.9, decide: lineage::decide },
+    Tier { method: "wakeup", event: "linked_wakeup", confidence: 0.95, decide: wakeup::decide },
     Tier { method: "token", event: "linked_token", confidence: 0.9, decide: token::decide },
     Tier { method: "alone", event: "linked_alone", confidence: 0.95, decide: alone::decide },
     Tier { method: "statistics", event: "linked_statistics", confidence: 0.0, decide: statistics::decide },
-    Tier { method: "wakeup", event: "linked_wakeup", confidence: 0.6, decide: wakeup::decide },
+    Tier { method: "wakeup", event: "linked_wakeup", confidence: 0.6, decide: wakeup::lean },
 ];
 
 /// Method of a link between the two spans of one request, which are both ends of one connection.

@@ -4,7 +4,7 @@
 //! at most [`Limits::open`] entries a span: of more, those that began last, and the span is marked as crowded.
 
 use super::facts::{Facts, InBandId};
-use super::{Limits, Link, Missed, Model, Tier};
+use super::{Limits, Link, Missed, Model, Tier, wakeup};
 
 /// A span that the process sent.
 #[derive(Clone, Debug)]
@@ -17,6 +17,12 @@ pub struct Child {
     pub fixed: bool,
     /// Everything that could be its parent is over, or it has waited enough.
     pub ready: bool,
+    /// It has waited enough.
+    pub expired: bool,
+    /// It is not decided yet, though it could be: more will be known of the process.
+    pub waits: bool,
+    /// It was looked at for what it shows of the process's wake-ups.
+    pub seen: bool,
     /// What statistics holds for its parent, though not well enough.
     pub leaning: Option<usize>,
     /// Only requests with this id can be its parent.
@@ -33,6 +39,9 @@ impl Child {
             missed: Missed::NoneOpen,
             fixed: false,
             ready: false,
+            expired: false,
+            waits: false,
+            seen: false,
             leaning: None,
             narrowed: None,
             crowded: false,
@@ -45,8 +54,13 @@ impl Child {
         Self { link: Some(link), fixed: true, ..Self::new(facts) }
     }
 
+    /// It stays without a parent.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.link.is_none() && (self.ready || self.fixed) && !self.waits
+    }
+
     pub fn is_undecided(&self) -> bool {
-        self.link.is_none() && !self.fixed
+        self.link.is_none() && !self.fixed && !self.waits
     }
 }
 
@@ -172,5 +186,7 @@ impl<'a> Scene<'a> {
         let Self { parents, children, model, .. } = self;
         model.threads.observe(parents, children);
         model.observe_idle(parents, children);
+        let seen = wakeup::seen(self);
+        self.model.wakes.observe(seen);
     }
 }

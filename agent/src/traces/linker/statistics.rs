@@ -24,6 +24,7 @@ use self::habits::Habits;
 use self::order::Mark;
 use self::space::{Before, Space};
 use super::thread::Threads;
+use super::wakeup::Wakes;
 use super::{Child, Facts, Link, Missed, Scene, Tier};
 
 /// Spans of one window.
@@ -96,6 +97,7 @@ type Named = (u64, (u8, u64), u64);
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub(super) threads: Threads,
+    pub(super) wakes: Wakes,
     steps: BTreeMap<Named, Gaps>,
     /// By operation sent: how many, and how many belong to nobody.
     alone: BTreeMap<u64, (f64, f64)>,

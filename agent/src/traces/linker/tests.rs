@@ -267,3 +267,112 @@ proptest! {
         prop_assert!(process.is_empty(), "{:?}", process.len());
     }
 }
+
+/// Requests of two threads at once, again and again; for each a thread of a pool asks once for something, and another one
+/// reads the answer. `wakes`: by turn and place what the kernel told, `(waker, woken)`.
+fn handed_over(turns: u64, wakes: impl Fn(u64, u32) -> (u32, u32), ends: impl Fn(u64, u32) -> u64) -> String {
+    let mut lines = String::new();
+    for turn in 0..turns {
+        for place in [1u32, 2] {
+            let start = 1000 * turn + 10 * u64::from(place);
+            let (waker, woken) = wakes(turn, place);
+            let end = ends(start, place);
+            let mut more = ",\"end_tid\":70".to_owned();
+            if waker != 0 {
+                more += &format!(",\"waker_tid\":{waker},\"woken_ns\":{}", start + 99);
+            }
+            if woken != 0 {
+                let on = format!("{{\"tid\":60,\"at_ns\":{},\"distance\":1}}", end + 2);
+                more += &format!(",\"woken\":[{on},{{\"tid\":{woken},\"at_ns\":{},\"distance\":2}}]", end + 5);
+            }
+            lines += &server(&format!("s{turn}-{place}"), (start, start + 900), place, "");
+            lines += &client(&format!("c{turn}-{place}"), (start + 100, end), 50 + place, &more);
+        }
+    }
+    lines
+}
+
+/// Links by their method, and how many of them are wrong.
+fn judged(lines: &str) -> (BTreeMap<&'static str, usize>, usize) {
+    let answers = file::link(&file::parse(lines).unwrap(), Limits::default());
+    let linked = || answers.iter().filter_map(|answer| Some((answer, answer.parent.as_deref()?, answer.method?)));
+    let mut methods = BTreeMap::new();
+    linked().for_each(|(_, _, method)| *methods.entry(method).or_default() += 1);
+    (methods, linked().filter(|(answer, parent, _)| answer.id.strip_prefix('c') != parent.strip_prefix('s')).count())
+}
+
+#[test]
+fn wake_ups_that_agree_both_ways_name_the_parent() {
+    let ends = |start: u64, _: u32| start + 500;
+    let both = handed_over(100, |_, place| (place, place), ends);
+    assert_eq!(judged(&both), (BTreeMap::from([("wakeup", 200)]), 0));
+    // One way is enough once both were seen to agree.
+    let one = handed_over(200, |turn, place| if turn < 100 { (place, place) } else { (0, place) }, ends);
+    assert_eq!(judged(&one), (BTreeMap::from([("wakeup", 400)]), 0));
+    let other = handed_over(200, |turn, place| if turn < 100 { (place, place) } else { (place, 0) }, ends);
+    assert_eq!(judged(&other), (BTreeMap::from([("wakeup", 400)]), 0));
+}
+
+#[test]
+fn wake_ups_that_nothing_bears_out_name_nobody() {
+    let by_wakeup = |lines: &str| judged(lines).0.get("wakeup").copied();
+    let ends = |start: u64, _: u32| start + 500;
+    assert_eq!(by_wakeup(&handed_over(20, |_, place| (place, place), ends)), None, "too few");
+    assert_eq!(by_wakeup(&handed_over(200, |_, place| (0, place), ends)), None, "one way");
+    assert_eq!(by_wakeup(&handed_over(200, |_, place| (3 - place, place), ends)), None, "they differ");
+    // Both agree where they say something, and a tenth differs.
+    let differ = |turn: u64, place: u32| if turn % 10 == 0 { (3 - place, place) } else { (place, place) };
+    assert_eq!(by_wakeup(&handed_over(200, differ, ends)), None);
+    // Too often for one to be believed, too seldom to be sure: as long as it is not known, it waits, and in the end nobody.
+    let grey = |turn: u64, place: u32| if turn % 10 == 0 && place == 1 { (2, 1) } else { (place, place) };
+    assert_eq!(by_wakeup(&handed_over(100, grey, ends)), None);
+    // Nobody waits for the answer.
+    assert_eq!(by_wakeup(&handed_over(200, |_, place| (place, place), |start, _| start + 950)), None);
+}
+
+#[test]
+fn where_both_ways_differ_now_and_then_one_alone_must_fit_in_time() {
+    // In one turn of 25 the way back names the other one; in another the way on is all there is.
+    let wakes = |turn: u64, place: u32| match turn % 25 {
+        0 if place == 1 => (2, 1),
+        1 => (0, place),
+        _ => (place, place),
+    };
+    let (methods, wrong) = judged(&handed_over(500, wakes, |start, _| start + 500));
+    assert_eq!((methods.get("wakeup").copied(), wrong), (Some(1000 - 20), 0));
+    // A second answer for the same request beside the first: whoever waits for them, it is not one thread.
+    let lines = handed_over(500, wakes, |start, _| start + 500);
+    let twice: String = lines
+        .lines()
+        .filter(|line| line.contains("\"c"))
+        .map(|line| line.replace("\"id\":\"c", "\"id\":\"d") + "\n")
+        .collect();
+    let answers = file::link(&file::parse(&(lines + &twice)).unwrap(), Limits::default());
+    let alone = |answer: &&file::Answer| {
+        let turn: u64 = answer.id.trim_start_matches(['c', 'd', 's']).split('-').next().unwrap().parse().unwrap();
+        // Where statistics leans the same way, it is said with less confidence.
+        turn % 25 == 1 && answer.method == Some("wakeup") && answer.confidence > 0.9
+    };
+    assert_eq!(answers.iter().filter(alone).count(), 0);
+}
+
+#[test]
+fn a_thread_made_for_a_request_is_not_its_for_ever() {
+    let (one, other) = (server("a", (100, 900), 1, ""), server("b", (100, 900), 2, ""));
+    let from = |born: u64| format!(",\"parent_tid\":1,\"born_ns\":{born}");
+    assert_eq!(linked(&(one.clone() + &other + &client("c", (300, 400), 5, &from(200)))), "c=a/lineage");
+    assert_eq!(linked(&(one.clone() + &other + &client("c", (300, 400), 5, &from(90)))), "", "by an earlier request");
+    let woken = from(200) + ",\"waker_tid\":2,\"woken_ns\":250";
+    assert_eq!(linked(&(one + &other + &client("c", (300, 400), 5, &woken))), "", "woken by another one since");
+}
+
+#[test]
+fn a_thread_that_runs_tasks_of_many_requests_opens_connections_for_any() {
+    // Answered by other threads than those that read, and what is sent is read by others, too.
+    let moving = |tid: u32| format!(",\"end_tid\":{}", 3 - tid);
+    let lines = server("a", (100, 900), 1, &moving(1))
+        + &server("b", (1100, 1900), 2, &moving(2))
+        + &client("c", (1300, 1400), 5, ",\"end_tid\":6,\"connect_tid\":2")
+        + &server("d", (1100, 1900), 7, "");
+    assert_eq!(linked(&lines), "");
+}

@@ -94,6 +94,11 @@ impl Threads {
         self.alone.retain(|_, (sent, _)| *sent >= 1.0);
     }
 
+    /// A thread that has a request works on that one, whoever read it.
+    pub(super) fn keep_to_their_requests(&self) -> bool {
+        self.one_at_a_time() || self.pool()
+    }
+
     /// A thread serves one request at a time, from its first byte to its answer.
     fn one_at_a_time(&self) -> bool {
         self.interleaved <= TOLERATED * self.served && self.handed_over <= TOLERATED * self.answers

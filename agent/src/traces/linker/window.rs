@@ -37,6 +37,8 @@ struct Sent<K> {
     facts: Facts,
     /// Decided, and kept as a part of a request that is not over.
     link: Option<(K, &'static str, f64)>,
+    /// As in [`Child`].
+    seen: bool,
 }
 
 /// One process. `K` names spans; its order decides where two spans have the same times.
@@ -66,7 +68,12 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
 
     /// A span that the process sent is over.
     pub fn send(&mut self, key: K, facts: Facts) {
-        self.sent.push(Sent { key, facts, link: None });
+        self.sent.push(Sent { key, facts, link: None, seen: false });
+    }
+
+    /// Spans that are not decided.
+    pub fn undecided(&mut self) -> impl Iterator<Item = &mut Facts> {
+        self.sent.iter_mut().filter(|sent| sent.link.is_none()).map(|sent| &mut sent.facts)
     }
 
     /// Gives back what it once needed and does not need now.
@@ -113,7 +120,10 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
         let keys: Vec<K> = served.iter().map(|(key, _)| *key).collect();
         let places: Map<K, usize> = keys.iter().enumerate().map(|(place, key)| (*key, place)).collect();
         let children = self.sent.iter().map(|sent| match sent.link {
-            None => Child { ready: sent.facts.end_ns < patience_ns, ..Child::new(sent.facts.clone()) },
+            None => {
+                let expired = sent.facts.end_ns < patience_ns;
+                Child { ready: expired, expired, seen: sent.seen, ..Child::new(sent.facts.clone()) }
+            }
             Some((parent, method, confidence)) => match places.get(&parent) {
                 Some(parent) => Child::linked(sent.facts.clone(), Link { parent: *parent, method, confidence }),
                 None => Child { fixed: true, ..Child::new(sent.facts.clone()) },
@@ -129,13 +139,14 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
             if sent.link.is_some() {
                 continue;
             }
+            sent.seen = child.seen;
             let parent = child.link.and_then(|link| Some((*keys.get(link.parent)?, link.method, link.confidence)));
             match parent {
                 Some(parent) => {
                     sent.link = Some(parent);
                     decisions.push(Decision { span: sent.key, parent: Ok(parent) });
                 }
-                None if child.ready || child.fixed => {
+                None if child.is_given_up() => {
                     decisions.push(Decision { span: sent.key, parent: Err(child.missed) });
                 }
                 None => undecided_ns = undecided_ns.min(sent.facts.start_ns),
@@ -143,7 +154,7 @@ impl<K: Copy + Eq + Hash + Ord> Process<K> {
         }
         self.served.retain(|_, facts| facts.end_ns == OPEN || facts.end_ns > undecided_ns);
         let served = &self.served;
-        let mut decided = children.iter().map(|child| child.link.is_none() && (child.ready || child.fixed));
+        let mut decided = children.iter().map(|child| child.is_given_up());
         self.sent.retain(|sent| {
             let without = decided.next().unwrap_or_default();
             match sent.link {
