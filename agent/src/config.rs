@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
 
+use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::payload::MAX_CAPTURE;
@@ -206,13 +207,42 @@ section! {
     }
 }
 
-/// Whose threads are watched as they wake each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Whose threads are watched as they wake each other. To YAML `on` and `off` are the same as `true` and `false`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wakeups {
     Auto,
     On,
     Off,
+}
+
+impl<'de> Deserialize<'de> for Wakeups {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct WakeupsVisitor;
+
+        impl Visitor<'_> for WakeupsVisitor {
+            type Value = Wakeups;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("one of auto, on, off")
+            }
+
+            fn visit_bool<E: de::Error>(self, on: bool) -> Result<Wakeups, E> {
+                Ok(if on { Wakeups::On } else { Wakeups::Off })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Wakeups, E> {
+                match text {
+                    "auto" => Ok(Wakeups::Auto),
+                    "on" => Ok(Wakeups::On),
+                    "off" => Ok(Wakeups::Off),
+                    _ => Err(E::custom(format!("'{text}' is none of auto, on, off"))),
+                }
+            }
+        }
+
+        from.deserialize_any(WakeupsVisitor)
+    }
 }
 
 /// A way to see the payload of sockets.

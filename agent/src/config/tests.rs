@@ -103,6 +103,19 @@ fn what_is_wrong_is_said_in_one_line_with_file_line_and_key() {
 }
 
 #[test]
+fn on_and_off_are_what_yaml_makes_of_them() {
+    use super::Wakeups::{Auto, Off, On};
+    for (text, expected) in [("on", On), ("'on'", On), ("true", On), ("off", Off), ("false", Off), ("auto", Auto)] {
+        let config = read(&format!("probes:\n  wakeup: {text}\n")).unwrap();
+        assert_eq!(config.probes.wakeup, expected, "{text}");
+    }
+    let said = read("probes:\n  wakeup: yess\n").unwrap_err();
+    assert_eq!(said, "f.yaml:2: probes.wakeup: 'yess' is none of auto, on, off");
+    let said = read("probes: {wakeup: 1}\n").unwrap_err();
+    assert_eq!(said, "f.yaml:1: probes.wakeup: expected one of auto, on, off, found 1");
+}
+
+#[test]
 fn every_value_out_of_range_is_reported() {
     let said = read("capture: {bytes: 1}\nspans:\n  capacity: 0\n").unwrap_err();
     let lines: Vec<_> = said.lines().collect();

@@ -233,7 +233,7 @@ fn serve(asked: &Receiver<Ask>, parts: (UserProbes, Wakers), proc: &Procfs, coun
                 probes.forget(pid);
                 wakers.forget(pid);
             }
-            Ask::Wakes(all) => wakers.want(all),
+            Ask::Wakes(all) => _ = counts.no_place_to_wake.fetch_add(wakers.want(all), Ordering::Relaxed),
             Ask::Switch(on) => {
                 for (pid, error) in probes.switch(on) {
                     add(&counts.refused);

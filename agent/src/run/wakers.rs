@@ -32,14 +32,14 @@ impl Wakers {
         }
     }
 
-    /// Every process, or those that run Java.
-    pub fn want(&mut self, all: bool) {
+    /// Every process, or those that run Java; how many found no place.
+    pub fn want(&mut self, all: bool) -> u64 {
         if self.all == all {
-            return;
+            return 0;
         }
         self.all = all;
         let others: Vec<u32> = self.processes.iter().filter(|(_, is_java)| !**is_java).map(|(pid, _)| *pid).collect();
-        others.into_iter().for_each(|pid| _ = self.tell(pid, all));
+        others.into_iter().map(|pid| u64::from(!self.tell(pid, all) && all)).sum()
     }
 
     /// Processes in scope that run Java.

@@ -1,5 +1,5 @@
-// A service with two pools of threads: for each GET /both/N a thread of the first has two of the second ask the server at
-// UPSTREAM for something, at the same time, over connections that are kept, and waits for them. Only what a JDK has.
+// A service with two pools of threads: for each GET /both/N a thread of the first has one of the second ask the server at
+// UPSTREAM for something, over connections that are kept, waits for it, and does so again. Only what a JDK has.
 // Arguments: its own port, that of the other server.
 
 import com.sun.net.httpserver.HttpServer;
@@ -8,10 +8,8 @@ import java.io.InputStream;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.URL;
-import java.util.List;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
-import java.util.concurrent.Future;
 
 public class Relay {
     private static final int THREADS = 16;
@@ -35,11 +33,8 @@ public class Relay {
             int number = Integer.parseInt(path.substring(path.lastIndexOf('/') + 1));
             int status = 200;
             try {
-                List<Future<Boolean>> both = List.of(
-                        askers.submit(() -> leaf(upstream, number, 0)), askers.submit(() -> leaf(upstream, number, 1)));
-                for (Future<Boolean> each : both) {
-                    each.get();
-                }
+                askers.submit(() -> leaf(upstream, number, 0)).get();
+                askers.submit(() -> leaf(upstream, number, 1)).get();
             } catch (Exception failure) {
                 System.err.println(path + ": " + failure);
                 status = 500;
