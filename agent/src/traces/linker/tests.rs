@@ -321,10 +321,10 @@ fn wake_ups_that_nothing_bears_out_name_nobody() {
     assert_eq!(by_wakeup(&handed_over(200, |_, place| (0, place), ends)), None, "one way");
     assert_eq!(by_wakeup(&handed_over(200, |_, place| (3 - place, place), ends)), None, "they differ");
     // Both agree where they say something, and a tenth differs.
-    let differ = |turn: u64, place: u32| if turn % 10 == 0 { (3 - place, place) } else { (place, place) };
+    let differ = |turn: u64, place: u32| if turn.is_multiple_of(10) { (3 - place, place) } else { (place, place) };
     assert_eq!(by_wakeup(&handed_over(200, differ, ends)), None);
     // Too often for one to be believed, too seldom to be sure: as long as it is not known, it waits, and in the end nobody.
-    let grey = |turn: u64, place: u32| if turn % 7 == 0 && place == 1 { (2, 1) } else { (place, place) };
+    let grey = |turn: u64, place: u32| if turn.is_multiple_of(7) && place == 1 { (2, 1) } else { (place, place) };
     assert_eq!(by_wakeup(&handed_over(100, grey, ends)), None);
     // Nobody waits for the answer.
     assert_eq!(by_wakeup(&handed_over(200, |_, place| (place, place), |start, _| start + 950)), None);
