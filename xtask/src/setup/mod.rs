@@ -8,6 +8,7 @@ pub mod debian;
 mod linker;
 mod packages;
 mod phoenix;
+mod pip;
 mod rotel;
 mod victoria_metrics;
 

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::Toolchain;
 use super::packages::PYTHON;
+use super::{Toolchain, pip};
 use crate::{shell, workspace};
 
 const VERSION: &str = "20.26.1";
@@ -35,15 +35,7 @@ pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
 
 pub(super) fn install(_: &Toolchain) -> Result<String> {
     let folder = folder();
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
-    let mut pip = Command::new(PYTHON);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]);
-    pip.arg("--target").arg(&folder).arg(format!("arize-phoenix=={VERSION}"));
-    shell::watched(&format!("installing Phoenix {VERSION}, 830 MB"), &mut pip, Duration::from_secs(900))
-        .context("pip cannot install Phoenix; it needs the Python package index")?;
+    pip::install(&folder, "arize-phoenix", VERSION, &[], ("830 MB", Duration::from_secs(900)))?;
     if !works() {
         bail!("Phoenix {VERSION} was installed and does not start");
     }

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::Toolchain;
 use super::packages::PYTHON;
+use super::{Toolchain, pip};
 use crate::{shell, workspace};
 
 const VERSION: &str = "0.0.1a15";
@@ -34,15 +34,7 @@ pub(super) fn find(_: &Toolchain) -> Result<Option<String>> {
 
 pub(super) fn install(_: &Toolchain) -> Result<String> {
     let folder = folder();
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
-    let mut pip = Command::new(PYTHON);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]);
-    pip.arg("--target").arg(&folder).arg(format!("rotel=={VERSION}"));
-    shell::watched(&format!("installing rotel {VERSION}, 10 MB"), &mut pip, Duration::from_secs(300))
-        .context("pip cannot install rotel; it needs the Python package index")?;
+    pip::install(&folder, "rotel", VERSION, &["--no-deps"], ("10 MB", Duration::from_secs(300)))?;
     if !works() {
         bail!("rotel {VERSION} was installed and does not start; is libpython of {PYTHON} there?");
     }
