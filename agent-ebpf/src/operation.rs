@@ -111,7 +111,7 @@ where
         _ => [OTHER_SENT_BYTES, OTHER_RECEIVED_BYTES],
     };
     let task = Task::current();
-    if let Some(workload) = Workload::of_running(task) {
+    if let Some(workload) = Workload::of_task(task) {
         let sends = operation.direction == SEND;
         let add = |lane: usize, amount: u64| {
             if T::INTERRUPTIBLE { workload.add_shared_at(lane, amount) } else { workload.add_at(lane, amount) }

@@ -7,14 +7,13 @@
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use core::ffi::c_void;
 
-use seismo_common::config::THREAD_SLOTS;
 use seismo_common::offsets::ABSENT;
 use seismo_common::workload::{WORKLOAD_LANES, WORKLOAD_PROBES, WORKLOADS as PLACES, place};
 
 use crate::access::{Access, Typed};
 use crate::emit;
 use crate::kernel::{Task, offset, opaque, setting};
-use crate::maps::{THREAD_RUNS, WORKLOAD_COUNTS, WORKLOADS};
+use crate::maps::{WORKLOAD_COUNTS, WORKLOADS};
 use crate::sock::Sock;
 
 /// A row of [`seismo_common::workload`] lanes.
@@ -26,13 +25,6 @@ impl Workload {
     #[inline(always)]
     pub fn of_task(task: Task) -> Option<Self> {
         Self::of_id(cgroup_of_task(task))
-    }
-
-    /// The row of the cgroup that the running thread is in: by what `probes/scheduler.rs` wrote down when the thread last
-    /// left its CPU, where it still has the same `css_set`. Two loads and a look-up.
-    #[inline(always)]
-    pub fn of_running(task: Task) -> Option<Self> {
-        Self::at(place_of_running(task))
     }
 
     /// The row of the cgroup that a socket was made in; of nobody in particular before 5.16.
@@ -110,23 +102,6 @@ impl Workload {
     pub fn add_shared_at(self, lane: usize, amount: u64) {
         self.add_shared(opaque(lane as u64) as usize, amount);
     }
-}
-
-#[inline(always)]
-fn place_of_running(task: Task) -> u32 {
-    if offset!(task_cgroups) != ABSENT {
-        let tid = task.tid();
-        // SAFETY: a task_struct, `cgroups`; only compared.
-        let cgroups = unsafe { Task::load::<*const c_void>(task.0, offset!(task_cgroups)) } as u64;
-        if let Some(slot) = THREAD_RUNS.get(tid & (THREAD_SLOTS as u32 - 1))
-            && slot.left.tid == tid
-            && slot.left.cgroups == cgroups
-            && slot.left.place != 0
-        {
-            return slot.left.place;
-        }
-    }
-    find(cgroup_of_task(task))
 }
 
 /// Id of a task's cgroup in the version 2 hierarchy; 0 where that cannot be read.
