@@ -73,6 +73,15 @@ pub enum Refused {
     Failed(String),
 }
 
+impl Refused {
+    /// In words, for a log.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Wrong(reason) | Self::Unknown(reason) | Self::Forbidden(reason) | Self::Failed(reason) => reason,
+        }
+    }
+}
+
 /// What other units show. Called on a blocking thread, so it may read kernel maps; it should take
 /// milliseconds, not seconds.
 pub trait Pages: Send + Sync + 'static {

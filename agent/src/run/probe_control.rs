@@ -130,7 +130,7 @@ impl ProbeControl {
         {
             // As at every try.
             *self.wakeups.lock().unwrap_or_else(PoisonError::into_inner) = Wakeups::Off;
-            log::warn!("{refused:?}");
+            log::warn!("{}", refused.reason());
         }
     }
 
@@ -204,13 +204,8 @@ impl ProbeControl {
             .filter(|(name, _)| *name != wakeup::FAMILY.name || probes.wakeup != Wakeups::Auto)
             .filter(|(name, on)| match self.set(name, *on, crate::bpf::loader::OFF) {
                 Ok(_) => false,
-                Err(
-                    Refused::Wrong(error)
-                    | Refused::Unknown(error)
-                    | Refused::Forbidden(error)
-                    | Refused::Failed(error),
-                ) => {
-                    log::error!("{error}");
+                Err(refused) => {
+                    log::error!("{}", refused.reason());
                     true
                 }
             })
