@@ -39,6 +39,25 @@ fn requests_in_flight_are_bounded() {
     assert_eq!(script.out[6].incomplete, None);
 }
 
+/// A client that goes on quickly fills what may be in flight before the wait for a lost answer is over.
+#[test]
+fn a_lost_answer_costs_only_its_own_exchanges_however_many_requests_follow() {
+    let mut script = Script::new(Config { pending_per_connection: 100, ..Config::default() });
+    script.open(Role::Server);
+    for round in 0..50 {
+        script.play(Direction::Receive, &REQUEST.repeat(20));
+        let answers = script.operation(Direction::Send, &RESPONSE.repeat(20), 20 * RESPONSE.len());
+        if round != 10 {
+            script.deliver(answers);
+        }
+    }
+    script.close(0);
+    script.check_accounts();
+    let incomplete: Vec<_> = script.out.iter().filter_map(|exchange| exchange.incomplete).collect();
+    assert_eq!((script.out.len(), incomplete), (1000, vec![Incomplete::Gap; 20]));
+    assert_eq!(script.flows.counts().get("pending_limit"), 0);
+}
+
 #[test]
 fn a_hole_is_waited_for_by_count_and_by_time() {
     for (segments, wait_ns) in [(20, 0), (3, 150 * MS)] {

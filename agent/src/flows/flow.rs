@@ -311,6 +311,11 @@ impl Flow {
         }
     }
 
+    /// As many requests are in flight as there may be.
+    fn is_full(&self, config: &Config) -> bool {
+        matches!(&self.phase, Phase::Session(session) if session.in_flight() >= config.pending_per_connection)
+    }
+
     fn first(&self) -> Direction {
         match &self.phase {
             Phase::Session(session) => session.request_direction,
@@ -446,12 +451,20 @@ impl Flow {
     fn step(&mut self, direction: Direction, force: bool, config: &Config, cx: &mut Context<'_>) -> bool {
         let now_ns = self.now_ns;
         let wait_ns = config.reorder_wait.as_ns();
+        let asks = self.is_full(config).then(|| self.first());
+        let answers_wait = self.lane(direction.other()).stream.since_ns().is_some();
         let lane = self.lane(direction);
         let (segments, bytes) = lane.stream.held();
         lane.blocked = false;
         let Some(since_ns) = lane.stream.since_ns() else { return false };
-        let waited = now_ns.saturating_sub(since_ns) >= wait_ns;
-        let expired = force || waited || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        // No room for another request: first the answers that are here, without waiting for what is missing of them.
+        if asks == Some(direction) && answers_wait {
+            return false;
+        }
+        let no_room = asks.is_some_and(|asks| asks != direction)
+            || segments > config.segments_per_stream
+            || bytes > config.held_bytes_per_stream;
+        let expired = force || no_room || now_ns.saturating_sub(since_ns) >= wait_ns;
         let took = match lane.stream.peek(expired) {
             Some(piece) => self.show(direction, &piece, expired, cx).map(|took| (piece, took)),
             None => None,
