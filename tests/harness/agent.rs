@@ -111,7 +111,7 @@ impl<'a> Agent<'a> {
     /// Reads a number of the page until it stands still.
     pub fn still<T: PartialEq>(&self, read: impl Fn(&Page) -> T) -> Result<T> {
         let now = read(&self.page()?);
-        wait::settled(&now, ARRIVAL_LIMIT, STILL, || Ok(read(&self.page()?)))
+        wait::stood_still(now, ARRIVAL_LIMIT, STILL, || Ok(read(&self.page()?)))
     }
 
     /// The first page that is as wanted: what is under way between two stages is under way for a while only.

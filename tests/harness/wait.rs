@@ -42,14 +42,25 @@ pub fn settled<T: PartialEq>(
         sleep(PAUSE);
         value = read()?;
     }
-    let mut since = Instant::now();
+    stood_still(value, limit.saturating_sub(start.elapsed()) + still * 10, still, read)
+}
+
+/// Reads a value until it has been the same for `still`, at most for `limit`; `value` is what it was last.
+pub fn stood_still<T: PartialEq>(
+    mut value: T,
+    limit: Duration,
+    still: Duration,
+    mut read: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let (start, limit) = (Instant::now(), patient(limit));
+    let mut since = start;
     while since.elapsed() < still {
         sleep(PAUSE);
         let next = read()?;
         if next != value {
             (value, since) = (next, Instant::now());
         }
-        if start.elapsed() > limit + still * 10 {
+        if start.elapsed() > limit {
             bail!("a value does not stand still");
         }
     }

@@ -4,13 +4,14 @@
 //! `flows/session.rs` for what is assumed there.
 
 use proptest::collection::vec;
-use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Just, ProptestConfig, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 use seismo::flows::Config;
 use seismo::model::attributes::Value;
 use seismo::model::connection::{Direction, Role};
 use seismo::model::exchange::Exchange;
+use seismo::section::Interval;
 use seismo::semconv;
 
 use crate::conversation::{Ask, Body, Conversation, Expected, Order, ask, order};
@@ -265,6 +266,46 @@ proptest! {
             script.play(direction, &bytes);
         }
         prop_assert!(script.finish().is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The client goes on while lost records are waited for, until no more may be in flight. Where the wait is over at the end
+    /// only, all that is here is read at once.
+    #[test]
+    fn losses_amid_a_quick_client_cost_only_their_rounds(
+        (batch, rounds, pending) in (1usize..8, 15usize..25, 8usize..60),
+        losses in vec(any::<Index>(), 1..4),
+        wait_ms in prop_oneof![Just(100), Just(100_000)],
+        role in prop_oneof![Just(Role::Client), Just(Role::Server)],
+    ) {
+        let ask = Ask { method: "GET", request: Body::None, response: Body::Length(20), interim: false };
+        let conversation = Conversation::new(&vec![ask; batch * rounds], Order::Batches(batch), true);
+        let reorder_wait = Interval::millis(wait_ms);
+        let mut script = Script::new(Config { pending_per_connection: pending, reorder_wait, ..Config::default() });
+        if role == Role::Client {
+            script = script.at_client();
+        }
+        script.open(role);
+        let mut lost: Vec<_> = losses.iter().map(|loss| loss.index(2 * rounds)).collect();
+        // Of losses that follow each other, how far they reach is not always known.
+        lost.sort_unstable();
+        lost.dedup_by_key(|at| *at / 8);
+        for (number, (direction, bytes)) in conversation.moves.iter().enumerate() {
+            let direction = if role == Role::Client { direction.other() } else { *direction };
+            let chunk = script.operation(direction, bytes, bytes.len());
+            if !lost.contains(&number) {
+                script.deliver(chunk);
+            }
+        }
+        let out = script.finish();
+        let whole = check_truth(&conversation, &out)?;
+        let is_cut = |exchange: &&Exchange| exchange.error.as_ref().is_some_and(|error| error.starts_with("connection"));
+        let failed: Vec<_> = out.iter().filter(is_cut).collect();
+        prop_assert!(failed.is_empty(), "{failed:?}");
+        prop_assert!(whole + batch * lost.len() >= batch * rounds, "{whole} whole, lost: {lost:?}");
     }
 }
 

@@ -285,14 +285,7 @@ impl Flow {
         loop {
             // Requests first: answers wait for them.
             let first = self.first();
-            let mut progress = false;
-            for direction in [first, first.other()] {
-                // Which one that is may only now come out.
-                while self.first() == first && self.step(direction, force, config, cx) {
-                    progress = true;
-                }
-            }
-            if !progress {
+            if !self.step(first, force, config, cx) && !self.step(first.other(), force, config, cx) {
                 break;
             }
         }
@@ -449,22 +442,21 @@ impl Flow {
 
     /// One piece of one stream. `false`: nothing there, or it has to wait.
     fn step(&mut self, direction: Direction, force: bool, config: &Config, cx: &mut Context<'_>) -> bool {
-        let now_ns = self.now_ns;
-        let wait_ns = config.reorder_wait.as_ns();
-        let asks = self.is_full(config).then(|| self.first());
-        let answers_wait = self.lane(direction.other()).stream.since_ns().is_some();
         let lane = self.lane(direction);
-        let (segments, bytes) = lane.stream.held();
         lane.blocked = false;
         let Some(since_ns) = lane.stream.since_ns() else { return false };
+        let (segments, bytes) = lane.stream.held();
+        let asks = direction == self.first();
+        let is_full = self.is_full(config);
         // No room for another request: first the answers that are here, without waiting for what is missing of them.
-        if asks == Some(direction) && answers_wait {
+        if asks && is_full && self.lane(direction.other()).stream.since_ns().is_some() {
             return false;
         }
-        let no_room = asks.is_some_and(|asks| asks != direction)
-            || segments > config.segments_per_stream
-            || bytes > config.held_bytes_per_stream;
-        let expired = force || no_room || now_ns.saturating_sub(since_ns) >= wait_ns;
+        let no_room =
+            !asks && is_full || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        let waited = self.now_ns.saturating_sub(since_ns) >= config.reorder_wait.as_ns();
+        let expired = force || no_room || waited;
+        let lane = self.lane(direction);
         let took = match lane.stream.peek(expired) {
             Some(piece) => self.show(direction, &piece, expired, cx).map(|took| (piece, took)),
             None => None,
