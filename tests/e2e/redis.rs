@@ -133,7 +133,7 @@ fn with_one_record_in_ten_lost_nothing_wrong_is_seen() -> Result<()> {
             let sent = counted(redis.client(rig, what, rounds)?.finish()?);
             let total: usize = sent.values().sum();
             agent.still(|page| page.sum("db_server_operation_duration_seconds_count", &[]))?;
-            let all = agent.spans()?;
+            let all = agent.still_spans()?;
             for kind in KINDS {
                 let spans = of_port(all.clone(), redis.port, kind);
                 let (whole, partial): (Vec<_>, Vec<_>) = spans.iter().partition(|span| incomplete(span).is_empty());

@@ -114,6 +114,13 @@ impl<'a> Agent<'a> {
         wait::stood_still(now, ARRIVAL_LIMIT, STILL, || Ok(read(&self.page()?)))
     }
 
+    /// All spans, once no more come.
+    pub fn still_spans(&self) -> Result<Vec<Span>> {
+        let count = || Ok(self.spans()?.len());
+        wait::stood_still(count()?, ARRIVAL_LIMIT, STILL, count)?;
+        self.spans()
+    }
+
     /// The first page that is as wanted: what is under way between two stages is under way for a while only.
     pub fn page_where(&self, what: &str, wanted: impl Fn(&Page) -> bool) -> Result<Page> {
         wait::until(what, ARRIVAL_LIMIT, || Ok(Some(self.page()?).filter(|page| wanted(page))))

@@ -452,8 +452,7 @@ impl Flow {
         if asks && is_full && self.lane(direction.other()).stream.since_ns().is_some() {
             return false;
         }
-        let no_room =
-            !asks && is_full || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        let no_room = !asks && is_full || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
         let waited = self.now_ns.saturating_sub(since_ns) >= config.reorder_wait.as_ns();
         let expired = force || no_room || waited;
         let lane = self.lane(direction);

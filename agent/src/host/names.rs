@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -258,7 +259,10 @@ impl Names {
         let service_name = configured(&self.proc, &self.services, pid, exe.as_deref())
             .or_else(|| place.named_by_engine(&self.proc.host_root()))
             .or_else(|| place.service().filter(|_| place.container_id.is_none()).map(str::to_owned))
-            .unwrap_or_else(|| service::name(&executable_name, &self.proc.arguments(pid)));
+            .unwrap_or_else(|| {
+                let program = exe.as_deref().and_then(|exe| linked(&self.proc, pid, exe));
+                service::name(program.as_ref().unwrap_or(&executable_name), &self.proc.arguments(pid))
+            });
         let service_name = display::escaped(service_name.as_bytes(), MAX_NAME);
         let container_id = place.container_id;
         let host_name = Arc::clone(&self.host_name);
@@ -282,6 +286,21 @@ pub(super) fn configured(proc: &Procfs, services: &[ServiceRule], pid: u32, exe:
         ServiceMatch::Port(port) => listening.get_or_insert_with(|| ports::listening(proc, pid)).contains(port),
     });
     rule.map(|rule| rule.name.clone())
+}
+
+/// The link that a process was started by, if that is another name of its executable in the same directory: Debian's
+/// `redis-server` is a link to `redis-check-rdb`, and every program of busybox is one to busybox.
+pub(super) fn linked(proc: &Procfs, pid: u32, exe: &Path) -> Option<String> {
+    // The kernel calls a process by what was to be executed, cut to 15 bytes.
+    let (command, _) = proc.stat(pid)?;
+    let is_name = !command.is_empty() && !command.contains('/');
+    // What an interpreter is called says nothing.
+    if !is_name || exe.file_name()?.as_bytes().starts_with(command.as_bytes()) || service::is_interpreter(&command) {
+        return None;
+    }
+    let beside = proc.path(pid, "root").join(exe.strip_prefix("/").unwrap_or(exe)).with_file_name(&command);
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    (file(&beside)? == file(&proc.path(pid, "exe"))?).then_some(command)
 }
 
 impl Resources for Names {

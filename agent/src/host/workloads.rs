@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cgroup::Hierarchy;
-use super::names::{ServiceRule, configured};
+use super::names::{ServiceRule, configured, linked};
 use super::place::Place;
 use super::procfs::Procfs;
 use super::tree::Tree;
@@ -347,7 +347,11 @@ impl Workloads {
     fn shared_name(&self, pids: &[u32]) -> Option<String> {
         let mut shared: Option<String> = None;
         for pid in pids {
-            let name = self.proc.exe(*pid)?.file_name().map(|name| name.to_string_lossy().into_owned())?;
+            let exe = self.proc.exe(*pid)?;
+            let name = match linked(&self.proc, *pid, &exe) {
+                Some(name) => name,
+                None => exe.file_name()?.to_string_lossy().into_owned(),
+            };
             let name = match (service::is_interpreter(&name), self.config.command_lines) {
                 (true, true) => service::name(&name, &self.proc.arguments(*pid)),
                 _ => name,

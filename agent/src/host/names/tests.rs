@@ -29,7 +29,12 @@ impl FakeProc {
         symlink(exe, directory.join("exe")).unwrap();
         fs::write(directory.join("cmdline"), line.replace(' ', "\0") + "\0").unwrap();
         fs::write(directory.join("cgroup"), cgroup).unwrap();
-        let stat = format!("{pid} (a) b (c) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
+        self.command(pid, "a) b (c", start);
+    }
+
+    fn command(&self, pid: u32, command: &str, start: u64) {
+        let directory = self.0.join(pid.to_string());
+        let stat = format!("{pid} ({command}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n");
         fs::write(directory.join("stat"), stat).unwrap();
     }
 
@@ -78,6 +83,34 @@ fn the_first_source_that_knows_names_the_service() {
     let resource = names.resource(11);
     assert_eq!(resource.container_id.as_deref(), Some(ID));
     assert_eq!((resource.executable_name.as_str(), resource.pid, &*resource.host_name), ("node", 11, "box"));
+}
+
+#[test]
+fn a_service_is_called_by_the_link_that_it_was_started_by() {
+    let proc = FakeProc::new("links");
+    let mut names = proc.names(Config::default(), "[]");
+    let bin = proc.0.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    fs::write(bin.join("redis-check-rdb"), "").unwrap();
+    symlink("redis-check-rdb", bin.join("redis-server")).unwrap();
+    fs::write(bin.join("redis-other"), "").unwrap();
+    let exe = bin.join("redis-check-rdb").display().to_string();
+    let cases = [
+        (30, "redis-server", "redis-server"),
+        // Another file, none at all, and what a thread may be called.
+        (31, "redis-other", "redis-check-rdb"),
+        (32, "jemalloc_bg_thd", "redis-check-rdb"),
+        (33, "../bin/redis-server", "redis-check-rdb"),
+        (34, "redis-check-rdb", "redis-check-rdb"),
+    ];
+    for (pid, command, expected) in cases {
+        proc.process(pid, &exe, "redis-server 127.0.0.1:6379", "0::/", 1);
+        symlink("/", proc.0.join(format!("{pid}/root"))).unwrap();
+        proc.command(pid, command, 1);
+        let resource = names.resource(pid);
+        assert_eq!(resource.service_name, expected, "{command}");
+        assert_eq!(resource.executable_name, "redis-check-rdb", "{command}");
+    }
 }
 
 #[test]
