@@ -2,7 +2,7 @@
 //!
 //! Client side only, TLS 1.2 and 1.3 (rustls with ring). Who may vouch is a PEM file of certificates: the one that is named,
 //! else `SSL_CERT_FILE`, else the system's own bundle. A file is read once for all that need it ([`Trusts`]); the roots of a
-//! system take some 100 KiB. No client certificates, no revocation lists, and no way to leave the proof out.
+//! system take some 100 KiB. No revocation lists, and no way to leave the proof out.
 
 mod expiry;
 
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -59,19 +59,46 @@ impl TlsError {
     }
 }
 
+/// PEM files of what the two ends prove to each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Files {
+    /// Who may vouch for the other end; else the system's.
+    pub authority: Option<PathBuf>,
+    /// By what the other end knows this one, the chain above it included; goes with `key`.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+impl Files {
+    pub fn authority(file: Option<&Path>) -> Self {
+        Self { authority: file.map(Path::to_owned), ..Self::default() }
+    }
+}
+
 /// Who is believed, and which protocols are spoken over it.
 #[derive(Clone, Debug)]
 pub struct Trust(Arc<ClientConfig>);
 
 impl Trust {
-    /// `certificate`: a PEM file of those who may vouch; else the system's. `protocols`: for ALPN, the best first.
-    pub fn new(certificate: Option<&Path>, protocols: &[&str]) -> Result<Self, String> {
+    /// `protocols`: for ALPN, the best first.
+    pub fn new(files: &Files, protocols: &[&str]) -> Result<Self, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots(certificate)?)
-            .with_no_client_auth();
+            .with_root_certificates(roots(files.authority.as_deref())?);
+        let mut config = match (&files.certificate, &files.key) {
+            (None, None) => config.with_no_client_auth(),
+            (Some(certificate), Some(key)) => {
+                let secret =
+                    PrivateKeyDer::from_pem_file(key).map_err(|error| format!("{}: {error}", key.display()))?;
+                let chain = certificates(certificate)?;
+                let together = || format!("{} with {}", certificate.display(), key.display());
+                config.with_client_auth_cert(chain, secret).map_err(|error| format!("{}: {error}", together()))?
+            }
+            (Some(_), None) => return Err("a client certificate needs its key".to_owned()),
+            (None, Some(_)) => return Err("a client's key needs its certificate".to_owned()),
+        };
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Ok(Self(Arc::new(config)))
     }
@@ -111,7 +138,7 @@ impl Trusts {
         if let Some(trust) = known.get(&key) {
             return Ok(trust.clone());
         }
-        let trust = Trust::new(certificate, &["http/1.1"])?;
+        let trust = Trust::new(&Files::authority(certificate), &["http/1.1"])?;
         known.insert(key, trust.clone());
         Ok(trust)
     }
@@ -121,18 +148,12 @@ fn roots(certificate: Option<&Path>) -> Result<RootCertStore, String> {
     let named = certificate.map(Path::to_owned).or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
     let found = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file()));
     let path = found.ok_or("no bundle of trusted certificates is on this system; name one")?;
-    let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
-    let size = std::fs::metadata(&path).map_err(|error| wrong(&error))?.len();
-    if size > MAX_BYTES {
-        return Err(wrong(&format_args!("{size} bytes are too many for certificates")));
-    }
-    let read = CertificateDer::pem_file_iter(&path).map_err(|error| wrong(&error))?;
-    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+    let certificates = certificates(&path)?;
     let mut roots = RootCertStore::empty();
     // Bundles may hold some that this library does not understand; those of others still count.
     let (added, ignored) = roots.add_parsable_certificates(certificates);
     if added == 0 {
-        return Err(wrong(&"holds no certificate that can be used"));
+        return Err(format!("{}: holds no certificate that can be used", path.display()));
     }
     if ignored > 0 {
         log::debug!("{}: {ignored} certificates cannot be used", path.display());
@@ -140,18 +161,28 @@ fn roots(certificate: Option<&Path>) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| wrong(&error))?.len();
+    if size > MAX_BYTES {
+        return Err(wrong(&format_args!("{size} bytes are too many for certificates")));
+    }
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
+    read.collect::<Result<_, _>>().map_err(|error| wrong(&error))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
-    use super::Trust;
+    use super::{Files, Trust};
 
     #[test]
     fn a_file_that_is_no_certificate_is_refused_by_its_name() {
-        let missing = Trust::new(Some(Path::new("/nonexistent/ca.pem")), &[]).unwrap_err();
+        let trust = |authority: &str| Trust::new(&Files::authority(Some(Path::new(authority))), &[]).unwrap_err();
+        let missing = trust("/nonexistent/ca.pem");
         assert!(missing.starts_with("/nonexistent/ca.pem: "), "{missing}");
-        let other = Trust::new(Some(Path::new("/proc/self/status")), &[]).unwrap_err();
-        assert_eq!(other, "/proc/self/status: holds no certificate that can be used");
+        assert_eq!(trust("/proc/self/status"), "/proc/self/status: holds no certificate that can be used");
     }
 }

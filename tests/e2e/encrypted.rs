@@ -1,5 +1,6 @@
 //! TLS to a real nginx: spans and metrics arrive at the collector behind it, alerts at the webhook behind it, checks tell when
-//! its certificate expires, and a certificate that proves nothing is a failure with its reason.
+//! its certificate expires, a certificate that proves nothing is a failure with its reason, and who wants to know its client
+//! is shown a certificate too.
 
 use std::process::Command;
 use std::time::Duration;
@@ -28,11 +29,17 @@ fn spans_arrive(grpc: bool) -> Result<()> {
         let rotel = Rotel::start(rig, "rotel", ports)?;
         let front = Certified::start(rig, ports)?;
         let (protocol, port) = if grpc { ("grpc", front.grpc) } else { ("http/protobuf", front.port) };
+        let [certificate, key] = front.client().map(|file| file.display().to_string());
+        let own = if grpc {
+            format!("client_certificate: {certificate}\n    client_key: {key}\n    ")
+        } else {
+            String::new()
+        };
         let agent = Agent::launch(
             rig,
             &launch(format!(
                 "export:\n  otlp:\n    endpoint: https://localhost:{port}\n    protocol: {protocol}\n    \
-                 certificate: {}\n    batch_wait: 100ms\n    metrics: {{interval: 500ms}}\n",
+                 certificate: {}\n    {own}batch_wait: 100ms\n    metrics: {{interval: 500ms}}\n",
                 front.authority().display()
             )),
         )?;
@@ -58,6 +65,30 @@ fn spans_and_metrics_arrive_over_https() -> Result<()> {
 #[test]
 fn spans_and_metrics_arrive_over_encrypted_grpc() -> Result<()> {
     spans_arrive(true)
+}
+
+#[test]
+fn a_backend_that_wants_a_certificate_takes_nothing_without() -> Result<()> {
+    Rig::run(|rig| {
+        let ports = Ports::free()?;
+        let rotel = Rotel::start(rig, "rotel", ports)?;
+        let front = Certified::start(rig, ports)?;
+        let agent = Agent::launch(
+            rig,
+            &launch(format!(
+                "export:\n  otlp:\n    endpoint: https://localhost:{}\n    protocol: grpc\n    certificate: {}\n    \
+                 traces: {{enabled: false}}\n    metrics: {{interval: 500ms}}\n",
+                front.grpc,
+                front.authority().display()
+            )),
+        )?;
+        let page = agent.page_where("points to be refused", |page| {
+            page.sum("seismo_export_points_total", &[("outcome", "lost")]) > 0.0
+        })?;
+        ensure!(page.sum("seismo_export_points_total", &[("outcome", "sent")]) == 0.0, "points were taken");
+        ensure!(rotel.count() == 0, "the collector has something");
+        agent.stop()
+    })
 }
 
 #[test]

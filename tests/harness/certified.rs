@@ -26,7 +26,7 @@ pub struct Certified {
     _process: Process,
     /// Of localhost and 127.0.0.1, good until [`EXPIRES_S`]; answers `ok`, takes OTLP over HTTP, and alerts.
     pub port: u16,
-    /// The same with OTLP over gRPC.
+    /// The same with OTLP over gRPC, for those who show [`Certified::client`].
     pub grpc: u16,
     /// Its certificate expired.
     pub expired: u16,
@@ -57,10 +57,14 @@ impl Certified {
             let own = format!("-keyout {name}.key -out {name}.pem -days 36500 -subj /CN={name}");
             openssl(&format!("req -x509 {key} {own} -addext basicConstraints=critical,CA:TRUE"))?;
         }
-        openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"))?;
-        for (name, until) in [("server", EXPIRES), ("expired", "20200201000000Z")] {
+        for (name, subject) in [("server", "localhost"), ("client", "agent")] {
+            openssl(&format!("req {key} -keyout {name}.key -out {name}.csr -subj /CN={subject}"))?;
+        }
+        for (request, name, until) in
+            [("server", "server", EXPIRES), ("server", "expired", "20200201000000Z"), ("client", "client", EXPIRES)]
+        {
             let dates = format!("-startdate 20200101000000Z -enddate {until}");
-            openssl(&format!("ca -batch -config ca.cnf -in server.csr -out {name}.pem -notext {dates}"))?;
+            openssl(&format!("ca -batch -config ca.cnf -in {request}.csr -out {name}.pem -notext {dates}"))?;
         }
         let (port, grpc, expired) = (free_port()?, free_port()?, free_port()?);
         let text = configuration(&dir.display().to_string(), [port, grpc, expired], collector, hook);
@@ -77,6 +81,11 @@ impl Certified {
     /// Certificate of who vouches for all its certificates.
     pub fn authority(&self) -> PathBuf {
         self.dir.join("ca.pem")
+    }
+
+    /// A client's certificate that the authority vouched for, and its key.
+    pub fn client(&self) -> [PathBuf; 2] {
+        [self.dir.join("client.pem"), self.dir.join("client.key")]
     }
 
     /// Certificate of somebody who vouches for none.
@@ -116,6 +125,8 @@ http {{
   server {{
     listen 127.0.0.1:{grpc} ssl http2;
     ssl_certificate {dir}/server.pem;
+    ssl_client_certificate {dir}/ca.pem;
+    ssl_verify_client on;
     location / {{ grpc_pass grpc://127.0.0.1:{behind}; }}
   }}
   server {{

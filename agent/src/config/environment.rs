@@ -18,19 +18,26 @@ const OTEL: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_COMPRESSION", "export.otlp.compression"),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "export.otlp.timeout"),
     ("OTEL_EXPORTER_OTLP_CERTIFICATE", "export.otlp.certificate"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "export.otlp.client_certificate"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "export.otlp.client_key"),
     ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "export.otlp.traces.endpoint"),
     ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "export.otlp.traces.protocol"),
     ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "export.otlp.traces.headers"),
     ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "export.otlp.traces.compression"),
     ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "export.otlp.traces.timeout"),
     ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "export.otlp.traces.certificate"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "export.otlp.traces.client_certificate"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "export.otlp.traces.client_key"),
     ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "export.otlp.metrics.endpoint"),
     ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "export.otlp.metrics.protocol"),
     ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "export.otlp.metrics.headers"),
     ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "export.otlp.metrics.compression"),
     ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "export.otlp.metrics.timeout"),
     ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "export.otlp.metrics.certificate"),
+    ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", "export.otlp.metrics.client_certificate"),
+    ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "export.otlp.metrics.client_key"),
     ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "export.otlp.metrics.histograms"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "export.otlp.metrics.temporality"),
     ("OTEL_METRIC_EXPORT_INTERVAL", "export.otlp.metrics.interval"),
     ("OTEL_METRICS_EXPORTER", "export.otlp.metrics.enabled"),
     ("OTEL_TRACES_EXPORTER", "export.otlp.traces.enabled"),
@@ -69,12 +76,15 @@ pub(super) fn overlay(root: &mut Node, environment: &Environment) -> Result<(), 
     Ok(())
 }
 
-/// The value of one of OpenTelemetry's variables as its key has it: times are milliseconds there, and exporters are named.
+/// The value of one of OpenTelemetry's variables as its key has it: times are milliseconds there, exporters are named, and
+/// the temporality may be written in capitals.
 fn of_otel(variable: &str, text: &str) -> String {
     if variable.ends_with("_TIMEOUT") || variable.ends_with("_INTERVAL") {
         format!("{text}ms")
     } else if variable.ends_with("S_EXPORTER") {
         text.split(',').any(|exporter| exporter.trim() == "otlp").to_string()
+    } else if variable.ends_with("_TEMPORALITY_PREFERENCE") {
+        text.to_lowercase()
     } else {
         text.to_owned()
     }

@@ -249,6 +249,10 @@ fn opentelemetrys_variables_set_the_keys_of_the_exporter() {
         ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://store:8428/opentelemetry/v1/metrics"),
         ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "700"),
         ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "LowMemory"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "agent.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "agent.key"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "traces.key"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "15000"),
         ("OTEL_METRICS_EXPORTER", "prometheus, otlp"),
         ("OTEL_TRACES_EXPORTER", "none"),
@@ -260,6 +264,12 @@ fn opentelemetrys_variables_set_the_keys_of_the_exporter() {
     assert_eq!(otlp.metrics.endpoint.as_deref(), Some("http://store:8428/opentelemetry/v1/metrics"));
     assert_eq!((otlp.metrics.timeout, otlp.metrics.interval), (Some(Interval::millis(700)), Interval::secs(15)));
     assert_eq!(otlp.metrics.histograms, crate::exporters::otlp::Histograms::Explicit);
+    assert_eq!(otlp.metrics.temporality, crate::exporters::otlp::Temporality::LowMemory);
+    let files = [&otlp.client_certificate, &otlp.client_key, &otlp.traces.client_key];
+    assert_eq!(
+        files.map(|file| file.as_deref().and_then(Path::to_str)),
+        ["agent.pem", "agent.key", "traces.key"].map(Some)
+    );
     assert_eq!((otlp.metrics.enabled, otlp.traces.enabled), (true, false));
     assert_eq!(otlp.compression, crate::exporters::otlp::Compression::None);
     assert_eq!((otlp.headers, otlp.timeout), (vec!["api-key=a%20b".into(), "x=y".into()], Interval::millis(2500)));
@@ -275,9 +285,17 @@ fn opentelemetrys_variables_set_the_keys_of_the_exporter() {
             "http/json",
             "export.otlp.protocol: 'http/json' is none of http/protobuf, grpc",
         ),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "Sometimes",
+            "export.otlp.metrics.temporality: 'sometimes' is none of cumulative, delta, lowmemory",
+        ),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "export.otlp.timeout: 'soonms' is not a duration"),
     ] {
         let said = Config::load(None, &environment(&[(name, text)])).unwrap_err().to_string();
         assert!(said.starts_with(&format!("{name}: {expected}")), "{said}");
     }
+    let keyless = "export: {otlp: {endpoint: 'https://x', client_certificate: a.pem}}\n";
+    let said = Config::from_text("f.yaml", keyless, &[]).unwrap_err().to_string();
+    assert!(said.ends_with("export.otlp.client_key: is needed beside client_certificate"), "{said}");
 }

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
-use crate::tls::{TlsError, Trust};
+use crate::tls::{Files, TlsError, Trust};
 
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -131,7 +131,7 @@ impl Webhook {
         if authority.as_str().contains('@') {
             return Err("a user name in a webhook's URL is not supported".to_owned());
         }
-        let trust = is_encrypted.then(|| Trust::new(certificate, &["http/1.1"])).transpose()?;
+        let trust = is_encrypted.then(|| Trust::new(&Files::authority(certificate), &["http/1.1"])).transpose()?;
         let (sender, queue) = mpsc::channel(queue_limit.max(1));
         let account = Arc::new(Account::default());
         let webhook = Self {

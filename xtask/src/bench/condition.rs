@@ -13,6 +13,8 @@ use super::peers::Peer;
 const ALL: &[&str] = &["process", "scheduler", "syscall", "tcp", "payload"];
 /// Those that a floor is without, beside them.
 const OTHERS: &[&str] = &["adopt", "block", "drop", "memory", "workload", "pressure", "cgroup"];
+/// With who wakes whom, as where a process in scope runs Java.
+const WITH_WAKEUPS: &[&str] = &["process", "tcp", "payload", "wakeup"];
 /// What spans are made from. They cost nothing where nothing is sent, started or ended.
 const FOR_SPANS: &[&str] = &["process", "tcp", "payload"];
 
@@ -32,6 +34,8 @@ pub enum Condition {
     Spans,
     /// Every family, the workload in scope.
     MetricsAndSpans,
+    /// The same as for spans, and who wakes whom in the workload.
+    Wakeups,
     /// The program that only writes records, and a ring as large as with a scope.
     Records,
     /// Another tool instead of the agent.
@@ -47,6 +51,7 @@ impl Condition {
             Self::Records => &["records"],
             Self::Scheduler => &["scheduler"],
             Self::Spans => FOR_SPANS,
+            Self::Wakeups => WITH_WAKEUPS,
             Self::Metrics | Self::EveryCall | Self::MetricsAndSpans => ALL,
         }
     }
@@ -64,6 +69,9 @@ impl Condition {
             probes.extend(OTHERS.iter().map(|name| ((*name).to_owned(), json!(false))));
             probes.insert(alone.to_owned(), json!(true));
         }
+        if self == Self::Wakeups {
+            probes.insert("wakeup".to_owned(), json!("on"));
+        }
         if run_statistics {
             probes.insert("stats".to_owned(), json!(true));
         }
@@ -71,7 +79,7 @@ impl Condition {
         if self == Self::EveryCall {
             configuration["syscalls"] = json!({ "sample_one_in": 1 });
         }
-        if matches!(self, Self::Spans | Self::MetricsAndSpans | Self::Records) {
+        if matches!(self, Self::Spans | Self::MetricsAndSpans | Self::Wakeups | Self::Records) {
             configuration["scope"] = json!({ "include": [format!("cgroup={}", scope.display())] });
         }
         configuration.to_string()
@@ -99,11 +107,11 @@ mod tests {
 
     #[test]
     fn only_conditions_with_spans_put_the_workload_in_scope() {
-        use Condition::{EveryCall, Floor, Metrics, MetricsAndSpans, Scheduler, Spans};
+        use Condition::{EveryCall, Floor, Metrics, MetricsAndSpans, Scheduler, Spans, Wakeups};
         for condition in [Floor, Metrics, EveryCall, Scheduler] {
             assert_eq!(configuration(condition, false).get("scope"), None, "{condition:?}");
         }
-        for condition in [Spans, MetricsAndSpans] {
+        for condition in [Spans, MetricsAndSpans, Wakeups] {
             let configuration = configuration(condition, false);
             assert_eq!(configuration["scope"]["include"], json!(["cgroup=/cgroup/w"]), "{condition:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! A pass of its own, because the statistics cost two clock reads a run. Rounds of three agents (empty programs, the
 //! families, the families timing every call) under the same bursts, seconds apart and in alternating order; a
-//! difference is only taken within a round.
+//! difference is only taken within a round. A fourth, who wakes whom, in a ping-pong in scope; no empty program is on its hook.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -25,6 +25,8 @@ const FEWEST_RUNS: u64 = 1000;
 const REFRESH: Duration = Duration::from_millis(1500);
 const ROUNDS: usize = 5;
 const ROUNDS_QUICK: usize = 2;
+
+const GETPPID: Workload = Workload::Loop(Loop::Getppid);
 
 /// One program's cost over all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,10 +53,11 @@ struct Round {
     empty: Vec<Program>,
     families: Vec<Program>,
     every_call: Vec<Program>,
+    wakeups: Vec<Program>,
 }
 
 pub fn measure(rig: &Rig, quick: bool) -> Result<Programs> {
-    let mut order = [Condition::Floor, Condition::MetricsAndSpans, Condition::EveryCall];
+    let mut order = [Condition::Floor, Condition::MetricsAndSpans, Condition::EveryCall, Condition::Wakeups];
     let mut rounds = Vec::new();
     for _ in 0..if quick { ROUNDS_QUICK } else { ROUNDS } {
         let mut round = Round::default();
@@ -63,6 +66,7 @@ pub fn measure(rig: &Rig, quick: bool) -> Result<Programs> {
             match condition {
                 Condition::Floor => round.empty = programs,
                 Condition::EveryCall => round.every_call = programs,
+                Condition::Wakeups => round.wakeups = programs,
                 _ => round.families = programs,
             }
         }
@@ -74,13 +78,14 @@ pub fn measure(rig: &Rig, quick: bool) -> Result<Programs> {
 
 /// One agent under one burst of each workload there is.
 fn programs(rig: &Rig, condition: Condition) -> Result<Vec<Program>> {
-    let mut workloads = vec![Workload::Loop(Loop::Getppid)];
-    // Timing every call changes the syscall family alone.
-    if condition != Condition::EveryCall {
-        workloads.push(Workload::Loop(Loop::PingPong));
-        workloads.extend(rig.nginx().is_ok().then_some(Workload::Http));
-    }
-    let in_scope = if rig.nginx().is_ok() { Workload::Http } else { Workload::Loop(Loop::Getppid) };
+    let ping_pong = Workload::Loop(Loop::PingPong);
+    let http = rig.nginx().is_ok().then_some(Workload::Http);
+    let (in_scope, workloads) = match condition {
+        Condition::Wakeups => (ping_pong, vec![ping_pong]),
+        // Timing every call changes the syscall family alone.
+        Condition::EveryCall => (GETPPID, vec![GETPPID]),
+        _ => (http.unwrap_or(GETPPID), [GETPPID, ping_pong].into_iter().chain(http).collect()),
+    };
     let agent = rig.attach(condition, in_scope, true)?;
     for workload in workloads {
         rig.burst(workload)?;
@@ -99,6 +104,8 @@ fn account(rounds: &[Round]) -> Programs {
     let every_call: Vec<Pair<'_>> = rounds.iter().map(|round| (&*round.every_call, &*round.empty)).collect();
     let mut lines = lines(&sampled, false);
     lines.extend(self::lines(&every_call, true).into_iter().filter(|line| line.probe == "syscall"));
+    let wakeups: Vec<Pair<'_>> = rounds.iter().map(|round| (&*round.wakeups, &*round.empty)).collect();
+    lines.extend(self::lines(&wakeups, false).into_iter().filter(|line| line.probe == "wakeup"));
     // Half of a run's time or more is the statistics' own clock; the absolute targets are for a clock of 30 ns.
     let empty: Vec<f64> = rounds.iter().flat_map(|round| &round.empty).filter_map(run_ns).collect();
     let empty = Quartiles::of(&empty).map(|empty| empty.median);
@@ -151,10 +158,13 @@ fn over_empty((programs, empty): Pair<'_>, name: &str) -> Option<f64> {
     Some(run_ns(program)? - run_ns(empty)?)
 }
 
-/// Of a family's programs the one that costs most.
+/// Of a family's programs the one that costs most, for each event that the family sees: a program that is attached for a
+/// share of the time costs that share.
 fn dearest_over_empty(pair: Pair<'_>, family: &str) -> Option<f64> {
-    let of_family = pair.0.iter().filter(|program| program.probe == family);
-    of_family.filter_map(|program| over_empty(pair, &program.program)).max_by(f64::total_cmp)
+    let of_family = || pair.0.iter().filter(|program| program.probe == family);
+    let events = of_family().filter_map(|program| program.runs).max()? as f64;
+    let each = |program: &Program| Some(over_empty(pair, &program.program)? * program.runs? as f64 / events);
+    of_family().filter_map(each).max_by(f64::total_cmp)
 }
 
 #[cfg(test)]
@@ -191,6 +201,7 @@ mod tests {
                 program("process", "process_exec", "tp_btf/sched_process_exec", 3, 9000),
             ],
             every_call: vec![run("syscall", "syscall_enter", "tp_btf/sys_enter", 59), run("tcp", "tcp_state", "x", 90)],
+            wakeups: vec![run("wakeup", "wakeup_waking", "tp_btf/sched_waking", 600), run("tcp", "tcp_state", "x", 90)],
         }
     }
 
@@ -207,6 +218,18 @@ mod tests {
         assert_eq!(rows[&ProgramCost::SyscallSampled].quartiles.median, 8.0);
         assert_eq!(rows[&ProgramCost::SyscallEveryCall].quartiles.median, 29.0);
         assert!(!rows.contains_key(&ProgramCost::SchedulerSwitch));
+        assert_eq!(lines.iter().filter(|line| line.program == "tcp_state").count(), 1);
+        let waking = lines.iter().find(|line| line.program == "wakeup_waking").unwrap();
+        assert_eq!((waking.run_ns.median, waking.over_empty_ns), (650.0, None));
+    }
+
+    #[test]
+    fn a_program_that_is_attached_for_a_share_of_the_calls_costs_that_share() {
+        let mut rounds = [round(0)];
+        // Nine calls in ten have none.
+        rounds[0].families[0] = program("syscall", "syscall_enter", "tp_btf/sys_enter", 1_000, 1_000 * 130);
+        let measured = &account(&rounds).rows[&ProgramCost::SyscallSampled];
+        assert_eq!(measured.quartiles.median, 10.0);
     }
 
     #[test]

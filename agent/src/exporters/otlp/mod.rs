@@ -5,7 +5,7 @@
 //! with a growing pause; every span and point handed over ends as sent or as lost for a reason. Delivery is at least once:
 //! an answer that gets lost is a batch sent twice. The queues are memory: 64 MiB hold twice five minutes at 500 spans a
 //! second with gzip (a test of [`encode`] holds that), and a stop of the agent loses what is in them, counted. Metrics are
-//! cumulative; delta temporality is not made.
+//! cumulative or deltas ([`starts`]).
 
 mod answer;
 mod encode;
@@ -52,6 +52,11 @@ crate::section! {
         pub timeout: Interval = Interval::secs(10),
         /// PEM file of who may vouch for an https endpoint, instead of the system's. Also OTEL_EXPORTER_OTLP_CERTIFICATE.
         pub certificate: Option<PathBuf> = None,
+        /// PEM file of the certificate by which an https endpoint knows the agent, with the chain above it. Also
+        /// OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE.
+        pub client_certificate: Option<PathBuf> = None,
+        /// PEM file of its private key. Also OTEL_EXPORTER_OTLP_CLIENT_KEY.
+        pub client_key: Option<PathBuf> = None,
         /// Attributes that every resource gets unless it has them, NAME=VALUE, values percent-encoded; `service.name` is left
         /// alone. Also OTEL_RESOURCE_ATTRIBUTES.
         pub resource: Vec<String> = Vec::new(),
@@ -93,6 +98,10 @@ crate::section! {
         pub timeout: Option<Interval> = None,
         /// Also OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE.
         pub certificate: Option<PathBuf> = None,
+        /// Also OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE.
+        pub client_certificate: Option<PathBuf> = None,
+        /// Also OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY.
+        pub client_key: Option<PathBuf> = None,
     }
 }
 
@@ -113,12 +122,20 @@ crate::section! {
         pub timeout: Option<Interval> = None,
         /// Also OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE.
         pub certificate: Option<PathBuf> = None,
+        /// Also OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE.
+        pub client_certificate: Option<PathBuf> = None,
+        /// Also OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY.
+        pub client_key: Option<PathBuf> = None,
         /// How often all metrics are looked at and sent. Also OTEL_METRIC_EXPORT_INTERVAL, in milliseconds.
         pub interval: Interval = Interval::secs(60),
         /// base2_exponential_bucket_histogram: histograms that are counted in such buckets are sent with all of them, the others
         /// with explicit bounds; explicit_bucket_histogram: all with explicit bounds, as on a text page. Also
         /// OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION.
         pub histograms: Histograms = Histograms::Exponential,
+        /// cumulative: counters and histograms since the agent began; delta: since the look before; lowmemory: histograms since
+        /// the look before, counters cumulative. What is lost of a delta is missing for good. Also
+        /// OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE.
+        pub temporality: Temporality = Temporality::Cumulative,
         /// Most points in one request.
         pub batch_points: usize = 2000,
         /// Encoded batches of points that wait while the backend does not take them, bytes. What comes when it is full is lost.
@@ -139,6 +156,15 @@ pub enum Protocol {
 pub enum Compression {
     Gzip,
     None,
+}
+
+/// Names as in OpenTelemetry's specification of the variable, which takes them in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Temporality {
+    Cumulative,
+    Delta,
+    LowMemory,
 }
 
 /// Names as in OpenTelemetry's specification of the variable.
@@ -173,6 +199,16 @@ impl Config {
         for (key, headers) in headers {
             problems.extend(target::headers(headers).err().map(|error| (key, error)));
         }
+        // Said of either signal, once.
+        let own = [Signal::Traces, Signal::Metrics].into_iter().find_map(|signal| {
+            let tls = self.settings(signal)?.ok()?.tls;
+            match (tls.certificate, tls.key) {
+                (Some(_), None) => Some(("client_key", "client_certificate")),
+                (None, Some(_)) => Some(("client_certificate", "client_key")),
+                _ => None,
+            }
+        });
+        problems.extend(own.map(|(missing, given)| (missing, format!("is needed beside {given}"))));
         problems.extend(target::attributes(&self.resource).err().map(|error| ("resource", error)));
         for (key, most) in [("batch_spans", self.batch_spans), ("metrics.batch_points", self.metrics.batch_points)] {
             if most == 0 {

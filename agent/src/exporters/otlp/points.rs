@@ -2,7 +2,7 @@
 //!
 //! Names are OpenTelemetry's own, dotted and with the unit beside them: receivers that spell them for Prometheus by
 //! OpenTelemetry's compatibility rules get the names of the agent's page. Labels are attributes of the points. Counters are
-//! cumulative with the time they began ([`Starts`]); base-2 exponential histograms are sent as they are counted, index by
+//! cumulative with the time they began or deltas ([`Starts`]); base-2 exponential histograms are sent as they are counted, index by
 //! index, others with their bounds. One batch is in memory at a time beside its encoded form. What a metric cannot have is
 //! lost as `unfit`.
 
@@ -15,13 +15,13 @@ use super::encode::{packed, pair, scope, with_configured};
 use super::outbox::Batch;
 use super::proto::{KeyValue, Resource};
 use super::proto_metrics::{
-    Buckets, CUMULATIVE, Exemplar as SentExemplar, ExemplarValue, Explicit, ExplicitPoint, Exponential,
+    Buckets, CUMULATIVE, DELTA, Exemplar as SentExemplar, ExemplarValue, Explicit, ExplicitPoint, Exponential,
     ExponentialPoint, Gauge, Metric, Number, Points, Request, ResourceMetrics, ScopeMetrics, Sum, Value,
 };
 use super::sender::Sender;
 use super::settings::Signal;
 use super::starts::Starts;
-use super::{Compression, Config, Histograms, target};
+use super::{Compression, Config, Histograms, Temporality, target};
 use crate::exporters::{Account, LossReason};
 use crate::model::exemplar::{Exemplar, Exemplars};
 use crate::model::metric::{Kind, Metric as Definition, Sample, Value as Measured};
@@ -77,6 +77,7 @@ pub(super) struct PointEncoder {
     resource: Resource,
     compression: Compression,
     histograms: Histograms,
+    temporality: Temporality,
     most: usize,
     starts: Starts,
 }
@@ -89,6 +90,7 @@ impl PointEncoder {
             resource: with_configured(own, &target::attributes(&config.resource)?),
             compression,
             histograms: config.metrics.histograms,
+            temporality: config.metrics.temporality,
             most: config.metrics.batch_points.max(1),
             starts,
         })
@@ -160,29 +162,40 @@ impl PointEncoder {
         exemplars: &Exemplars,
         time_ns: u64,
     ) -> Metric {
+        let temporality = match (self.temporality, shape) {
+            (Temporality::Cumulative, _) | (Temporality::LowMemory, Shape::Sum) => CUMULATIVE,
+            (Temporality::Delta | Temporality::LowMemory, _) => DELTA,
+        };
         let starts = &mut self.starts;
+        let mut told = |sample: &Sample| match temporality {
+            DELTA => starts.added(sample, time_ns),
+            _ => (starts.of(sample, time_ns), sample.value.clone()),
+        };
         let points = match shape {
             Shape::Gauge => {
-                Points::Gauge(Gauge { points: samples.iter().map(|sample| number(sample, 0, time_ns)).collect() })
+                let point = |sample: &&Sample| number(sample, &sample.value, [0, time_ns]);
+                Points::Gauge(Gauge { points: samples.iter().map(point).collect() })
             }
-            Shape::Sum => Points::Sum(Sum {
-                points: samples.iter().map(|sample| number(sample, starts.of(sample, time_ns), time_ns)).collect(),
-                temporality: CUMULATIVE,
-                is_monotonic: true,
-            }),
+            Shape::Sum => {
+                let point = |sample: &&Sample| {
+                    let (start_ns, value) = told(sample);
+                    number(sample, &value, [start_ns, time_ns])
+                };
+                Points::Sum(Sum { points: samples.iter().map(point).collect(), temporality, is_monotonic: true })
+            }
             Shape::Explicit => {
-                let point = |sample: &&Sample| explicit(sample, starts.of(sample, time_ns), time_ns, exemplars);
-                Points::Explicit(Explicit {
-                    points: samples.iter().filter_map(point).collect(),
-                    temporality: CUMULATIVE,
-                })
+                let point = |sample: &&Sample| {
+                    let (start_ns, value) = told(sample);
+                    explicit(sample, &value, [start_ns, time_ns], exemplars)
+                };
+                Points::Explicit(Explicit { points: samples.iter().filter_map(point).collect(), temporality })
             }
             Shape::Exponential => {
-                let point = |sample: &&Sample| exponential(sample, starts.of(sample, time_ns), time_ns, exemplars);
-                Points::Exponential(Exponential {
-                    points: samples.iter().filter_map(point).collect(),
-                    temporality: CUMULATIVE,
-                })
+                let point = |sample: &&Sample| {
+                    let (start_ns, value) = told(sample);
+                    exponential(sample, &value, [start_ns, time_ns], exemplars)
+                };
+                Points::Exponential(Exponential { points: samples.iter().filter_map(point).collect(), temporality })
             }
         };
         Metric {
@@ -203,8 +216,8 @@ fn attributes(sample: &Sample) -> Vec<KeyValue> {
     labels(sample).map(|(key, text)| pair(key, Cow::Owned(value(key, text)))).collect()
 }
 
-fn number(sample: &Sample, start_ns: u64, time_ns: u64) -> Number {
-    let value = match &sample.value {
+fn number(sample: &Sample, value: &Measured, [start_ns, time_ns]: [u64; 2]) -> Number {
+    let value = match value {
         Measured::Count(count) => match i64::try_from(*count) {
             Ok(count) => Some(Value::Int(count)),
             Err(_) => Some(Value::Double(*count as f64)),
@@ -216,8 +229,13 @@ fn number(sample: &Sample, start_ns: u64, time_ns: u64) -> Number {
     Number { start_ns, time_ns, value, attributes: attributes(sample) }
 }
 
-fn explicit(sample: &Sample, start_ns: u64, time_ns: u64, exemplars: &Exemplars) -> Option<ExplicitPoint> {
-    let histogram = sample.value.histogram()?;
+fn explicit(
+    sample: &Sample,
+    value: &Measured,
+    [start_ns, time_ns]: [u64; 2],
+    exemplars: &Exemplars,
+) -> Option<ExplicitPoint> {
+    let histogram = value.histogram()?;
     Some(ExplicitPoint {
         start_ns,
         time_ns,
@@ -230,8 +248,13 @@ fn explicit(sample: &Sample, start_ns: u64, time_ns: u64, exemplars: &Exemplars)
     })
 }
 
-fn exponential(sample: &Sample, start_ns: u64, time_ns: u64, exemplars: &Exemplars) -> Option<ExponentialPoint> {
-    let Measured::Exponential(native, classic) = &sample.value else { return None };
+fn exponential(
+    sample: &Sample,
+    value: &Measured,
+    [start_ns, time_ns]: [u64; 2],
+    exemplars: &Exemplars,
+) -> Option<ExponentialPoint> {
+    let Measured::Exponential(native, classic) = value else { return None };
     Some(ExponentialPoint {
         attributes: attributes(sample),
         start_ns,
@@ -377,6 +400,41 @@ mod tests {
         let (requests, _) = sent(&config, &[native()], &exemplars);
         let Some(Points::Explicit(found)) = metrics(&requests)[0].points.clone() else { panic!("not explicit") };
         assert_eq!((found.points[0].count, &found.points[0].bucket_counts[..]), (4, &[3, 1][..]));
+    }
+
+    #[test]
+    fn what_was_added_is_sent_where_that_is_preferred() {
+        for (temporality, [sums, histograms]) in [
+            (Temporality::Cumulative, [CUMULATIVE, CUMULATIVE]),
+            (Temporality::Delta, [DELTA, DELTA]),
+            (Temporality::LowMemory, [CUMULATIVE, DELTA]),
+        ] {
+            let mut config = Config::default();
+            config.metrics.temporality = temporality;
+            let mut encoder = PointEncoder::new(&config, Compression::None, "node", Starts::new(100, [])).unwrap();
+            let mut requests = Vec::new();
+            for now_ns in [900, 1000] {
+                requests.clear();
+                encoder.encode(&samples(), &Exemplars::default(), now_ns, &mut |batch| {
+                    requests.push((batch.items, Request::decode(batch.body).unwrap()));
+                });
+            }
+            // The second time nothing was added.
+            let metrics = metrics(&requests);
+            let all = |wanted: i32| if wanted == DELTA { (900, 0) } else { (100, 1) };
+            let Some(Points::Sum(sum)) = &metrics[0].points else { panic!("not a sum") };
+            let point = &sum.points[2];
+            assert_eq!((sum.temporality, point.start_ns), (sums, all(sums).0), "{temporality:?}");
+            assert_eq!(point.value, Some(Value::Int(all(sums).1)), "{temporality:?}");
+            let Some(Points::Gauge(gauge)) = &metrics[1].points else { panic!("not a gauge") };
+            assert_eq!(gauge.points[0].value, Some(Value::Double(0.25)), "a gauge is what it is");
+            let Some(Points::Explicit(explicit)) = &metrics[2].points else { panic!("not of explicit bounds") };
+            let Some(Points::Exponential(found)) = &metrics[3].points else { panic!("not exponential") };
+            assert_eq!((explicit.temporality, found.temporality), (histograms, histograms));
+            let (start_ns, share) = all(histograms);
+            assert_eq!((explicit.points[0].start_ns, explicit.points[0].count), (start_ns, 6 * share as u64));
+            assert_eq!((found.points[0].start_ns, found.points[0].count), (start_ns, 4 * share as u64));
+        }
     }
 
     #[test]

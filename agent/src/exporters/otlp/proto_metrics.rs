@@ -4,7 +4,9 @@
 
 use super::proto::{KeyValue, Resource, Scope};
 
-/// `AggregationTemporality`: since the start time.
+/// `AggregationTemporality`: since the point before.
+pub(super) const DELTA: i32 = 1;
+/// Since the start time.
 pub(super) const CUMULATIVE: i32 = 2;
 
 /// `opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest`.

@@ -3,11 +3,10 @@
 //! As OpenTelemetry has it: what is said of one signal wins over what is said of both; a signal's own endpoint is a whole
 //! URL, to the common one the signal's path is added. gRPC has its method for a path.
 
-use std::path::PathBuf;
-
 use super::target::Target;
 use super::{Compression, Config, Protocol};
 use crate::section::Interval;
+use crate::tls::Files;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
@@ -50,14 +49,14 @@ pub(super) struct Settings {
     pub compression: Compression,
     pub headers: Vec<String>,
     pub timeout: Interval,
-    pub certificate: Option<PathBuf>,
+    pub tls: Files,
 }
 
 impl Config {
     /// `None`: this signal is not sent.
     pub(super) fn settings(&self, signal: Signal) -> Option<Result<Settings, String>> {
         let (traces, metrics) = (&self.traces, &self.metrics);
-        let (enabled, endpoint, protocol, compression, headers, timeout, certificate) = match signal {
+        let (enabled, endpoint, protocol, compression, headers, timeout, files) = match signal {
             Signal::Traces => (
                 traces.enabled,
                 &traces.endpoint,
@@ -65,7 +64,7 @@ impl Config {
                 traces.compression,
                 &traces.headers,
                 traces.timeout,
-                &traces.certificate,
+                [&traces.certificate, &traces.client_certificate, &traces.client_key],
             ),
             Signal::Metrics => (
                 metrics.enabled,
@@ -74,8 +73,14 @@ impl Config {
                 metrics.compression,
                 &metrics.headers,
                 metrics.timeout,
-                &metrics.certificate,
+                [&metrics.certificate, &metrics.client_certificate, &metrics.client_key],
             ),
+        };
+        let [authority, certificate, key] = files.map(Clone::clone);
+        let tls = Files {
+            authority: authority.or_else(|| self.certificate.clone()),
+            certificate: certificate.or_else(|| self.client_certificate.clone()),
+            key: key.or_else(|| self.client_key.clone()),
         };
         let protocol = protocol.unwrap_or(self.protocol);
         let target = match (endpoint, &self.endpoint) {
@@ -95,7 +100,7 @@ impl Config {
             compression: compression.unwrap_or(self.compression),
             headers: if headers.is_empty() { &self.headers } else { headers }.clone(),
             timeout: timeout.unwrap_or(self.timeout),
-            certificate: certificate.clone().or_else(|| self.certificate.clone()),
+            tls,
         }))
     }
 }

@@ -49,12 +49,12 @@ struct Read {
 impl Transport {
     pub(super) fn new(settings: Settings) -> Result<Self, String> {
         let headers = target::headers(&settings.headers)?;
-        let Settings { target, protocol, compression, certificate, .. } = settings;
+        let Settings { target, protocol, compression, tls, .. } = settings;
         let spoken = match protocol {
             Protocol::HttpProtobuf => "http/1.1",
             Protocol::Grpc => "h2",
         };
-        let trust = target.tls.then(|| Trust::new(certificate.as_deref(), &[spoken])).transpose()?;
+        let trust = target.tls.then(|| Trust::new(&tls, &[spoken])).transpose()?;
         Ok(Self { target, protocol, compression, headers, trust, connection: None })
     }
 

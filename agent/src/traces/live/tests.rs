@@ -126,3 +126,30 @@ fn spans_of_a_crowd_that_is_not_weighed_are_counted_as_such() {
         assert_eq!(counted, Some(SPANS), "{requests} requests open: {:?}", live.counts().1.collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_crowd_in_one_process_takes_no_pairs_from_a_quieter_one() {
+    const SPANS: u64 = 200;
+    let (mut live, mut out) = (Live::new(Config::default()), Vec::new());
+    for request in 0..600 {
+        live.opened(&opened(1_000 + request, wire(10_000 + 2 * request), 5, 1_000));
+    }
+    for request in 0..20 {
+        let quiet = opened(5_000 + request, wire(20_000 + 2 * request), 5, 1_000);
+        live.opened(&Opened { pid: 8, ..quiet });
+    }
+    // 120 000 pairs in process 7, which began first, and 4000 in process 8.
+    for (cookie, wires) in [(2, 1_000_000), (102, 2_000_000)] {
+        for number in 0..SPANS {
+            let (sight, span) = seen(Role::Client, cookie, wire(wires + 2 * number), (2_000 + number, 3_000_000), 5);
+            live.span(sight, span, 3_000_000, &mut out);
+        }
+    }
+    live.tick(SECOND, &mut out);
+    live.tick(11 * SECOND, &mut out);
+    assert_eq!(out.len() as u64, 2 * SPANS);
+    let counts: Vec<_> = live.counts().1.collect();
+    let counted = |reason| counts.iter().find(|(counted, _)| *counted == reason).map(|(_, count)| *count);
+    assert_eq!(counted("unlinked_ambiguous"), Some(SPANS), "{counts:?}");
+    assert_eq!(counted("unlinked_unweighed"), Some(SPANS), "{counts:?}");
+}
