@@ -9,7 +9,7 @@ use seismo_tests::agent::{Agent, Launch};
 use seismo_tests::exposition::{Labels, Page, Sample};
 use seismo_tests::nginx::Nginx;
 use seismo_tests::rig::Rig;
-use seismo_tests::rotel::{Ports, Rotel};
+use seismo_tests::rotel::{Point, Ports, Rotel};
 use seismo_tests::spans::Span;
 use seismo_tests::victoria_metrics::VictoriaMetrics;
 use seismo_tests::wait;
@@ -154,6 +154,44 @@ fn a_collector_decodes_exponential_histograms_sent_over_grpc() -> Result<()> {
                 let holds = |(from, to, count): &(f64, f64, u64)| from < value && value <= to && *count > 0;
                 ensure!(point.buckets.iter().any(holds), "{value} is in no bucket");
             }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn deltas_that_a_collector_got_add_up_to_the_page() -> Result<()> {
+    Rig::run(|rig| {
+        let ports = Ports::free()?;
+        let rotel = Rotel::of_metrics(rig, ports)?;
+        let export = format!("http://127.0.0.1:{}", ports.http);
+        let agent = agent(
+            rig,
+            &format!("    endpoint: {export}\n    metrics: {{interval: 500ms, temporality: delta}}\n"),
+        )?;
+        let page = agent.page()?;
+        // So that one export at least has nothing new.
+        let before = page.sum("seismo_export_points_total", &[("outcome", "sent")]);
+        agent.page_where("two more exports", |now| {
+            now.sum("seismo_export_points_total", &[("outcome", "sent")]) > before * 2.0 + 1.0
+        })?;
+        agent.stop()?;
+        let received = rotel.histograms()?;
+        for sample in page.select(&format!("{TIME}_count"), &[]) {
+            let of_sample = |point: &&Point| {
+                point.metric == "http.server.request.duration"
+                    && point.attributes.get("http.route") == sample.labels.get("http_route")
+            };
+            let points: Vec<&Point> = received.iter().filter(of_sample).collect();
+            let counts: Vec<u64> = points.iter().map(|point| point.count).collect();
+            println!("{}: {counts:?}, {} on the page", points.len(), sample.value);
+            ensure!(counts.iter().sum::<u64>() as f64 == sample.value, "{counts:?} are not {sample:?}");
+            ensure!(counts.contains(&0), "each export has something of {sample:?}: {counts:?}");
+            let buckets: u64 = points.iter().flat_map(|point| &point.buckets).map(|(_, _, count)| count).sum();
+            ensure!(buckets as f64 == sample.value, "{buckets} in buckets");
+            let sum: f64 = points.iter().map(|point| point.sum).sum();
+            let expected = page.sum(&format!("{TIME}_sum"), &labels(sample));
+            ensure!((sum - expected).abs() <= expected * 1e-9, "sum {sum} where the page has {expected}");
         }
         Ok(())
     })
