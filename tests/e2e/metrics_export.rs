@@ -165,10 +165,8 @@ fn deltas_that_a_collector_got_add_up_to_the_page() -> Result<()> {
         let ports = Ports::free()?;
         let rotel = Rotel::of_metrics(rig, ports)?;
         let export = format!("http://127.0.0.1:{}", ports.http);
-        let agent = agent(
-            rig,
-            &format!("    endpoint: {export}\n    metrics: {{interval: 500ms, temporality: delta}}\n"),
-        )?;
+        let agent =
+            agent(rig, &format!("    endpoint: {export}\n    metrics: {{interval: 500ms, temporality: delta}}\n"))?;
         let page = agent.page()?;
         // So that one export at least has nothing new.
         let before = page.sum("seismo_export_points_total", &[("outcome", "sent")]);
