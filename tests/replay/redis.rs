@@ -379,3 +379,43 @@ fn whatever_a_server_says_by_itself_takes_no_memory() {
     assert!(kept < 1000, "{kept}");
     assert_eq!(script.finish().len(), 1);
 }
+
+/// A quick client: an answer that tells no protocol comes a hundred times before a lost request is given up.
+#[test]
+fn whatever_is_lost_of_a_connections_beginning_its_next_requests_are_seen() {
+    const ROUNDS: usize = 200;
+    let words = |texts: &[&str]| {
+        let mut command = format!("*{}\r\n", texts.len()).into_bytes();
+        texts.iter().for_each(|text| string(&mut command, text.as_bytes()));
+        command
+    };
+    let mut moves = Vec::new();
+    for round in 0..ROUNDS {
+        let key = format!("k{round}");
+        let (command, answer): (Vec<u8>, &[u8]) = match round % 3 {
+            0 => (words(&["SET", &key, "value"]), b"+OK\r\n"),
+            1 => (words(&["GET", &key]), b"$5\r\nvalue\r\n"),
+            _ => (words(&["LPUSH", &key, "x"]), b"-WRONGTYPE Operation\r\n"),
+        };
+        moves.extend([(Direction::Receive, command), (Direction::Send, answer.to_vec())]);
+    }
+    let losses = (0..6).flat_map(|first| (first..6).map(move |second| [first, second]));
+    for (lost, role) in losses.flat_map(|lost| [(lost, Role::Server), (lost, Role::Client)]) {
+        let mut script = Script::new(Config::default());
+        if role == Role::Client {
+            script = script.at_client();
+        }
+        script.open(role);
+        for (number, (direction, bytes)) in moves.iter().enumerate() {
+            let direction = if role == Role::Client { direction.other() } else { *direction };
+            let chunk = script.operation(direction, bytes, bytes.len());
+            script.now_ns -= MS / 2;
+            if !lost.contains(&number) {
+                script.deliver(chunk);
+            }
+        }
+        let out = script.finish();
+        let whole = out.iter().filter(|exchange| exchange.incomplete.is_none() && exchange.status.is_some()).count();
+        assert!(whole >= ROUNDS - 4, "{role:?} without {lost:?}: {whole} of {ROUNDS}");
+    }
+}

@@ -511,6 +511,11 @@ impl Flow {
         expired: bool,
         cx: &mut Context<'_>,
     ) -> Option<Took> {
+        // What was moved the other way before it may tell, once it is here: a lost request would use up the attempts
+        // on the answers behind it.
+        if !expired && self.lane(direction.other()).stream.is_behind(piece.other) {
+            return None;
+        }
         let stream = &self.lane(direction).stream;
         let begun = stream.is_begun();
         let eligible = (turns || !begun) && matches!(piece.content, Content::Bytes(_));

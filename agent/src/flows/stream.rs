@@ -240,6 +240,11 @@ impl Stream {
         }
     }
 
+    /// What lies before a position has not been handed out yet.
+    pub fn is_behind(&self, position: u64) -> bool {
+        self.next.is_some_and(|next| next < position)
+    }
+
     /// A hole of so many bytes at the next position.
     fn gap(&self, length: u64) -> Option<Piece> {
         let Last { moment, other } = self.last;
