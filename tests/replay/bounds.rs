@@ -103,3 +103,41 @@ fn a_client_may_read_the_answer_after_its_socket_closed() {
     assert_eq!(script.flows.len(), 0);
     script.check_accounts();
 }
+
+#[test]
+fn what_is_lost_costs_the_same_however_quick_the_client_is() {
+    const ROUNDS: usize = 1500;
+    let told = [1000, 300, 100, 30].map(|step_us| {
+        let mut state = 7u64;
+        let mut is_lost = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33).is_multiple_of(10)
+        };
+        let mut script = Script::new(Config::default());
+        script.open(Role::Server);
+        let (mut requests, mut both) = (0, 0);
+        for round in 0..ROUNDS {
+            let mut seen = true;
+            for (direction, bytes) in [(Direction::Receive, REQUEST), (Direction::Send, RESPONSE)] {
+                let chunk = script.operation(direction, bytes, bytes.len());
+                script.now_ns -= MS - step_us * 500;
+                if round > 0 && is_lost() {
+                    seen = false;
+                    continue;
+                }
+                requests += usize::from(direction == Direction::Receive);
+                script.deliver(chunk);
+            }
+            both += usize::from(seen);
+        }
+        script.close(0);
+        let whole = script.out.iter().filter(|exchange| exchange.incomplete.is_none()).count();
+        assert!(script.out.iter().all(|exchange| exchange.error.is_none()));
+        // Of losses that follow each other, how far they reach is not always known.
+        assert!(whole <= both && whole * 100 >= both * 98, "{whole} of {both} whole at {step_us} µs");
+        assert!(script.out.len() * 100 >= requests * 98, "{} of {requests} told at {step_us} µs", script.out.len());
+        script.check_accounts();
+        (whole, script.out.len())
+    });
+    assert!(told.iter().all(|of| *of == told[0]), "{told:?}");
+}

@@ -96,6 +96,12 @@ struct Lane {
 }
 
 impl Lane {
+    /// More waits than may.
+    fn is_over(&self, config: &Config) -> bool {
+        let (segments, bytes) = self.stream.held();
+        segments > config.segments_per_stream || bytes > config.held_bytes_per_stream
+    }
+
     /// Bytes before the first one that is known of.
     fn earlier_bytes(&self, origin: Option<Origin>) -> Option<u64> {
         Some(self.stream.start()?.saturating_sub(origin?.position))
@@ -445,14 +451,14 @@ impl Flow {
         let lane = self.lane(direction);
         lane.blocked = false;
         let Some(since_ns) = lane.stream.since_ns() else { return false };
-        let (segments, bytes) = lane.stream.held();
         let asks = direction == self.first();
         let is_full = self.is_full(config);
         // No room for another request: first the answers that are here, without waiting for what is missing of them.
         if asks && is_full && self.lane(direction.other()).stream.since_ns().is_some() {
             return false;
         }
-        let no_room = !asks && is_full || segments > config.segments_per_stream || bytes > config.held_bytes_per_stream;
+        // What one side waits for may be missing on the other: no room here ends the wait there, requests first.
+        let no_room = !asks && is_full || self.lanes.iter().any(|lane| lane.is_over(config));
         let waited = self.now_ns.saturating_sub(since_ns) >= config.reorder_wait.as_ns();
         let expired = force || no_room || waited;
         let lane = self.lane(direction);
