@@ -1,4 +1,4 @@
-//! Settings that the loader writes: frozen globals (constants to the verifier) and the scope map's value.
+//! Settings that the loader writes: into the programs (constants to the verifier), and the scope map's value.
 
 use crate::wire;
 
@@ -57,6 +57,8 @@ wire! {
         pub unix_cast: u32,
         /// The cgroups above a task's own (`bpf_get_current_ancestor_cgroup_id` in tracing programs, after 5.10).
         pub cgroup_ancestor: u32,
+        /// Type id of a struct of two 64-bit words, if any address can be taken for one (`bpf_rdonly_cast`, 6.2), else 0.
+        pub words_type: u32,
         /// The registers of the running task (`bpf_task_pt_regs`, 5.15).
         pub task_registers: u32,
         /// Programs on tracepoints can be preempted, so that two of them run mixed on one CPU (7.0).
@@ -94,6 +96,7 @@ impl Settings {
         budget_bytes: 0,
         task_btf: 1,
         unix_cast: 1,
+        words_type: 0,
         task_registers: 1,
         preemptible: 0,
         cgroup_ancestor: 1,

@@ -1,6 +1,6 @@
 //! Offsets of the kernel fields that the programs read, resolved by the loader from the kernel's BTF.
 //!
-//! Rust has no CO-RE relocations. The table is a frozen read-only global, so the verifier sees constants
+//! Rust has no CO-RE relocations. The loader writes them into the programs ([`crate::marks`]), so the verifier sees constants
 //! and checks `pointer + offset` against the type of the pointer: a wrong offset is mostly refused at load.
 //! Fields are listed once, in [`FIELDS`], in the order of the struct.
 

@@ -1,7 +1,7 @@
-//! The running task and its saved registers, the frozen tables, and what hides a value from the compiler.
+//! The running task and its saved registers, the numbers that the loader writes, and what hides a value from the compiler.
 //!
 //! Kernels before 5.11 give the running task only as an address: its fields are then read by probe. Which of the two is
-//! a frozen setting, so that the verifier removes the other. Nothing here writes.
+//! a setting and a constant by then, so that the verifier removes the other. Nothing here writes.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
@@ -20,25 +20,52 @@ const PF_EXITING: u32 = 0x0000_0004;
 /// 32-bit system call under way (`TS_COMPAT` in `asm/thread_info.h`, x86).
 const TS_COMPAT: u32 = 2;
 
-/// Reads a frozen global: the compiler must not fold the placeholder; the verifier folds the value.
+/// A number that the loader writes in place of a mark ([`seismo_common::marks`]): one instruction with a constant.
 #[inline(always)]
-pub fn frozen(value: &'static u32) -> u32 {
-    // SAFETY: a reference to a plain integer.
-    unsafe { core::ptr::read_volatile(value) }
+pub fn written<const MARK: u32>() -> u32 {
+    let number: u64;
+    // SAFETY: gives a register a value; what the loader writes there has 32 bits.
+    unsafe {
+        core::arch::asm!("{0} = {1}", out(reg) number, const MARK, options(nomem, nostack, preserves_flags));
+        core::hint::assert_unchecked(number <= u32::MAX as u64);
+    }
+    number as u32
+}
+
+/// The word of a table that begins `bytes` behind its beginning.
+pub const fn mark(table: u32, bytes: usize) -> u32 {
+    table + (bytes / size_of::<u32>()) as u32
 }
 
 /// Offset of a kernel field ([`seismo_common::offsets`]).
 macro_rules! offset {
     ($field:ident) => {
-        $crate::kernel::frozen(&$crate::maps::OFFSETS.$field)
+        $crate::kernel::written::<
+            {
+                $crate::kernel::mark(
+                    seismo_common::marks::OFFSETS,
+                    core::mem::offset_of!(seismo_common::offsets::Offsets, $field),
+                )
+            },
+        >()
     };
 }
 pub(crate) use offset;
 
-/// One of the agent's settings ([`seismo_common::config::Settings`]).
+/// One of the agent's settings ([`seismo_common::config::Settings`]), or a word of one.
 macro_rules! setting {
     ($field:ident) => {
-        $crate::kernel::frozen(&$crate::maps::SETTINGS.$field)
+        $crate::kernel::setting!($field, 0)
+    };
+    ($field:ident, $index:literal) => {
+        $crate::kernel::written::<
+            {
+                $crate::kernel::mark(
+                    seismo_common::marks::SETTINGS,
+                    core::mem::offset_of!(seismo_common::config::Settings, $field) + $index * size_of::<u32>(),
+                )
+            },
+        >()
     };
 }
 pub(crate) use setting;

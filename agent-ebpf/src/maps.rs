@@ -1,4 +1,4 @@
-//! Every map of the object, and the read-only globals that the loader fills.
+//! Every map of the object.
 //!
 //! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and `ADOPT_TGIDS`, which
 //! programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
@@ -10,13 +10,12 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
 use seismo_common::config::{
     FAULT_THREADS, FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, RECLAIM_SLOTS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES,
-    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, Settings, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::handover::WAKING_PROCESSES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
-use seismo_common::offsets::Offsets;
 use seismo_common::payload::{FlowControl, PayloadRecord};
 use seismo_common::task::{RUNTIMES as RUNTIME_PLACES, Runtime};
 use seismo_common::tcp::{PASS_WORDS, SOCK_SLOTS};
@@ -24,14 +23,6 @@ use seismo_common::workload::{OFF_CPU, WORKLOAD_LANES, WORKLOADS as WORKLOAD_PLA
 
 use crate::operation::Asked;
 use crate::user::{Place, Want};
-
-/// Field offsets of the running kernel. Frozen before load: constants to the verifier.
-#[unsafe(no_mangle)]
-pub static OFFSETS: Offsets = Offsets::ABSENT;
-
-/// Settings of this agent. Frozen before load.
-#[unsafe(no_mangle)]
-pub static SETTINGS: Settings = Settings::DEFAULT;
 
 /// Records for userspace. The loader sets the size.
 #[map]

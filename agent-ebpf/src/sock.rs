@@ -13,8 +13,7 @@ use seismo_common::payload::{AF_INET, AF_INET6, AF_UNIX, TCP, UDP, UNIX_DATAGRAM
 use seismo_common::tcp::{NEW_SYN_RECV, TIME_WAIT};
 
 use crate::access::{Access, Typed};
-use crate::kernel::{frozen, offset, setting};
-use crate::maps::SETTINGS;
+use crate::kernel::{offset, setting};
 
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
@@ -232,8 +231,9 @@ impl Checked<crate::access::Probed> for Sock<crate::access::Probed> {
 /// A name for a socket at this address that tells nothing of the address to who does not know the salt.
 #[inline(always)]
 fn scrambled(address: u64) -> u64 {
-    let key = |low: &'static u32, high: &'static u32| u64::from(frozen(low)) | u64::from(frozen(high)) << 32;
-    let (first, second) = (key(&SETTINGS.salt[0], &SETTINGS.salt[1]), key(&SETTINGS.salt[2], &SETTINGS.salt[3]));
+    let key = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let first = key(setting!(salt, 0), setting!(salt, 1));
+    let second = key(setting!(salt, 2), setting!(salt, 3));
     mixed(mixed(address ^ first) ^ second) ^ first
 }
 

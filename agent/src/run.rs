@@ -40,7 +40,6 @@ use anyhow::Result;
 
 use crate::bpf::plan::Wanted;
 use crate::config::{Config, Probes, Wakeups};
-use crate::health::ProbeState;
 
 /// Reads the configuration again, with what the command line lays over it.
 pub type Reload = Box<dyn Fn() -> Result<Config> + Send + Sync>;
@@ -104,8 +103,7 @@ pub fn verify(json: bool) -> Result<ExitCode> {
         }
     }
     // What the kernel does not offer is no verdict on the program.
-    let accepted = programs.iter().all(|program| program.state != ProbeState::Failed);
-    Ok(if report.loaded && accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.loaded && report.accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints the raw payload records of what is in scope.

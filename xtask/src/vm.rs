@@ -284,9 +284,9 @@ impl Reader<'_> {
     fn end(&mut self, step: &Running, status: Status) {
         if step.name == VERIFY {
             match verdicts::lines(&step.out.join("\n"), &step.walked) {
-                // It also fails for a program that did not load; where it could not even try, it says so.
+                // It also fails for a program that did not load; what it could not even try, or a tier that was refused, it tells.
                 Ok(lines) if !step.err.iter().any(|line| line.starts_with("! ")) => self.column.programs = lines,
-                Ok(_) => self.problems.push(format!("no program was tried: {status}: {}", step.err.join(" | "))),
+                Ok(_) => self.problems.push(format!("loading: {status}: {}", step.err.join(" | "))),
                 Err(error) => self.problems.push(format!("loading: {status}: {error:#}: {}", step.err.join(" | "))),
             }
             return;

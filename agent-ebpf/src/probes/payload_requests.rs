@@ -100,7 +100,10 @@ fn note_socket(request: *const c_void) {
     // SAFETY: an io_kiocb to the verifier.
     let code: u8 = unsafe { Typed::load(request, offset!(request_code)) };
     let Some((sends, _)) = shape(code) else { return };
-    let Some(sock) = socket_of(request as u64) else { return };
+    let sock = socket_of(request as u64);
+    if sock == 0 {
+        return;
+    }
     let (key, request) = (key(sock, sends), request as u64);
     match REQUESTS.get_ptr_mut(key) {
         // SAFETY: a value of the map; two requests at once leave more than one pending, which is all that matters.
@@ -125,24 +128,24 @@ fn key(sock: u64, sends: bool) -> u64 {
     sock | u64::from(sends)
 }
 
-/// The socket that a request is about, if it is about one.
+/// The socket that a request is about, 0 if it is about none.
 #[inline(always)]
-fn socket_of(request: u64) -> Option<u64> {
+fn socket_of(request: u64) -> u64 {
     const S_IFMT: u16 = 0xf000;
     const S_IFSOCK: u16 = 0xc000;
     // SAFETY: read by probe; what is no request any more reads as anything, which the caller compares with a socket.
     unsafe {
         let file: *const c_void = Probed::load(request as *const c_void, offset!(request_file));
         if file.is_null() {
-            return None;
+            return 0;
         }
         let inode: *const c_void = Probed::load(file, offset!(file_inode));
         let mode: u16 = Probed::load(inode, offset!(inode_mode));
         if mode & S_IFMT != S_IFSOCK {
-            return None;
+            return 0;
         }
         let socket: *const c_void = Probed::load(file, offset!(file_private));
-        Some(Probed::load(socket, offset!(socket_sock)))
+        Probed::load(socket, offset!(socket_sock))
     }
 }
 
@@ -169,7 +172,7 @@ pub fn place(operation: &Operation<Typed>) -> Place {
         None => 0,
     };
     // What the thread has just begun; its requests on other sockets do not matter.
-    let own_fits = own != 0 && socket_of(own) == Some(sock);
+    let own_fits = own != 0 && socket_of(own) == sock;
     if pending == 0 || request == 0 {
         return if own_fits { place_in(own, sock, operation, true) } else { Place::NOWHERE };
     }
@@ -186,7 +189,7 @@ fn place_in(request: u64, sock: u64, operation: &Operation<Typed>, alone: bool) 
     unsafe {
         let code: u8 = Probed::load(request, offset!(request_code));
         let Some((sends, shape)) = shape(code) else { return Place::NOWHERE };
-        if sends != (operation.direction == SEND) || socket_of(request as u64) != Some(sock) {
+        if sends != (operation.direction == SEND) || socket_of(request as u64) != sock {
             return Place::NOWHERE;
         }
         let state: *const c_void = Probed::load(request, offset!(request_state));

@@ -109,6 +109,11 @@ impl Btf {
         (0..(self.u32(at + 4)? & 0xffff) as usize).map(member).collect()
     }
 
+    /// Type ids of a function and of a struct; `None` where one is not there.
+    pub(super) fn ids(&self, function: &str, of: &str) -> Option<(u32, u32)> {
+        Some((*self.functions.get(function)?, *self.structs.get(of)?))
+    }
+
     pub(super) fn has_struct(&self, name: &str) -> bool {
         self.structs.contains_key(name)
     }

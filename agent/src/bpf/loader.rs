@@ -14,9 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::RingBuf;
 use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
-use seismo_common::Wire;
 use seismo_common::config::Settings;
-use seismo_common::offsets::Offsets;
 
 use super::capabilities::version;
 use super::counts::Counts;
@@ -26,6 +24,7 @@ use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
 use super::scope::ScopeMaps;
+use super::specialise;
 use super::support::Facts;
 use super::user_load;
 use super::user_probes::{RuntimeMap, UserProgram};
@@ -36,7 +35,7 @@ use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, Restart};
 
 /// The kernel object, built from `agent-ebpf` by the build script.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seismo-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/seismo-ebpf"));
 
 /// Programs in the kernel, and the handles to their maps.
 pub struct Loaded {
@@ -106,7 +105,7 @@ pub fn load_best(
             bail!("{family}.tier: {tier} cannot be used here: {reason}");
         }
         log::warn!("{family}: tier {tier} cannot be used: {reason}");
-        wanted.refused.insert((family, tier));
+        wanted.refused.insert((family, tier), reason);
     }
 }
 
@@ -125,14 +124,14 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?;
+    let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
+    let object = special.bytes();
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
-        .override_global("OFFSETS", bytes_of::<Offsets>(offsets), true)
-        .override_global("SETTINGS", bytes_of::<Settings>(&settings), true)
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("SCRATCH", plan::scratches(plan))
         .map_max_entries("WORKLOAD_COUNTS", workloads::rows(cpus))
-        .load(OBJECT)
+        .load(object)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
     let mut verdicts = Vec::new();
@@ -175,8 +174,8 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         statuses.push(status);
         verdicts.push(verdict);
     }
-    let many = programs_for_many(&ebpf, facts, plan);
-    drop(btf);
+    let many = programs_for_many(&ebpf, object, facts, plan);
+    drop((btf, special));
     let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
     let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
     let scope = ScopeMaps::take(&mut ebpf)?;
@@ -207,14 +206,14 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
 }
 
 /// Programs of probes in processes, where the kernel attaches one to many places: none where it is older.
-fn programs_for_many(ebpf: &Ebpf, facts: &Facts, plan: &Plan) -> HashMap<String, OwnedFd> {
+fn programs_for_many(ebpf: &Ebpf, object: &[u8], facts: &Facts, plan: &Plan) -> HashMap<String, OwnedFd> {
     let accepted =
         |planned: &&Planned| matches!(planned.program.hook, Hook::User { .. }) && planned.decision == Decision::Attach;
     let names: Vec<&str> = plan.programs.iter().filter(accepted).map(|planned| planned.program.name).collect();
     if names.is_empty() || version(&facts.kernel_release) < (6, 6) {
         return HashMap::new();
     }
-    user_load::load(ebpf, OBJECT, &names).unwrap_or_else(|error| {
+    user_load::load(ebpf, object, &names).unwrap_or_else(|error| {
         log::warn!("probes in processes take a capability here: {error:#}");
         HashMap::new()
     })
@@ -405,12 +404,6 @@ impl Programs {
 pub fn enable_run_stats() -> Result<std::os::fd::OwnedFd> {
     aya::sys::enable_stats(aya::sys::Stats::RunTime)
         .map_err(|error| anyhow!("run statistics need CAP_SYS_ADMIN: {}: {}", error.call, error.io_error))
-}
-
-/// A wire struct as the bytes that the kernel side reads.
-fn bytes_of<T: Wire>(value: &T) -> &[u8] {
-    // SAFETY: `Wire` promises no padding, so every byte is initialised; the slice borrows the value.
-    unsafe { std::slice::from_raw_parts((&raw const *value).cast::<u8>(), size_of::<T>()) }
 }
 
 /// Keeps the allocator to two arenas: one per allocating thread would double the agent's memory, and contention for them

@@ -18,6 +18,7 @@ pub mod offsets;
 pub mod plan;
 mod raw;
 pub mod scope;
+mod specialise;
 pub mod support;
 mod user_load;
 pub mod user_probes;

@@ -48,8 +48,8 @@ pub struct Wanted<'a> {
     pub families: BTreeSet<&'a str>,
     /// Families that must use a certain tier, with its name.
     pub forced: BTreeMap<&'a str, &'a str>,
-    /// Tiers (family, tier) that the kernel has refused.
-    pub refused: BTreeSet<(&'static str, &'static str)>,
+    /// Tiers (family, tier) that the kernel has refused, and what it said.
+    pub refused: BTreeMap<(&'static str, &'static str), String>,
     /// Every program that can be loaded, whatever tier it belongs to: for verdicts, not to be attached.
     pub every_tier: bool,
 }
@@ -99,7 +99,7 @@ fn choose(
         };
     }
     let usable = |tier: &&TierSpec| {
-        !wanted.refused.contains(&(family.name, tier.name)) && obstacle(facts, family, tier).is_none()
+        !wanted.refused.contains_key(&(family.name, tier.name)) && obstacle(facts, family, tier).is_none()
     };
     Ok(family.tiers.iter().find(usable))
 }
@@ -127,6 +127,7 @@ pub fn settings(facts: &Facts, plan: &Plan, base: Settings) -> Settings {
     let mut settings = Settings {
         task_btf: has(TASK_BTF),
         unix_cast: has(UNIX_CAST),
+        words_type: facts.cast.map_or(0, |cast| cast.words),
         task_registers: has(TASK_REGISTERS),
         // `include/linux/tracepoint.h` no longer turns preemption off around programs, nor does `__bpf_trace_run`.
         preemptible: u32::from(version(&facts.kernel_release) >= (7, 0)),
@@ -408,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_tier_that_the_kernel_refused_is_not_tried_again() {
-        let refused = BTreeSet::from([("f", "best"), ("f", "good"), ("f", "traced")]);
+        let refused = ["best", "good", "traced"].map(|tier| (("f", tier), String::new())).into();
         let plan = plan(&with(&["new", "newest", "old"], &["function"]), &[&TIERED], &Wanted { refused, ..wanted() });
         assert_eq!(attached(&plan.unwrap()), ["slow"]);
     }

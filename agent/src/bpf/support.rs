@@ -39,6 +39,8 @@ pub struct Facts {
     /// Structs whose fields the programs read and which the kernel has.
     pub structs: BTreeSet<String>,
     #[serde(skip)]
+    pub cast: Option<Cast>,
+    #[serde(skip)]
     pub offsets: Option<Resolved>,
     pub missing_fields: Vec<String>,
     /// Enumerations whose numbers differ by kernel; empty where this one does not have it.
@@ -119,6 +121,7 @@ impl Facts {
         for name in ENUMERATIONS {
             self.constants.insert(name, btf.enumerators(name)?);
         }
+        self.cast = btf.ids(CAST, WORDS).map(|(function, words)| Cast { function, words });
         let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
         self.missing_fields = resolved.missing.clone();
         self.offsets = Some(resolved);
@@ -132,6 +135,17 @@ impl Facts {
         Ok(())
     }
 }
+
+/// Type ids of what makes an address readable: the kernel's function that casts it, and a struct of two words.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    pub function: u32,
+    pub words: u32,
+}
+
+const CAST: &str = "bpf_rdonly_cast";
+/// `tv_sec` and `tv_nsec`, 64 bits each.
+const WORDS: &str = "timespec64";
 
 /// Helpers that not every kernel has and that programs do without, by the kernel's function behind each.
 const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, TASK_REGISTERS, COOKIE];

@@ -37,6 +37,8 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Were the programs really loaded, or only planned?
     pub loaded: bool,
+    /// The kernel refused no program and no tier.
+    pub accepted: bool,
     pub facts: Facts,
     /// Capabilities that loading takes, that running uses, and that are kept after attaching.
     pub capabilities_needed: Vec<&'static str>,
@@ -73,12 +75,14 @@ pub fn examine(mut wanted: Wanted<'_>) -> Report {
     if problems.is_empty() && !can_run {
         problems.push("no probe family can be attached; the reasons stand beside each".to_owned());
     }
+    problems.extend(refused(&wanted));
     if facts.missing_capabilities.iter().any(|name| name == capabilities::CAP_SYS_PTRACE.name()) {
         problems.push("CAP_SYS_PTRACE is missing: executables of other users' processes cannot be named".to_owned());
     }
     let names = |list: &[capabilities::Capability]| list.iter().map(|capability| capability.name()).collect();
     Report {
         can_run,
+        accepted: wanted.refused.is_empty() && statuses.iter().all(|status| status.state != ProbeState::Failed),
         problems,
         loaded,
         capabilities_needed: names(capabilities::NEEDED),
@@ -87,6 +91,11 @@ pub fn examine(mut wanted: Wanted<'_>) -> Report {
         files: Vec::new(),
         facts,
     }
+}
+
+/// Each tier that the kernel refused though it has what that takes: the next one is used.
+fn refused(wanted: &Wanted<'_>) -> impl Iterator<Item = String> {
+    wanted.refused.iter().map(|((family, tier), reason)| format!("{family}: the kernel refused tier {tier}: {reason}"))
 }
 
 /// What makes loading pointless to try; each says what to do.
