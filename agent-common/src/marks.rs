@@ -1,6 +1,6 @@
 //! What stands in the kernel object for numbers that only the running kernel and its agent know: field offsets, settings, the
 //! number of a kernel function. The loader writes those in their place, so a program is made for its kernel: to the verifier
-//! they are constants like any other, and at run time they cost nothing.
+//! they are constants like any other, and at run time too.
 
 /// First word of [`crate::offsets::Offsets`]; a word's number is added.
 pub const OFFSETS: u32 = 0x5e16_0000;

@@ -2,6 +2,8 @@
 //! one that it was sent for as its parent, and nothing is left behind of a process that ends.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::Agent;
@@ -44,6 +46,46 @@ fn tracked(agent: &Agent<'_>, count: u64) -> Result<()> {
     Ok(())
 }
 
+/// Each request that the relay made for one of the `count` from 1 on has that one as its parent, found by its task.
+fn linked_by_task(spans: &[Span], count: usize) -> Result<()> {
+    let id = |span: &Span, key: &str| span.json.get(key).and_then(|id| id.as_str()).unwrap_or("none").to_owned();
+    let served: BTreeMap<String, usize> = spans
+        .iter()
+        .filter(|span| span.kind == Kind::Server)
+        .map(|span| Ok((id(span, "spanId"), number(span)?)))
+        .collect::<Result<_>>()?;
+    let of_count = served.values().filter(|number| **number != 0).count();
+    ensure!(of_count == count, "{of_count} requests were served");
+    let mut methods: BTreeMap<String, usize> = BTreeMap::new();
+    for span in spans.iter().filter(|span| span.kind == Kind::Client) {
+        let made_for = number(span)? / 10;
+        if made_for == 0 {
+            continue;
+        }
+        let parent = served.get(&id(span, "parentSpanId"));
+        ensure!(parent == Some(&made_for), "made for {made_for}, linked to {parent:?}: {}", span.json);
+        *methods.entry(span.attribute("seismo.link.method")).or_default() += 1;
+    }
+    println!("requests by how their parent was found: {methods:?}");
+    ensure!(methods == BTreeMap::from([("task".to_owned(), 2 * count)]), "{methods:?}");
+    Ok(())
+}
+
+/// Asks the relay for a number on a connection that stays open; [`answered`] waits for the answer.
+fn ask(connection: &mut TcpStream, number: usize) -> Result<()> {
+    Ok(write!(connection, "GET /both/{number} HTTP/1.1\r\nHost: relay\r\n\r\n")?)
+}
+
+fn answered(connection: &mut TcpStream) -> Result<()> {
+    let (mut answer, mut bytes) = (Vec::new(), [0; 1024]);
+    while !answer.ends_with(b"\r\n\r\nok\n") {
+        let length = connection.read(&mut bytes)?;
+        ensure!(length > 0, "closed after {answer:?}");
+        answer.extend_from_slice(bytes.get(..length).unwrap_or_default());
+    }
+    Ok(())
+}
+
 /// Every request of the relay's to the request that it was made for.
 fn each_has_its_parent(start: impl FnOnce(&Rig, u16) -> Result<Relay>) -> Result<()> {
     Rig::run(|rig| {
@@ -54,25 +96,7 @@ fn each_has_its_parent(start: impl FnOnce(&Rig, u16) -> Result<Relay>) -> Result
         load((rig, &relay, &agent), 1, 0..1, 3)?;
         tracked(&agent, 1)?;
         let spans = load((rig, &relay, &agent), AT_ONCE, 1..1 + REQUESTS, 3 * (REQUESTS + 1))?;
-        let id = |span: &Span, key: &str| span.json.get(key).and_then(|id| id.as_str()).unwrap_or("none").to_owned();
-        let served: BTreeMap<String, usize> = spans
-            .iter()
-            .filter(|span| span.kind == Kind::Server)
-            .map(|span| Ok((id(span, "spanId"), number(span)?)))
-            .collect::<Result<_>>()?;
-        ensure!(served.len() == REQUESTS + 1, "{} requests were served", served.len());
-        let mut methods: BTreeMap<String, usize> = BTreeMap::new();
-        for span in spans.iter().filter(|span| span.kind == Kind::Client) {
-            let made_for = number(span)? / 10;
-            if made_for == 0 {
-                continue;
-            }
-            let parent = served.get(&id(span, "parentSpanId"));
-            ensure!(parent == Some(&made_for), "made for {made_for}, linked to {parent:?}: {}", span.json);
-            *methods.entry(span.attribute("seismo.link.method")).or_default() += 1;
-        }
-        println!("requests by how their parent was found: {methods:?}");
-        ensure!(methods == BTreeMap::from([("task".to_owned(), 2 * REQUESTS)]), "{methods:?}");
+        linked_by_task(&spans, REQUESTS)?;
         let page = agent.page()?;
         ensure!(page.sum("seismo_task_unread_total", &[]) == 0.0, "tasks that could not be read");
         println!("what happened: {:?}", page.by("seismo_pipeline_events_total", "reason", &[]));
@@ -121,6 +145,31 @@ fn coroutines_of_one_event_loop_send_for_the_request_that_they_serve() -> Result
 #[test]
 fn goroutines_send_for_the_request_that_they_serve() -> Result<()> {
     each_has_its_parent(|rig, upstream| Relay::go(rig, upstream, false))
+}
+
+#[test]
+fn where_connections_are_older_than_the_agent_it_is_so_from_the_first_request_on() -> Result<()> {
+    Rig::run(|rig| {
+        let upstream = Server::start_outside(rig, Language::Python)?;
+        // So many that it takes a while to look at all of them.
+        let mut relays = vec![Relay::go(rig, upstream.port, false)?];
+        for _ in 1..AT_ONCE {
+            relays.push(Relay::another_go(rig, upstream.port)?);
+        }
+        let mut connections: Vec<TcpStream> = relays
+            .iter()
+            .map(|relay| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port))?))
+            .collect::<Result<_>>()?;
+        connections.iter_mut().try_for_each(|connection| ask(connection, 0))?;
+        connections.iter_mut().try_for_each(answered)?;
+        let agent = Agent::start(rig)?;
+        for (number, connection) in connections.iter_mut().enumerate() {
+            ask(connection, 1 + number)?;
+        }
+        connections.iter_mut().try_for_each(answered)?;
+        let spans = agent.awaited_spans(3 * AT_ONCE, |span| span.service() == "relay")?;
+        linked_by_task(&spans, AT_ONCE)
+    })
 }
 
 #[test]

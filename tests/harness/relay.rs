@@ -10,6 +10,8 @@ use crate::process::Process;
 use crate::rig::{Rig, free_port};
 use crate::{http, programs};
 
+const GO: &str = include_str!("scripts/relay.go");
+
 #[derive(Debug)]
 pub struct Relay {
     pub process: Process,
@@ -25,7 +27,7 @@ impl Relay {
 
     /// Compiled first; without what a debugger wants where `stripped`.
     pub fn go(rig: &Rig, upstream: u16, stripped: bool) -> Result<Self> {
-        let source = rig.file("relay.go", include_str!("scripts/relay.go"))?;
+        let source = rig.file("relay.go", GO)?;
         let product = source.with_file_name("relay");
         let cache = programs::repository().join("target/go");
         let mut build = Command::new(programs::find("go")?);
@@ -36,6 +38,12 @@ impl Relay {
         build.arg(&source).env("GO111MODULE", "off").env("GOCACHE", &cache).env("GOPATH", cache.join("path"));
         let built = build.output().context("go build")?;
         ensure!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        Self::start(rig, Command::new(product), upstream)
+    }
+
+    /// One more of what [`Relay::go`] has compiled.
+    pub fn another_go(rig: &Rig, upstream: u16) -> Result<Self> {
+        let product = rig.file("relay.go", GO)?.with_file_name("relay");
         Self::start(rig, Command::new(product), upstream)
     }
 

@@ -72,6 +72,8 @@ const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
 /// Userspace is woken when this share of the ring is full.
 const WAKE_SHARE: u32 = 8;
 const PROC: &str = "/proc";
+/// Longest that the start waits for the processes whose connections are taken up to be looked at.
+const RUNTIMES_WAIT: Duration = Duration::from_secs(2);
 /// Octaves of a classic bucket at most.
 const WIDEST_BUCKET: usize = 8;
 /// Time after the start at which memory that only that needed is given back.
@@ -302,6 +304,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         view: Arc::clone(&view),
     });
     pipeline.adopt();
+    let runtimes = pipeline.looked();
     let files = kernel_files::open(&config);
     for status in files.statuses().iter().filter(|status| status.state == ProbeState::Unsupported) {
         log::warn!("{} is not supported: {}", status.program, status.reason);
@@ -369,6 +372,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
         probes: Arc::clone(&probe_control),
     });
     let api = Api::new(pages, Arc::clone(&health), Arc::clone(&spans), stopped.clone());
+    if runtimes.recv_timeout(RUNTIMES_WAIT).is_err() {
+        log::warn!("not all processes that have connections are looked at yet: their first requests have no tasks");
+    }
     let outcome = runtime.block_on(async {
         let serving = tokio::spawn(server::serve(listener, api, server::Limits::default()));
         let checking = tokio::spawn(checks.run(stopped.clone()));

@@ -181,6 +181,11 @@ impl Pipeline {
         count
     }
 
+    /// Answers once the processes of what was taken up are looked at: what they do before that has no tasks.
+    pub fn looked(&self) -> Receiver<()> {
+        self.parts.finder.looked()
+    }
+
     /// Makes the changes that were asked for.
     fn make_changes(&mut self) {
         while let Ok(Request { change, answer }) = self.parts.changes.try_recv() {

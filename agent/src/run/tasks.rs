@@ -32,6 +32,7 @@ const REASONS: usize = 64;
 /// What the thread is to do.
 enum Ask {
     Look(u32),
+    Answer(Sender<()>),
     Forget(u32),
     Switch(bool),
     /// The wake-ups of every process, or of those that run Java.
@@ -87,6 +88,15 @@ impl Finder {
         if self.asks.send(Ask::Look(pid)).is_ok() {
             self.looked.insert(pid);
         }
+    }
+
+    /// Answers once every process has been looked at that was asked for up to now.
+    pub fn looked(&self) -> Receiver<()> {
+        let (answer, answered) = channel();
+        if self.asks.send(Ask::Answer(answer)).is_err() {
+            log::error!("the thread that looks at processes is gone");
+        }
+        answered
     }
 
     /// The process is gone, or runs another program.
@@ -229,6 +239,8 @@ fn serve(asked: &Receiver<Ask>, parts: (UserProbes, Wakers), proc: &Procfs, coun
                     }
                 }
             }
+            // Who asked may have waited long enough.
+            Ask::Answer(asked) => _ = asked.send(()),
             Ask::Forget(pid) => {
                 probes.forget(pid);
                 wakers.forget(pid);
