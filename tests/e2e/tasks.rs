@@ -16,6 +16,8 @@ use seismo_tests::wrk::{Load, Wrk};
 
 const REQUESTS: usize = 400;
 const AT_ONCE: usize = 8;
+/// So many that it takes a while to look at all of them; an agent that is not optimised takes 0.2 s for each.
+const SERVICES: usize = 4;
 
 /// The number at the end of a path.
 fn number(span: &Span) -> Result<usize> {
@@ -46,8 +48,8 @@ fn tracked(agent: &Agent<'_>, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Each request that the relay made for one of the `count` from 1 on has that one as its parent, found by its task.
-fn linked_by_task(spans: &[Span], count: usize) -> Result<()> {
+/// Each request that the relay made for one of the `count` from 1 on has that one as its parent; how many were found how.
+fn linked(spans: &[Span], count: usize) -> Result<BTreeMap<String, usize>> {
     let id = |span: &Span, key: &str| span.json.get(key).and_then(|id| id.as_str()).unwrap_or("none").to_owned();
     let served: BTreeMap<String, usize> = spans
         .iter()
@@ -67,8 +69,8 @@ fn linked_by_task(spans: &[Span], count: usize) -> Result<()> {
         *methods.entry(span.attribute("seismo.link.method")).or_default() += 1;
     }
     println!("requests by how their parent was found: {methods:?}");
-    ensure!(methods == BTreeMap::from([("task".to_owned(), 2 * count)]), "{methods:?}");
-    Ok(())
+    ensure!(methods.values().sum::<usize>() == 2 * count, "{methods:?}");
+    Ok(methods)
 }
 
 /// Asks the relay for a number on a connection that stays open; [`answered`] waits for the answer.
@@ -96,7 +98,8 @@ fn each_has_its_parent(start: impl FnOnce(&Rig, u16) -> Result<Relay>) -> Result
         load((rig, &relay, &agent), 1, 0..1, 3)?;
         tracked(&agent, 1)?;
         let spans = load((rig, &relay, &agent), AT_ONCE, 1..1 + REQUESTS, 3 * (REQUESTS + 1))?;
-        linked_by_task(&spans, REQUESTS)?;
+        let methods = linked(&spans, REQUESTS)?;
+        ensure!(methods == BTreeMap::from([("task".to_owned(), 2 * REQUESTS)]), "{methods:?}");
         let page = agent.page()?;
         ensure!(page.sum("seismo_task_unread_total", &[]) == 0.0, "tasks that could not be read");
         println!("what happened: {:?}", page.by("seismo_pipeline_events_total", "reason", &[]));
@@ -151,14 +154,13 @@ fn goroutines_send_for_the_request_that_they_serve() -> Result<()> {
 fn where_connections_are_older_than_the_agent_it_is_so_from_the_first_request_on() -> Result<()> {
     Rig::run(|rig| {
         let upstream = Server::start_outside(rig, Language::Python)?;
-        // So many that it takes a while to look at all of them.
         let mut relays = vec![Relay::go(rig, upstream.port, false)?];
-        for _ in 1..AT_ONCE {
+        for _ in 1..SERVICES {
             relays.push(Relay::another_go(rig, upstream.port)?);
         }
-        let mut connections: Vec<TcpStream> = relays
-            .iter()
-            .map(|relay| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port))?))
+        let mut connections: Vec<TcpStream> = (0..SERVICES * AT_ONCE / 2)
+            .zip(relays.iter().cycle())
+            .map(|(_, relay)| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, relay.port))?))
             .collect::<Result<_>>()?;
         connections.iter_mut().try_for_each(|connection| ask(connection, 0))?;
         connections.iter_mut().try_for_each(answered)?;
@@ -167,8 +169,12 @@ fn where_connections_are_older_than_the_agent_it_is_so_from_the_first_request_on
             ask(connection, 1 + number)?;
         }
         connections.iter_mut().try_for_each(answered)?;
-        let spans = agent.awaited_spans(3 * AT_ONCE, |span| span.service() == "relay")?;
-        linked_by_task(&spans, AT_ONCE)
+        let count = connections.len();
+        let spans = agent.awaited_spans(3 * count, |span| span.service() == "relay")?;
+        let methods = linked(&spans, count)?;
+        // What read a first request began before the agent: the way to its task is not known until it is answered.
+        ensure!(methods.keys().all(|method| method == "task" || method == "thread"), "{methods:?}");
+        agent.nothing_lost()
     })
 }
 

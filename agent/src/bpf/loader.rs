@@ -5,6 +5,7 @@
 //! kernel's BTF (30 MB parsed) is dropped and the allocator trimmed once everything is attached. Dropping [`Loaded`]
 //! detaches everything; so does the kernel when the process dies, because nothing is pinned.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -85,7 +86,8 @@ pub enum Attach {
 }
 
 /// Loads what is wanted, in the best way that the kernel takes: where it refuses a program that a tier cannot do
-/// without, the next tier is tried, unless the configuration forces that one. Says which plan it was.
+/// without, the next tier is tried, unless the configuration forces that one. Says which plan it was. Where it refuses
+/// any program although addresses are cast in it, all are tried without casts first; who wants every tier wants to know.
 /// `ring_bytes` is a power of two and a multiple of the page size.
 pub fn load_best(
     facts: &Facts,
@@ -95,9 +97,19 @@ pub fn load_best(
     ring_bytes: u32,
     mode: Attach,
 ) -> Result<(Plan, Loaded)> {
+    let mut facts = Cow::Borrowed(facts);
     loop {
-        let plan = plan::plan(facts, families, wanted).map_err(|error| anyhow!(error))?;
-        let loaded = load(facts, &plan, settings, ring_bytes, mode)?;
+        let plan = plan::plan(&facts, families, wanted).map_err(|error| anyhow!(error))?;
+        let loaded = load(&facts, &plan, settings, ring_bytes, mode)?;
+        let failed = loaded.programs.statuses.iter().find(|status| status.state == ProbeState::Failed);
+        if let Some(failed) = failed
+            && facts.cast.is_some()
+            && !wanted.every_tier
+        {
+            log::warn!("programs are loaded without casts: {}: {}", failed.hook, failed.reason);
+            facts.to_mut().cast = None;
+            continue;
+        }
         let Some((family, tier, reason)) = refused(&plan, &loaded.programs.statuses) else {
             return Ok((plan, loaded));
         };
