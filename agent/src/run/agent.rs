@@ -394,6 +394,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
             let mut picture = picture;
             let began = Instant::now();
             let mut settled = false;
+            let mut heap = memory::Heap::default();
             loop {
                 tokio::select! {
                     _ = every.tick() => {}
@@ -406,6 +407,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
                     settled = true;
                     memory::let_go();
                 }
+                heap.give_back();
                 probe_control.look_after(config.probes.stats);
                 if analysis.is_finished() {
                     return;
