@@ -102,6 +102,8 @@ pub struct Health {
     files: RwLock<Vec<ProbeStatus>>,
     /// Why the agent is not ready; empty when it is.
     not_ready: RwLock<Option<String>>,
+    /// Heap in use when it was last looked at, bytes; 0 before that.
+    heap: AtomicU64,
 }
 
 impl Health {
@@ -113,6 +115,16 @@ impl Health {
 
     pub fn stage(&self, stage: Stage) -> &StageCounts {
         &self.stages[stage as usize]
+    }
+
+    /// So many bytes of the heap are in use.
+    pub fn set_heap(&self, in_use: u64) {
+        self.heap.store(in_use, Ordering::Relaxed);
+    }
+
+    /// Bytes of the heap that were in use when it was last looked at, where the allocator tells.
+    pub fn heap(&self) -> Option<u64> {
+        Some(self.heap.load(Ordering::Relaxed)).filter(|in_use| *in_use > 0)
     }
 
     /// `count` records entered the stage.

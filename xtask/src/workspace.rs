@@ -25,10 +25,10 @@ impl Profile {
     }
 }
 
-/// The root of the source tree.
+/// The root of the source tree: cargo says which, also where two trees share a folder of build products.
 pub fn root() -> PathBuf {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest).to_path_buf()
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    manifest.parent().unwrap_or(&manifest).to_path_buf()
 }
 
 /// The folder of build products.

@@ -37,26 +37,33 @@ pub struct Heap {
 
 impl Heap {
     /// Freed bytes that are kept for what comes next.
-    const KEPT: usize = 4 << 20;
+    const KEPT: usize = 2 << 20;
 
     /// Gives freed heap back when more of it is resident than is kept: 1 to 3 ms for 20 MB, else some 100 µs to find out.
-    pub fn give_back(&mut self) {
-        #[cfg(target_env = "gnu")]
-        {
-            // SAFETY: mallinfo2 only adds up the allocator's own lists, under its locks.
-            let in_use = unsafe { libc::mallinfo2() }.uordblks;
-            let beside = || private().map(|resident| resident.saturating_sub(in_use));
-            let Some(before) = beside() else {
-                log::debug!("the agent's own memory cannot be read: freed heap stays with it");
-                return;
-            };
-            if before > self.not_free.saturating_add(Self::KEPT) {
+    /// Bytes of the heap that are in use, where the allocator tells.
+    pub fn give_back(&mut self) -> Option<usize> {
+        let in_use = in_use()?;
+        let beside = || private().map(|resident| resident.saturating_sub(in_use));
+        match beside() {
+            Some(before) if before > self.not_free.saturating_add(Self::KEPT) => {
                 trim();
                 self.not_free = beside().unwrap_or(before);
                 log::debug!("{} KiB of freed memory given back", before.saturating_sub(self.not_free) >> 10);
             }
+            Some(_) => {}
+            None => log::debug!("the agent's own memory cannot be read: freed heap stays with it"),
         }
+        Some(in_use)
     }
+}
+
+/// Bytes that are allocated, in whole of all arenas.
+fn in_use() -> Option<usize> {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallinfo2 only adds up the allocator's own lists, under its locks.
+    return Some(unsafe { libc::mallinfo2() }).map(|heap| heap.uordblks.saturating_add(heap.hblkhd));
+    #[cfg(not(target_env = "gnu"))]
+    None
 }
 
 /// Gives freed heap back to the system: parsing the kernel's BTF takes 30 MB.
@@ -69,7 +76,6 @@ pub(super) fn trim() {
 }
 
 /// Resident bytes of the agent that are of no file and shared with nobody.
-#[cfg(target_env = "gnu")]
 fn private() -> Option<usize> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     // SAFETY: sysconf only answers.
@@ -77,7 +83,6 @@ fn private() -> Option<usize> {
     private_pages(&statm)?.checked_mul(page)
 }
 
-#[cfg(target_env = "gnu")]
 /// Of `statm`'s pages (size, resident, of files or shared, …) those that are resident and neither of a file nor shared.
 fn private_pages(statm: &str) -> Option<usize> {
     let mut pages = statm.split_ascii_whitespace().skip(1).map_while(|pages| pages.parse::<usize>().ok());
@@ -111,10 +116,10 @@ fn heading(line: &str) -> Option<(Range<usize>, &str, &str)> {
     Some((start..end, access, file))
 }
 
-#[cfg(all(test, target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Heap, fs, let_go, private, private_pages, unchanged};
+    use super::{Heap, fs, in_use, let_go, private, private_pages, unchanged};
 
     const SMAPS: &str = "\
 1000-2000 r--p 00000000 fe:01 7   /opt/my agent/seismo
@@ -151,6 +156,7 @@ Anonymous:             0 kB
     }
 
     #[test]
+    #[cfg(target_env = "gnu")]
     fn freed_heap_between_what_is_in_use_is_given_back() {
         let mut heap = Heap::default();
         let mut burst: Vec<Box<[u8]>> = (0..16_384).map(|_| vec![1; 4000].into_boxed_slice()).collect();
@@ -158,7 +164,8 @@ Anonymous:             0 kB
         // What is in use at the end keeps the allocator from giving back what is before it.
         let last = burst.pop();
         drop(burst);
-        heap.give_back();
+        let told = heap.give_back().unwrap();
+        assert!(told < in_use().unwrap() + (1 << 20) && told + (32 << 20) < full);
         let after = private().unwrap();
         assert!(after + (32 << 20) < full, "{full} bytes with 64 MB in use, {after} after");
         assert_eq!(last.unwrap()[0], 1);

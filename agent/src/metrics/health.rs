@@ -70,6 +70,14 @@ pub static PROBE_RUN: Metric = Metric {
     labels: &["probe", "program"],
 };
 
+pub static HEAP: Metric = Metric {
+    name: "seismo.heap",
+    unit: "By",
+    kind: Kind::Gauge,
+    description: "Heap of the agent that is in use, looked at every 5 s; absent where the allocator does not tell",
+    labels: &[],
+};
+
 pub static BUILD_INFO: Metric = Metric {
     name: "seismo.build_info",
     unit: "{build}",
@@ -90,6 +98,8 @@ impl Source for HealthSource {
     fn collect(&self, out: &mut Vec<Sample>) {
         stages(&self.0, out);
         probes(&self.0, out);
+        let heap = self.0.heap().map(|in_use| Sample { metric: &HEAP, labels: vec![], value: Value::Count(in_use) });
+        out.extend(heap);
     }
 }
 

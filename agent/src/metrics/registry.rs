@@ -13,6 +13,7 @@ use crate::model::spelling::{knows_unit, label_name, prometheus_name};
 pub static OWN: &[&Metric] = &[
     &gather::SERIES,
     &health::BUILD_INFO,
+    &health::HEAP,
     &health::PIPELINE_RECORDS,
     &health::PROBE_RUN,
     &health::PROBE_MISSED,

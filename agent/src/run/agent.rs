@@ -407,7 +407,9 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
                     settled = true;
                     memory::let_go();
                 }
-                heap.give_back();
+                if let Some(in_use) = heap.give_back() {
+                    health.set_heap(in_use as u64);
+                }
                 probe_control.look_after(config.probes.stats);
                 if analysis.is_finished() {
                     return;
