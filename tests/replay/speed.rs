@@ -39,7 +39,7 @@ fn speed_of_one_exchange_from_bytes_to_span() {
         script.flows.payload(chunk, &mut script.out);
         for exchange in script.out.drain(..) {
             let name = span_name(&exchange);
-            std::hint::black_box(assemble(exchange, name, None, Arc::clone(&resource), &clock));
+            std::hint::black_box(assemble(exchange, name, None, (Arc::clone(&resource), None), &clock));
             spans += 1;
         }
     }

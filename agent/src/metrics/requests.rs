@@ -4,13 +4,14 @@
 //! not whole has no duration that we know, so it is counted by reason and never put into a histogram.
 
 use crate::model::exchange::{Exchange, Measure};
-use crate::model::exemplar::Exemplar;
+use crate::model::exemplar::{Exemplar, Shown};
 use crate::model::metric::{Kind, Metric};
 use crate::model::process::Resource;
 use crate::model::span::Span;
 use crate::semconv::SERVICE_NAME;
 
 use super::Table;
+use super::table::bucket;
 
 pub static INCOMPLETE_EXCHANGES: Metric = Metric {
     name: "seismo.exchanges.incomplete",
@@ -23,20 +24,21 @@ pub static INCOMPLETE_EXCHANGES: Metric = Metric {
 /// Longest list of label values: the workload's and the protocol's.
 const MAX_LABELS: usize = 16;
 
-/// Counts one exchange of the process that `resource` describes.
-pub fn record_exchange(table: &Table, exchange: &Exchange, resource: &Resource) {
+/// Counts one exchange of the process that `resource` describes. Returns the exemplars of the series that has its duration.
+pub fn record_exchange(table: &Table, exchange: &Exchange, resource: &Resource) -> Option<Shown> {
     let service = resource.service_name.as_str();
     if let Some(reason) = exchange.incomplete {
         table.add(&INCOMPLETE_EXCHANGES, &[service, exchange.protocol, reason.name()], 1);
-        return;
+        return None;
     }
     let seconds = exchange.end_ns.saturating_sub(exchange.request.first_ns) as f64 / 1e9;
-    with_labels(service, &exchange.measure, |labels| table.observe(exchange.measure.metric, labels, seconds));
+    with_labels(service, &exchange.measure, |labels| table.observe(exchange.measure.metric, labels, seconds))
 }
 
 /// Makes a finished span the exemplar of the bucket that its request was counted in. Nothing for one that was not counted.
-pub fn record_exemplar(table: &Table, span: &Span) {
-    let Some(counted) = span.counted.as_deref().filter(|_| span.incomplete.is_none()) else { return };
+pub fn record_exemplar(span: &Span) {
+    let Some(counted) = &span.counted else { return };
+    let Some(series) = &counted.series else { return };
     let exemplar = Exemplar {
         trace_id: span.trace_id,
         span_id: span.span_id,
@@ -44,12 +46,11 @@ pub fn record_exemplar(table: &Table, span: &Span) {
         wall_ns: span.end_ns,
         place: counted.place,
     };
-    let measure = &counted.measure;
-    with_labels(&span.resource.service_name, measure, |labels| table.exemplify(measure.metric, labels, exemplar));
+    series.show(bucket(exemplar.value), exemplar);
 }
 
 /// All values of the labels of a request's series, in order.
-fn with_labels(service: &str, measure: &Measure, with: impl FnOnce(&[&str])) {
+fn with_labels<R>(service: &str, measure: &Measure, with: impl FnOnce(&[&str]) -> R) -> R {
     let mut labels = [""; MAX_LABELS];
     let values = std::iter::once(service).chain(measure.labels.iter().map(String::as_str));
     for (place, value) in labels.iter_mut().zip(values) {
@@ -57,7 +58,7 @@ fn with_labels(service: &str, measure: &Measure, with: impl FnOnce(&[&str])) {
     }
     debug_assert!(measure.labels.len() < MAX_LABELS, "{}", measure.metric.name);
     let given = (measure.labels.len() + 1).min(MAX_LABELS);
-    with(&labels[..given]);
+    with(&labels[..given])
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use indexmap::Equivalent;
 
 use super::{Config, prometheus_name};
-use crate::model::exemplar::{Buckets, Exemplar, Exemplars};
+use crate::model::exemplar::{Exemplars, Shown};
 use crate::model::exponential::Exponential;
 use crate::model::hashing::OrderedMap;
 use crate::model::metric::{Histogram, Kind, LabelValues, Metric, Sample, Source, Value};
@@ -109,7 +109,7 @@ struct Series {
 enum Accumulator {
     Count(u64),
     Gauge(f64),
-    Histogram { counts: Box<[u64; DURATION_BOUNDS.len() + 1]>, sum: f64, fine: Exponential, exemplars: Buckets },
+    Histogram { counts: Box<[u64; DURATION_BOUNDS.len() + 1]>, sum: f64, fine: Exponential, exemplars: Shown },
 }
 
 impl Accumulator {
@@ -121,7 +121,7 @@ impl Accumulator {
                 counts: Box::new([0; DURATION_BOUNDS.len() + 1]),
                 sum: 0.0,
                 fine: Exponential::quarters(),
-                exemplars: Vec::new(),
+                exemplars: Shown::default(),
             },
         }
     }
@@ -140,8 +140,9 @@ impl Accumulator {
 }
 
 /// Index of the classic bucket of a duration.
-fn bucket(seconds: f64) -> usize {
-    DURATION_BOUNDS.partition_point(|bound| *bound < seconds)
+pub fn bucket(seconds: f64) -> u8 {
+    const { assert!(DURATION_BOUNDS.len() < u8::MAX as usize) };
+    DURATION_BOUNDS.partition_point(|bound| *bound < seconds) as u8
 }
 
 impl Table {
@@ -169,42 +170,19 @@ impl Table {
         });
     }
 
-    /// Counts a duration into a histogram with [`DURATION_BOUNDS`], and into an exponential one.
-    pub fn observe(&self, metric: &'static Metric, labels: &[&str], seconds: f64) {
+    /// Counts a duration into a histogram with [`DURATION_BOUNDS`], and into an exponential one. Returns the exemplars of the
+    /// series that took it.
+    pub fn observe(&self, metric: &'static Metric, labels: &[&str], seconds: f64) -> Option<Shown> {
         debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
         self.measure(metric, labels, |value| {
-            if let Accumulator::Histogram { counts, sum, fine, .. } = value {
-                let bucket = bucket(seconds);
-                if let Some(count) = counts.get_mut(bucket) {
-                    *count += 1;
-                }
-                *sum += seconds;
-                fine.observe(seconds);
+            let Accumulator::Histogram { counts, sum, fine, exemplars } = value else { return None };
+            if let Some(count) = counts.get_mut(usize::from(bucket(seconds))) {
+                *count += 1;
             }
-        });
-    }
-
-    /// Names the trace of a duration that was observed before. Its bucket shows the newest; a series that is gone shows none.
-    pub fn exemplify(&self, metric: &'static Metric, labels: &[&str], exemplar: Exemplar) {
-        let mut inner = self.lock();
-        let own = inner.series.get_index_of(&Seek { metric, labels });
-        let Some(index) = own.or_else(|| inner.series.get_index_of(&Seek { metric, labels: &[] })) else { return };
-        if let Some((_, Series { value: Accumulator::Histogram { exemplars, .. }, .. })) =
-            inner.series.get_index_mut(index)
-        {
-            let bucket = bucket(exemplar.value) as u8;
-            match exemplars.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
-                Ok(at) => {
-                    // Scrapers refuse an exemplar that is older than the one they have.
-                    if let Some((_, present)) = exemplars.get_mut(at)
-                        && present.wall_ns <= exemplar.wall_ns
-                    {
-                        *present = exemplar;
-                    }
-                }
-                Err(at) => exemplars.insert(at, (bucket, exemplar)),
-            }
-        }
+            *sum += seconds;
+            fine.observe(seconds);
+            Some(exemplars.clone())
+        })
     }
 
     /// The exemplars whose spans have one of these numbers in the store of spans.
@@ -212,8 +190,7 @@ impl Table {
         let mut out = Exemplars::default();
         for (key, series) in &self.lock().series {
             let Accumulator::Histogram { exemplars, .. } = &series.value else { continue };
-            let there: Buckets =
-                exemplars.iter().filter(|(_, exemplar)| stored.contains(&exemplar.place)).copied().collect();
+            let there = exemplars.stored(stored);
             if !there.is_empty() {
                 out.insert(key.metric, key.values(), there);
             }
@@ -241,7 +218,7 @@ impl Table {
         });
     }
 
-    fn measure(&self, metric: &'static Metric, labels: &[&str], apply: impl FnOnce(&mut Accumulator)) {
+    fn measure<R>(&self, metric: &'static Metric, labels: &[&str], apply: impl FnOnce(&mut Accumulator) -> R) -> R {
         debug_assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
         let mut inner = self.lock();
         let series = match inner.series.get_index_of(&Seek { metric, labels }) {
@@ -250,7 +227,7 @@ impl Table {
         };
         let series = &mut inner.series[series];
         series.touched = true;
-        apply(&mut series.value);
+        apply(&mut series.value)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -307,6 +284,7 @@ impl Source for Table {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::model::exemplar::Exemplar;
     use crate::model::span::{SpanId, TraceId};
     use crate::section::Interval;
 
@@ -389,29 +367,33 @@ mod tests {
     #[test]
     fn a_bucket_shows_its_newest_trace_as_long_as_the_span_is_stored() {
         let table = Table::new(Config::default());
-        table.exemplify(&TIME, &["/"], exemplar(0.0002, 1, 0));
-        assert_eq!(shown(&table, 0..9), [], "of no series");
+        let mut observe = |seconds, wall_ns, place| {
+            let series = table.observe(&TIME, &["/"], seconds).unwrap();
+            series.show(bucket(seconds), exemplar(seconds, wall_ns, place));
+        };
         for (seconds, wall_ns, place) in [(20.0, 5, 1), (0.0002, 7, 2), (0.00025, 6, 3), (0.0001, 8, 4)] {
-            table.observe(&TIME, &["/"], seconds);
-            table.exemplify(&TIME, &["/"], exemplar(seconds, wall_ns, place));
+            observe(seconds, wall_ns, place);
         }
         assert_eq!(shown(&table, 0..9), [(0, 4), (1, 2), (16, 1)]);
         assert_eq!(shown(&table, 2..4), [(1, 2)]);
-        table.exemplify(&TIME, &["/"], exemplar(0.00025, 9, 5));
+        observe(0.00025, 9, 5);
         assert_eq!(shown(&table, 2..9), [(0, 4), (1, 5)]);
     }
 
     #[test]
     fn the_overflow_series_has_the_exemplars_of_what_it_took() {
         let table = Table::new(Config { series_limit: 1, ..Config::default() });
+        let mut last = None;
         for (place, route) in ["/a", "/b", "/c"].into_iter().enumerate() {
-            table.observe(&TIME, &[route], 1.0);
-            table.exemplify(&TIME, &[route], exemplar(1.0, 1, place as u64));
+            let series = table.observe(&TIME, &[route], 1.0).unwrap();
+            series.show(bucket(1.0), exemplar(1.0, 1, place as u64));
+            last = Some(series);
         }
         assert_eq!(shown(&table, 0..9), [(12, 0), (12, 2)]);
         table.expire(1);
         table.expire(u64::MAX);
-        assert_eq!(shown(&table, 0..9), []);
+        last.unwrap().show(12, exemplar(1.0, 2, 3));
+        assert_eq!(shown(&table, 0..9), [], "of a series that is gone");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! One a bucket at most, the newest. Kept beside the samples, not in them: pages in OpenMetrics and protobuf show it, and OTLP.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::metric::{LabelValues, Metric, Sample};
 use super::span::{SpanId, TraceId};
@@ -21,6 +23,43 @@ pub struct Exemplar {
 
 /// Exemplars by the index of their bucket, ascending; the last index is that of +Inf.
 pub type Buckets = Vec<(u8, Exemplar)>;
+
+/// The exemplars of one series, for who observed a value of it and names its trace later. A series that is gone shows none.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Arc<Mutex<Buckets>>);
+
+impl Shown {
+    /// A bucket shows the newest: scrapers refuse an exemplar that is older than the one they have.
+    pub fn show(&self, bucket: u8, exemplar: Exemplar) {
+        let mut buckets = self.lock();
+        match buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+            Ok(at) => {
+                if let Some((_, present)) = buckets.get_mut(at)
+                    && present.wall_ns <= exemplar.wall_ns
+                {
+                    *present = exemplar;
+                }
+            }
+            Err(at) => buckets.insert(at, (bucket, exemplar)),
+        }
+    }
+
+    /// Those whose spans have one of these numbers in the store of spans.
+    pub fn stored(&self, numbers: &Range<u64>) -> Buckets {
+        self.lock().iter().filter(|(_, exemplar)| numbers.contains(&exemplar.place)).copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of the same series.
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// The exemplars of a page.
 #[derive(Clone, Debug, Default, PartialEq)]

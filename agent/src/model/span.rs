@@ -4,7 +4,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::attributes::Attributes;
-use super::exchange::{Incomplete, Measure};
+use super::exchange::Incomplete;
+use super::exemplar::Shown;
 use super::process::Resource;
 use super::thread::Breakdown;
 
@@ -79,8 +80,8 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
     pub protocol: &'static str,
-    /// The histogram that has its duration, unless it is incomplete.
-    pub measure: Measure,
+    /// The exemplars of the series that has its duration; `None` where it is incomplete.
+    pub series: Option<Shown>,
     /// Its number in the store of spans, once it is there.
     pub place: u64,
 }

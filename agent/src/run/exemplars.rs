@@ -4,7 +4,7 @@
 //! What of it is still in the store of spans is asked when a page is made (`Table::exemplars`).
 
 use crate::config::Config;
-use crate::metrics::{Table, record_exemplar};
+use crate::metrics::record_exemplar;
 use crate::model::span::Span;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ impl Choice {
     }
 
     /// Looks at a finished span, whose number in the store is going to be `place`.
-    pub fn finished(self, table: &Table, span: &mut Span, place: u64) {
+    pub fn finished(self, span: &mut Span, place: u64) {
         if let Some(counted) = &mut span.counted {
             counted.place = place;
         }
         if self == Self::Finished {
-            record_exemplar(table, span);
+            record_exemplar(span);
         }
         if self != Self::Kept {
             span.counted = None;

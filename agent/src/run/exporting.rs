@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::exporters::lines::{self, Lines};
 use crate::exporters::otlp::Otlp;
 use crate::exporters::{self, Account, Items};
-use crate::metrics::{Table, record_exemplar};
+use crate::metrics::record_exemplar;
 use crate::model::metric::{Kind, Metric, Sample, Source, Value};
 use crate::model::span::Span;
 use crate::store::spans::Spans;
@@ -92,18 +92,16 @@ impl Exporting {
     }
 
     /// Starts the thread. It ends after `stopped` has become true, which is when no more spans come.
-    /// Traces that are kept become exemplars in `table`.
     pub fn start(
         self,
         engine: Arc<Mutex<Engine>>,
-        table: Arc<Table>,
         stopped: watch::Receiver<bool>,
     ) -> Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("seismo-export".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(self.run(&engine, &table, stopped)) {
+                if let Err(error) = runtime.block_on(self.run(&engine, stopped)) {
                     log::error!("spans are not exported: {error}");
                 }
             })
@@ -113,7 +111,6 @@ impl Exporting {
     async fn run(
         mut self,
         engine: &Mutex<Engine>,
-        table: &Table,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut otlp = Otlp::start(&self.config.otlp, Arc::clone(&self.otlp))?;
@@ -148,7 +145,7 @@ impl Exporting {
             }
             self.shown.set(self.sampler.counts());
             for span in kept.drain(..) {
-                record_exemplar(table, &span);
+                record_exemplar(&span);
                 if let Some(lines) = &lines {
                     lines.take(Arc::clone(&span));
                 }

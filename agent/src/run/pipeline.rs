@@ -356,13 +356,13 @@ impl Pipeline {
         self.parts.health.enter(Stage::Stored, self.exchanges.len() as u64);
         for exchange in self.exchanges.drain(..) {
             let resource = self.parts.names.resource(exchange.pid);
-            record_exchange(&self.parts.table, &exchange, &resource);
+            let series = record_exchange(&self.parts.table, &exchange, &resource);
             let (name, time) = (span_name(&exchange), self.parts.explain.breakdown(&exchange));
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
                 add_time(&self.parts.table, &name, &resource, time);
             }
             let (sight, now_ns) = (Sight::of(&exchange, &name, &self.parts.tasks), exchange.end_ns);
-            let span = assemble(exchange, name, time, resource, &self.parts.clock);
+            let span = assemble(exchange, name, time, (resource, series), &self.parts.clock);
             self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }
         self.store();
@@ -373,7 +373,7 @@ impl Pipeline {
         let Parts { graph, exemplars, table, spans, .. } = &mut self.parts;
         for (mut span, place) in self.finished.drain(..).zip(spans.held().end..) {
             graph.take(&span, self.records_ns, &mut |edge| add_edge(table, edge));
-            exemplars.finished(table, &mut span, place);
+            exemplars.finished(&mut span, place);
             spans.push(span);
         }
         if count > 0 {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::model::connection::{Role, Transport};
 use crate::model::exchange::{Exchange, WireId};
+use crate::model::exemplar::Shown;
 use crate::model::process::Resource;
 use crate::model::span::{Counted, Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::model::thread::Breakdown;
@@ -93,12 +94,12 @@ pub fn span_name(exchange: &Exchange) -> String {
     }
 }
 
-/// The span of an exchange, without a parent.
+/// The span of an exchange whose duration is in `series`, without a parent.
 pub fn assemble(
     mut exchange: Exchange,
     name: String,
     time: Option<Breakdown>,
-    resource: Arc<Resource>,
+    (resource, series): (Arc<Resource>, Option<Shown>),
     clock: &Clock,
 ) -> Span {
     if let (Role::Server, Some(queued_ns)) = (exchange.role, exchange.request.queued_ns) {
@@ -127,7 +128,7 @@ pub fn assemble(
         resource,
         incomplete: exchange.incomplete,
         time,
-        counted: Some(Box::new(Counted { protocol: exchange.protocol, measure: exchange.measure, place: 0 })),
+        counted: Some(Box::new(Counted { protocol: exchange.protocol, series, place: 0 })),
     }
 }
 

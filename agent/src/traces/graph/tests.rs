@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Config, Edge, FAILED, Graph};
+use super::{Config, Edge, Graph};
 use crate::model::attributes::Attributes;
-use crate::model::exchange::{Incomplete, Measure};
+use crate::model::exchange::Incomplete;
 use crate::model::process::Resource;
 use crate::model::span::{Counted, Span, SpanId, SpanKind, StatusCode, TraceId};
 use crate::section::Interval;
@@ -27,11 +27,7 @@ fn span(kind: SpanKind, id: u64, parent: u64, service: &str) -> Span {
         resource: Arc::new(Resource { service_name: service.to_owned(), ..Resource::default() }),
         incomplete: None,
         time: None,
-        counted: Some(Box::new(Counted {
-            protocol: "http",
-            measure: Measure { metric: &FAILED, labels: Vec::new() },
-            place: 0,
-        })),
+        counted: Some(Box::new(Counted { protocol: "http", series: None, place: 0 })),
     }
 }
 
