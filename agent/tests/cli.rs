@@ -270,7 +270,7 @@ fn span(service: &str, status: StatusCode) -> Span {
         trace_id: TraceId([0xab; 16]),
         span_id: SpanId([1; 8]),
         parent_span_id: None,
-        name: "GET /a\x1b[2Jb".to_owned(),
+        name: "GET /a\x1b[2Jb".into(),
         kind: SpanKind::Server,
         start_ns: 1_700_000_000_000_000_000,
         end_ns: 1_700_000_000_001_500_000,

@@ -31,7 +31,8 @@ fn told(exchange: &Exchange) -> Told {
         .filter(|(key, _)| key.starts_with("db.") && *key != "db.namespace")
         .map(|(key, value)| (key, format!("{value:?}")))
         .collect();
-    (exchange.operation.clone(), exchange.resource.clone(), exchange.status.clone(), attributes)
+    let [operation, resource] = [&exchange.operation, &exchange.resource].map(ToString::to_string);
+    (operation, resource, exchange.status.as_ref().map(ToString::to_string), attributes)
 }
 
 /// Sequence number of a request's first byte, whatever was seen of the connection before.

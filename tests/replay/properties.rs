@@ -30,7 +30,7 @@ fn int(exchange: &Exchange, key: &str) -> Option<u64> {
 fn seen(exchange: &Exchange) -> Expected {
     Expected {
         path: exchange.attributes.text(semconv::URL_PATH).unwrap_or_default().to_owned(),
-        status: exchange.status.clone().unwrap_or_default(),
+        status: exchange.status.as_deref().unwrap_or_default().to_owned(),
         request_body: int(exchange, semconv::HTTP_REQUEST_BODY_SIZE).unwrap_or(u64::MAX),
         response_body: int(exchange, semconv::HTTP_RESPONSE_BODY_SIZE).unwrap_or(u64::MAX),
     }

@@ -144,7 +144,7 @@ impl Conversation {
 fn seen(exchange: &Exchange) -> Expected {
     Expected {
         statement: exchange.attributes.text(semconv::DB_QUERY_TEXT).unwrap_or_default().to_owned(),
-        status: exchange.status.clone().unwrap_or_default(),
+        status: exchange.status.as_deref().unwrap_or_default().to_owned(),
         sizes: (exchange.request.size_bytes, exchange.response.map_or(0, |response| response.size_bytes)),
     }
 }
@@ -312,7 +312,7 @@ fn whole(out: &[Exchange]) -> Vec<(String, String, u64)> {
     whole
         .map(|exchange| {
             let statement = exchange.attributes.text(semconv::DB_QUERY_TEXT).unwrap_or_default();
-            (statement.to_owned(), exchange.status.clone().unwrap_or_default(), exchange.request.position)
+            (statement.to_owned(), exchange.status.as_deref().unwrap_or_default().to_owned(), exchange.request.position)
         })
         .collect()
 }

@@ -152,7 +152,7 @@ fn span(number: u64) -> Span {
         trace_id: TraceId([0xab; 16]),
         span_id: SpanId(number.to_be_bytes()),
         parent_span_id: (number == 1).then_some(SpanId([0xcd; 8])),
-        name: "GET /user/{id}".to_owned(),
+        name: "GET /user/{id}".into(),
         kind: SpanKind::Server,
         start_ns: 1_700_000_000_000_000_001,
         end_ns: 1_700_000_000_000_000_001 + number * 1_000_000,

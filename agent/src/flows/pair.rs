@@ -165,7 +165,7 @@ mod tests {
 
     fn answer(pairing: &mut Pairing, key: Option<u64>) -> Option<u64> {
         let attributes = Attributes::default();
-        let response = Response { key, status: String::new(), attributes, body: Body::None, opaque_after: false };
+        let response = Response { key, status: "".into(), attributes, body: Body::None, opaque_after: false };
         assert!(pairing.answer(response, MessageFacts::default()));
         pairing.answering()?.answer.as_mut()?.ended = true;
         pairing.pop_over().map(|pending| pending.facts.position)

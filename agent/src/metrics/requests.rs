@@ -3,6 +3,8 @@
 //! The protocol chose the metric and its own labels; the workload label comes first. An exchange that is
 //! not whole has no duration that we know, so it is counted by reason and never put into a histogram.
 
+use compact_str::CompactString;
+
 use crate::model::exchange::{Exchange, Measure};
 use crate::model::exemplar::{Exemplar, Shown};
 use crate::model::metric::{Kind, Metric};
@@ -52,7 +54,7 @@ pub fn record_exemplar(span: &Span) {
 /// All values of the labels of a request's series, in order.
 fn with_labels<R>(service: &str, measure: &Measure, with: impl FnOnce(&[&str]) -> R) -> R {
     let mut labels = [""; MAX_LABELS];
-    let values = std::iter::once(service).chain(measure.labels.iter().map(String::as_str));
+    let values = std::iter::once(service).chain(measure.labels.iter().map(CompactString::as_str));
     for (place, value) in labels.iter_mut().zip(values) {
         *place = value;
     }
@@ -92,15 +94,15 @@ mod tests {
             role: Role::Server,
             pid: 1,
             protocol: "http",
-            operation: "GET".to_owned(),
-            resource: "/".to_owned(),
-            status: Some("200".to_owned()),
+            operation: "GET".into(),
+            resource: "/".into(),
+            status: Some("200".into()),
             error: None,
             request: MessageFacts { first_ns: 1_000_000, ..MessageFacts::default() },
             response: None,
             end_ns: 4_000_000,
             attributes: Attributes::default(),
-            measure: Measure { metric: &DURATION, labels: vec!["200".to_owned()] },
+            measure: Measure { metric: &DURATION, labels: vec!["200".into()] },
             incomplete,
             context: None,
         }

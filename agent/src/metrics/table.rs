@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_bucket_shows_its_newest_trace_as_long_as_the_span_is_stored() {
         let table = Table::new(Config::default());
-        let mut observe = |seconds, wall_ns, place| {
+        let observe = |seconds, wall_ns, place| {
             let series = table.observe(&TIME, &["/"], seconds).unwrap();
             series.show(bucket(seconds), exemplar(seconds, wall_ns, place));
         };

@@ -1,11 +1,12 @@
 //! Attribute keys and values, as on an OpenTelemetry span or resource. Bounded by whoever fills them.
 
-use std::borrow::Cow;
+use compact_str::CompactString;
 
 /// An attribute value; a subset of OTLP's `AnyValue`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    Text(Cow<'static, str>),
+    /// Up to 24 bytes are kept in place, and what is known when the agent is built is not copied.
+    Text(CompactString),
     Int(i64),
     Float(f64),
     Bool(bool),
@@ -13,13 +14,19 @@ pub enum Value {
 
 impl From<&'static str> for Value {
     fn from(text: &'static str) -> Self {
-        Self::Text(Cow::Borrowed(text))
+        Self::Text(CompactString::const_new(text))
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
+        Self::Text(text.into())
+    }
+}
+
+impl From<CompactString> for Value {
+    fn from(text: CompactString) -> Self {
+        Self::Text(text)
     }
 }
 

@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use compact_str::{CompactString, ToCompactString as _};
+
 /// Longest name of a process, a service or a cgroup on a metric or a span, bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -39,9 +41,9 @@ fn push_byte(out: &mut String, byte: u8) {
 }
 
 /// An address as its `Display` writes it; an IPv4 one, of which each span has some, without the formatter's detour.
-pub fn address(address: IpAddr) -> String {
-    let IpAddr::V4(address) = address else { return address.to_string() };
-    let mut out = String::with_capacity("255.255.255.255".len());
+pub fn address(address: IpAddr) -> CompactString {
+    let IpAddr::V4(address) = address else { return address.to_compact_string() };
+    let mut out = CompactString::default();
     for (place, octet) in address.octets().into_iter().enumerate() {
         if place > 0 {
             out.push('.');

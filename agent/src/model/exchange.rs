@@ -1,5 +1,7 @@
 //! A request with its response, in terms that no stage behind the parsers needs to know a protocol for.
 
+use compact_str::CompactString;
+
 use super::attributes::Attributes;
 use super::connection::{Connection, Role};
 use super::context::Context;
@@ -126,13 +128,13 @@ pub struct Exchange {
     /// Registry name of the protocol (`http`).
     pub protocol: &'static str,
     /// Low-cardinality verb (`GET`), first part of the span name.
-    pub operation: String,
+    pub operation: CompactString,
     /// Low-cardinality target (`/user/{id}`), second part of the span name; empty if there is none.
-    pub resource: String,
+    pub resource: CompactString,
     /// Status as the protocol spells it (`200`); `None` when no response was seen.
-    pub status: Option<String>,
+    pub status: Option<CompactString>,
     /// `error.type`: set when the exchange failed for this side (OTel: server 5xx; client 4xx and 5xx; reset).
-    pub error: Option<String>,
+    pub error: Option<CompactString>,
     pub request: MessageFacts,
     pub response: Option<MessageFacts>,
     /// When the exchange was over: the response's last byte, or the close or timeout that ended it. ns.
@@ -152,5 +154,5 @@ pub struct Measure {
     /// Duration histogram for this role (from `semconv`).
     pub metric: &'static super::metric::Metric,
     /// Values of the metric's own labels, in its order, after the workload labels.
-    pub labels: Vec<String>,
+    pub labels: Vec<CompactString>,
 }

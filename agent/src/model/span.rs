@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use compact_str::CompactString;
+
 use super::attributes::Attributes;
 use super::exchange::Incomplete;
 use super::exemplar::Shown;
@@ -60,7 +62,7 @@ pub struct Span {
     pub trace_id: TraceId,
     pub span_id: SpanId,
     pub parent_span_id: Option<SpanId>,
-    pub name: String,
+    pub name: CompactString,
     pub kind: SpanKind,
     /// Unix time, ns.
     pub start_ns: u64,
@@ -100,7 +102,7 @@ impl Span {
             trace_id: TraceId([1; 16]),
             span_id: SpanId([2; 8]),
             parent_span_id: None,
-            name: "GET /".to_owned(),
+            name: "GET /".into(),
             kind: SpanKind::Server,
             start_ns: 0,
             end_ns: 1,

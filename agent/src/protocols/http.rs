@@ -9,6 +9,8 @@ mod exchange;
 mod head;
 mod route;
 
+use compact_str::{CompactString, ToCompactString as _};
+
 use crate::model::attributes::Attributes;
 use crate::model::exchange::Incomplete;
 use crate::semconv;
@@ -162,7 +164,7 @@ impl Http {
         let mut truncated_values = 0;
         let mut bounded = |text: &[u8]| {
             truncated_values += u32::from(text.len() > self.value_bytes);
-            String::from_utf8_lossy(text.get(..self.value_bytes).unwrap_or(text)).into_owned()
+            CompactString::from_utf8_lossy(text.get(..self.value_bytes).unwrap_or(text))
         };
         let known_method = head::known_method(head.method);
         match known_method {
@@ -226,7 +228,7 @@ fn response(head: &ResponseHead, asked: Option<&Request>) -> Event {
     };
     Event::Response(Response {
         key: None,
-        status: head.status.to_string(),
+        status: head.status.to_compact_string(),
         attributes: Attributes::default(),
         body,
         opaque_after,

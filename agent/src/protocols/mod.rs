@@ -16,6 +16,8 @@ pub mod tls;
 
 use std::net::SocketAddr;
 
+use compact_str::CompactString;
+
 use crate::model::attributes::Attributes;
 use crate::model::connection::Role;
 use crate::model::context::InBand;
@@ -205,7 +207,7 @@ pub struct Response {
     /// Correlation id of multiplexed protocols.
     pub key: Option<u64>,
     /// As the protocol spells it.
-    pub status: String,
+    pub status: CompactString,
     pub attributes: Attributes,
     pub body: Body,
     /// The connection carries something else from here on.
@@ -239,10 +241,10 @@ impl Facts {
 /// The protocol's part of an exchange; fields as in [`crate::model::exchange::Exchange`].
 #[derive(Debug)]
 pub struct Conclusion {
-    pub operation: String,
-    pub resource: String,
-    pub status: Option<String>,
-    pub error: Option<String>,
+    pub operation: CompactString,
+    pub resource: CompactString,
+    pub status: Option<CompactString>,
+    pub error: Option<CompactString>,
     pub attributes: Attributes,
     pub measure: Measure,
 }

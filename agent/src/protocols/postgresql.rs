@@ -124,8 +124,8 @@ impl Postgresql {
             (hint, self.response.kept(), bytes.first())
         {
             let opaque_after = *answer != b'N';
-            let (status, attributes) = (exchange::OK.to_owned(), Attributes::default());
-            let response = Response { key: None, status, attributes, body: Body::None, opaque_after };
+            let (status, attributes) = (exchange::OK, Attributes::default());
+            let response = Response { key: None, status: status.into(), attributes, body: Body::None, opaque_after };
             return Ok((1, Some(Made::Event(Event::Response(response)))));
         }
         if self.response.kept() == 0

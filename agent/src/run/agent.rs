@@ -358,8 +358,7 @@ pub fn run(config: Config, options: RunOptions) -> Result<ExitCode> {
 
     let (stopping, stopped) = watch::channel(false);
     let engine = alerting.engine();
-    let exporting =
-        exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
+    let exporting = exporting.map(|exporting| exporting.start(engine, stopped.clone())).transpose()?;
     let pages = Arc::new(RunningAgent {
         sources: Arc::clone(&sources),
         engine: alerting.engine(),

@@ -92,11 +92,7 @@ impl Exporting {
     }
 
     /// Starts the thread. It ends after `stopped` has become true, which is when no more spans come.
-    pub fn start(
-        self,
-        engine: Arc<Mutex<Engine>>,
-        stopped: watch::Receiver<bool>,
-    ) -> Result<JoinHandle<()>> {
+    pub fn start(self, engine: Arc<Mutex<Engine>>, stopped: watch::Receiver<bool>) -> Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("seismo-export".to_owned())
@@ -108,11 +104,7 @@ impl Exporting {
             .context("starting the export")
     }
 
-    async fn run(
-        mut self,
-        engine: &Mutex<Engine>,
-        mut stopped: watch::Receiver<bool>,
-    ) -> Result<(), String> {
+    async fn run(mut self, engine: &Mutex<Engine>, mut stopped: watch::Receiver<bool>) -> Result<(), String> {
         let mut otlp = Otlp::start(&self.config.otlp, Arc::clone(&self.otlp))?;
         let lines = self.lines.map(|(out, account)| Lines::start(out, account)).transpose()?;
         let mut every = tokio::time::interval(TICK);

@@ -9,6 +9,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use compact_str::{CompactString, format_compact};
+
 use crate::clock::Clock;
 use crate::model::connection::{Role, Transport};
 use crate::model::exchange::{Exchange, WireId};
@@ -82,22 +84,28 @@ const QUEUE_TIME: &str = "seismo.server.queue_time";
 /// their traces are.
 const HOP_ID: &str = "seismo.hop.id";
 
-fn hex(id: SpanId) -> String {
-    format!("{:016x}", u64::from_be_bytes(id.0))
+fn hex(id: SpanId) -> CompactString {
+    format_compact!("{:016x}", u64::from_be_bytes(id.0))
 }
 
 /// What an exchange's span is called: of low cardinality.
-pub fn span_name(exchange: &Exchange) -> String {
+pub fn span_name(exchange: &Exchange) -> CompactString {
     match (exchange.operation.as_str(), exchange.resource.as_str()) {
-        (operation, "") => operation.to_owned(),
-        (operation, resource) => format!("{operation} {resource}"),
+        (operation, "") => operation.into(),
+        (operation, resource) => {
+            let mut name = CompactString::with_capacity(operation.len() + 1 + resource.len());
+            name.push_str(operation);
+            name.push(' ');
+            name.push_str(resource);
+            name
+        }
     }
 }
 
 /// The span of an exchange whose duration is in `series`, without a parent.
 pub fn assemble(
     mut exchange: Exchange,
-    name: String,
+    name: CompactString,
     time: Option<Breakdown>,
     (resource, series): (Arc<Resource>, Option<Shown>),
     clock: &Clock,

@@ -9,7 +9,7 @@ use crate::model::span::{Span, SpanKind, StatusCode};
 
 fn span(kind: SpanKind, status: StatusCode, name: &str) -> Arc<Span> {
     Arc::new(Span {
-        name: name.to_owned(),
+        name: name.into(),
         kind,
         start_ns: 8_000_000_000,
         end_ns: 8_001_500_000,

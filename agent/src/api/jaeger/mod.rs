@@ -20,6 +20,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use compact_str::CompactString;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -81,8 +82,9 @@ pub(super) async fn services(State(api): State<Api>) -> Response {
 
 pub(super) async fn service_operations(State(api): State<Api>, Path(service): Path<String>) -> Response {
     answer(api, move |spans| {
-        let names: BTreeSet<String> = named_operations(spans, &service).into_iter().map(|(name, _)| name).collect();
-        Ok(names.into_iter().map(Value::from).collect())
+        let names: BTreeSet<CompactString> =
+            named_operations(spans, &service).into_iter().map(|(name, _)| name).collect();
+        Ok(names.into_iter().map(|name| json!(name)).collect())
     })
     .await
 }
@@ -102,7 +104,7 @@ pub(super) async fn operations(State(api): State<Api>, parameters: Parameters) -
 }
 
 /// Span names of a service with their kind.
-fn named_operations(spans: &Spans, service: &str) -> BTreeSet<(String, &'static str)> {
+fn named_operations(spans: &Spans, service: &str) -> BTreeSet<(CompactString, &'static str)> {
     let mut names = BTreeSet::new();
     spans.visit(|span| {
         if span.resource.service_name == service {

@@ -22,7 +22,7 @@ fn span(trace: u8, number: u8, parent: u8, service: &str) -> Span {
         trace_id: TraceId([trace; 16]),
         span_id: SpanId([number; 8]),
         parent_span_id: (parent > 0).then_some(SpanId([parent; 8])),
-        name: format!("GET /{service}"),
+        name: format!("GET /{service}").into(),
         kind: if number % 2 == 1 { SpanKind::Client } else { SpanKind::Server },
         start_ns: START_NS + u64::from(number) * 1000,
         end_ns: START_NS + u64::from(number) * 1_001_000,

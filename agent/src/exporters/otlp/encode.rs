@@ -84,7 +84,7 @@ fn one(span: &Span) -> proto::Span {
         trace_id: span.trace_id.0.to_vec(),
         span_id: span.span_id.0.to_vec(),
         parent_span_id: span.parent_span_id.map(|id| id.0.to_vec()).unwrap_or_default(),
-        name: span.name.clone(),
+        name: span.name.to_string(),
         kind: span.kind as i32,
         start_time_unix_nano: span.start_ns,
         end_time_unix_nano: span.end_ns,
@@ -96,7 +96,7 @@ fn one(span: &Span) -> proto::Span {
 
 pub(super) fn pair(key: &str, value: Cow<'_, Value>) -> KeyValue {
     let value = match value.into_owned() {
-        Value::Text(text) => proto::Value::Text(text.into_owned()),
+        Value::Text(text) => proto::Value::Text(text.into_string()),
         Value::Int(number) => proto::Value::Int(number),
         Value::Float(number) => proto::Value::Float(number),
         Value::Bool(truth) => proto::Value::Bool(truth),
@@ -141,7 +141,7 @@ mod tests {
             trace_id: TraceId([9; 16]),
             span_id: SpanId([number; 8]),
             parent_span_id: (number > 1).then_some(SpanId([1; 8])),
-            name: "GET /x".to_owned(),
+            name: "GET /x".into(),
             kind: SpanKind::Server,
             start_ns: 1_700_000_000_000_000_001,
             end_ns: 1_700_000_000_000_000_101,

@@ -123,7 +123,7 @@ impl Body for Frames {
 
 fn span(number: usize, resource: &Arc<Resource>) -> Arc<Span> {
     Arc::new(Span {
-        name: number.to_string(),
+        name: number.to_string().into(),
         start_ns: 1,
         end_ns: 2,
         resource: Arc::clone(resource),

@@ -7,8 +7,11 @@
 
 pub mod sql;
 
+use compact_str::CompactString;
+
 use crate::model::attributes::Attributes;
 use crate::model::connection::Role;
+use crate::model::display;
 use crate::model::exchange::Measure;
 use crate::model::metric::{Kind, Metric};
 use crate::semconv;
@@ -79,9 +82,9 @@ pub fn conclude(operation: &Operation<'_>, mut attributes: Attributes, facts: &F
             attributes.set(key, text.to_owned());
         }
     }
-    attributes.set(semconv::SERVER_ADDRESS, server.ip().to_string());
+    attributes.set(semconv::SERVER_ADDRESS, display::address(server.ip()));
     attributes.set(semconv::SERVER_PORT, i64::from(server.port()));
-    let peer = facts.peer.ip().to_string();
+    let peer = display::address(facts.peer.ip());
     if facts.role == Role::Server {
         attributes.set(semconv::CLIENT_ADDRESS, peer.clone());
     }
@@ -94,12 +97,12 @@ pub fn conclude(operation: &Operation<'_>, mut attributes: Attributes, facts: &F
     let labels =
         [operation.system, operation.name, operation.collection, operation.namespace, error.unwrap_or_default()];
     Conclusion {
-        operation: operation.name.to_owned(),
-        resource: operation.target.to_owned(),
-        status: operation.status.map(str::to_owned),
-        error: error.map(str::to_owned),
+        operation: operation.name.into(),
+        resource: operation.target.into(),
+        status: operation.status.map(CompactString::new),
+        error: error.map(CompactString::new),
         attributes,
-        measure: Measure { metric, labels: labels.map(str::to_owned).to_vec() },
+        measure: Measure { metric, labels: labels.map(CompactString::new).to_vec() },
     }
 }
 

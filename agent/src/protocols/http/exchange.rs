@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use compact_str::{CompactString, ToCompactString as _};
+
 use crate::model::attributes::{Attributes, Value};
 use crate::model::connection::Role;
 use crate::model::display;
@@ -18,6 +20,9 @@ use super::{Config, Http};
 
 /// Value of `http.request.method` for methods that are not known.
 pub(super) const OTHER_METHOD: &str = "_OTHER";
+
+/// A label that has no value.
+static NONE: CompactString = CompactString::const_new("");
 
 /// Attributes that most spans have, at most.
 pub(super) const ATTRIBUTES: usize = 16;
@@ -69,11 +74,11 @@ impl Dialect for Shared {
         let server = facts.server();
         let route = attributes.text(semconv::URL_PATH).map(|path| self.routes.route(server, path)).unwrap_or_default();
         let method = match attributes.get(semconv::HTTP_REQUEST_METHOD) {
-            Some(Value::Text(method)) => method.clone().into_owned(),
-            _ => OTHER_METHOD.to_owned(),
+            Some(Value::Text(method)) => method.clone(),
+            _ => CompactString::const_new(OTHER_METHOD),
         };
         let status = answered.map(|response| response.status);
-        let error = facts.failure.map(str::to_owned).or_else(|| {
+        let error = facts.failure.map(CompactString::const_new).or_else(|| {
             let code: u16 = status.as_deref()?.parse().ok()?;
             let failed = match facts.role {
                 Role::Server => code >= 500,
@@ -87,46 +92,39 @@ impl Dialect for Shared {
         if attributes.get(semconv::SERVER_PORT).is_none() {
             attributes.set(semconv::SERVER_PORT, i64::from(server.port()));
         }
-        let measure = measure(facts.role, &method, &route, status.as_deref(), error.as_deref(), &attributes, server);
-        complete(&mut attributes, facts, &route, status.as_deref(), error.as_deref());
+        let labels = [&method, &route, status.as_ref().unwrap_or(&NONE), error.as_ref().unwrap_or(&NONE)];
+        let measure = measure(facts.role, labels, &attributes, server);
+        complete(&mut attributes, facts, &route, status.as_deref(), error.as_ref());
         // OpenTelemetry: a method that is not known is `HTTP` in the name of a span.
-        let operation = if method == OTHER_METHOD { "HTTP".to_owned() } else { method };
+        let operation = if method == OTHER_METHOD { CompactString::const_new("HTTP") } else { method };
         Conclusion { operation, resource: route, status, error, attributes, measure }
     }
 }
 
-fn measure(
-    role: Role,
-    method: &str,
-    route: &str,
-    status: Option<&str>,
-    error: Option<&str>,
-    attributes: &Attributes,
-    server: SocketAddr,
-) -> Measure {
+/// Method, route, status and error are as they are on the span.
+fn measure(role: Role, labels: [&CompactString; 4], attributes: &Attributes, server: SocketAddr) -> Measure {
     let (metric, address, port) = match role {
-        Role::Server => (&SERVER_DURATION, display::address(server.ip()), server.port().to_string()),
+        Role::Server => (&SERVER_DURATION, display::address(server.ip()), server.port().to_compact_string()),
         Role::Client => {
             let port = match attributes.get(semconv::SERVER_PORT) {
-                Some(Value::Int(port)) => port.to_string(),
-                _ => server.port().to_string(),
+                Some(Value::Int(port)) => port.to_compact_string(),
+                _ => server.port().to_compact_string(),
             };
-            (&CLIENT_DURATION, attributes.text(semconv::SERVER_ADDRESS).unwrap_or_default().to_owned(), port)
+            (&CLIENT_DURATION, attributes.text(semconv::SERVER_ADDRESS).unwrap_or_default().into(), port)
         }
     };
-    let labels = vec![
-        method.to_owned(),
-        route.to_owned(),
-        status.unwrap_or_default().to_owned(),
-        error.unwrap_or_default().to_owned(),
-        address,
-        port,
-    ];
-    Measure { metric, labels }
+    let [method, route, status, error] = labels.map(CompactString::clone);
+    Measure { metric, labels: vec![method, route, status, error, address, port] }
 }
 
 /// Adds what is known only at the end.
-fn complete(attributes: &mut Attributes, facts: &Facts, route: &str, status: Option<&str>, error: Option<&str>) {
+fn complete(
+    attributes: &mut Attributes,
+    facts: &Facts,
+    route: &CompactString,
+    status: Option<&str>,
+    error: Option<&CompactString>,
+) {
     if let Some(code) = status.and_then(|status| status.parse::<i64>().ok()) {
         attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, code);
     }
@@ -135,7 +133,7 @@ fn complete(attributes: &mut Attributes, facts: &Facts, route: &str, status: Opt
             Role::Server => semconv::HTTP_ROUTE,
             Role::Client => semconv::URL_TEMPLATE,
         };
-        attributes.set(key, route.to_owned());
+        attributes.set(key, route.clone());
     }
     let peer = display::address(facts.peer.ip());
     if facts.role == Role::Server {
@@ -153,7 +151,7 @@ fn complete(attributes: &mut Attributes, facts: &Facts, route: &str, status: Opt
         }
     }
     if let Some(error) = error {
-        attributes.set(semconv::ERROR_TYPE, error.to_owned());
+        attributes.set(semconv::ERROR_TYPE, error.clone());
     }
 }
 

@@ -8,6 +8,8 @@
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 
+use compact_str::CompactString;
+
 use crate::model::hashing::{Map, RandomState, Set};
 
 const MAX_SEGMENTS: usize = 8;
@@ -29,7 +31,7 @@ impl Routes {
     }
 
     /// The route of a path at the service with this address.
-    pub(super) fn route(&mut self, service: SocketAddr, path: &str) -> String {
+    pub(super) fn route(&mut self, service: SocketAddr, path: &str) -> CompactString {
         let route = template(path);
         let key = self.hasher.hash_one(&route);
         if self.seen.len() >= MAX_SERVICES && !self.seen.contains_key(&service) {
@@ -40,7 +42,7 @@ impl Routes {
             return route;
         }
         if seen.len() >= self.per_service {
-            return "/*".to_owned();
+            return CompactString::const_new("/*");
         }
         seen.insert(key);
         route
@@ -48,8 +50,8 @@ impl Routes {
 }
 
 /// The path with placeholders for what looks like a value.
-pub(super) fn template(path: &str) -> String {
-    let mut route = String::with_capacity(path.len().min(64));
+pub(super) fn template(path: &str) -> CompactString {
+    let mut route = CompactString::with_capacity(path.len().min(64));
     let mut segments = path.split('/').enumerate().peekable();
     while let Some((depth, segment)) = segments.next() {
         if depth > 0 {

@@ -180,7 +180,7 @@ fn plain(hint: u8) -> u8 {
 }
 
 fn response(status: &str, attributes: Attributes) -> Response {
-    Response { key: None, status: status.to_owned(), attributes, body: super::super::Body::None, opaque_after: false }
+    Response { key: None, status: status.into(), attributes, body: super::super::Body::None, opaque_after: false }
 }
 
 /// Messages whose type fixes their length.

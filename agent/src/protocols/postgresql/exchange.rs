@@ -148,7 +148,7 @@ impl Dialect for Shared {
         };
         let mut conclusion = db::conclude(&whole, attributes, &facts);
         // A span's name begins with the summary's first word, which is not always the operation (`WITH`).
-        operation.clone_into(&mut conclusion.operation);
+        conclusion.operation = operation.into();
         conclusion
     }
 }

@@ -461,7 +461,7 @@ impl Replies {
             _ => {}
         }
         let opaque_after = hint == Hint::Opaque && !failed;
-        Response { key: None, status, attributes, body, opaque_after }
+        Response { key: None, status: status.into(), attributes, body, opaque_after }
     }
 
     /// What is certain of an answer whose rest will never come.

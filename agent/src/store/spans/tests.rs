@@ -13,7 +13,7 @@ fn span(number: u64, service: &str) -> Span {
         trace_id: TraceId([1; 16]),
         span_id: SpanId(number.to_be_bytes()),
         parent_span_id: None,
-        name: "GET /".to_owned(),
+        name: "GET /".into(),
         kind: SpanKind::Server,
         start_ns: 1000,
         end_ns: 1000 + number,

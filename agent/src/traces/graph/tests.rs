@@ -18,7 +18,7 @@ fn span(kind: SpanKind, id: u64, parent: u64, service: &str) -> Span {
         trace_id: TraceId([1; 16]),
         span_id: SpanId(id.to_be_bytes()),
         parent_span_id: (parent > 0).then_some(SpanId(parent.to_be_bytes())),
-        name: "GET /".to_owned(),
+        name: "GET /".into(),
         kind,
         start_ns: 1_000,
         end_ns: 1_000 + id,

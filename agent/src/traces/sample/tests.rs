@@ -142,7 +142,7 @@ fn the_choice_by_id_looks_at_the_lower_56_bits_alone() {
 #[test]
 fn slow_is_what_is_slower_than_the_quantile_of_its_own_route() {
     let mut bench = Bench::new(Config { slow_quantile: 0.99, ..strict() });
-    let request = |trace: u128, name: &str, end_ns: u64| Span { name: name.to_owned(), end_ns, ..span(trace, 1) };
+    let request = |trace: u128, name: &str, end_ns: u64| Span { name: name.into(), end_ns, ..span(trace, 1) };
     for trace in 0..1000 {
         bench.offer(request(2 * trace, "GET /fast", 1_000_000 + trace as u64), 0);
         bench.offer(request(2 * trace + 1, "GET /slow", 900_000_000), 0);
@@ -197,7 +197,7 @@ fn what_waits_what_is_remembered_and_the_routes_are_bounded_and_counted() {
     let mut bench = Bench::new(config);
     for number in 0..10_000_u128 {
         let name = format!("GET /{}", number % 20);
-        bench.offer(Span { name, ..span(number, 1) }, 0);
+        bench.offer(Span { name: name.into(), ..span(number, 1) }, 0);
     }
     let counts = bench.sampler.counts();
     assert_eq!((counts.pending, bench.kept_for(KeepReason::Rare)), (100, 10));
