@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use aya::maps::{MapData, RingBuf};
 use bytes::Bytes;
 
-use super::decode::{Batch, align};
+use super::decode::Batch;
+use super::ring::Ring;
 use crate::clock::monotonic_ns;
 use crate::health::{Health, Stage};
 
@@ -43,7 +43,7 @@ impl Progress {
 
 /// Drains until `stop` is set, then until the ring is empty, and returns.
 pub fn run(
-    mut ring: RingBuf<MapData>,
+    mut ring: Ring,
     wake: &WakeUp,
     interval: Duration,
     health: &Arc<Health>,
@@ -82,7 +82,7 @@ fn next_wait(wait: Duration, interval: Duration, came: u64) -> Duration {
 pub struct WakeUp(OwnedFd);
 
 impl WakeUp {
-    pub fn new(ring: &RingBuf<MapData>) -> io::Result<Self> {
+    pub fn new(ring: &Ring) -> io::Result<Self> {
         // SAFETY: epoll_create1 takes flags and returns a new descriptor or -1.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -107,21 +107,12 @@ impl WakeUp {
 }
 
 /// Fills and hands on one batch; true if the ring may hold more.
-fn drain_once(ring: &mut RingBuf<MapData>, buffer: &mut Vec<u8>, health: &Health, queue: &SyncSender<Batch>) -> bool {
-    let mut records = 0;
-    let mut more = false;
-    while let Some(record) = ring.next() {
-        buffer.extend_from_slice(&record);
-        buffer.resize(align(buffer.len()), 0);
-        records += 1;
-        if buffer.len() >= BATCH_BYTES {
-            more = true;
-            break;
-        }
-    }
+fn drain_once(ring: &mut Ring, buffer: &mut Vec<u8>, health: &Health, queue: &SyncSender<Batch>) -> bool {
+    let records = ring.read(buffer, BATCH_BYTES);
     if records == 0 {
         return false;
     }
+    let more = buffer.len() >= BATCH_BYTES;
     health.enter(Stage::Collected, records);
     let room = buffer.len();
     let batch = Batch { bytes: Bytes::from(std::mem::replace(buffer, Vec::with_capacity(room))), records };

@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya::maps::RingBuf;
+use aya::maps::Map;
 use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::config::Settings;
@@ -24,6 +24,7 @@ use super::iterate::SocketIterator;
 use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
+use super::ring::Ring;
 use super::scope::ScopeMaps;
 use super::specialise;
 use super::support::Facts;
@@ -43,7 +44,7 @@ pub struct Loaded {
     /// Holds programs and links; dropping it detaches.
     pub programs: Programs,
     pub counts: Counts,
-    pub ring: RingBuf<aya::maps::MapData>,
+    pub ring: Ring,
     pub scope: ScopeMaps,
     /// Where its program was loaded.
     pub sockets: Option<SocketIterator>,
@@ -189,7 +190,8 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let many = programs_for_many(&ebpf, object, facts, plan);
     drop((btf, special));
     let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
-    let ring = RingBuf::try_from(ebpf.take_map("RING").context("the object has no map RING")?)?;
+    let Some(Map::RingBuf(ring)) = ebpf.take_map("RING") else { bail!("the object has no ring RING") };
+    let ring = Ring::new(ring).context("mapping the ring")?;
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;

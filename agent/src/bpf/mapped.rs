@@ -1,12 +1,19 @@
-//! A kernel array in the agent's own memory: read and written without a system call.
+//! A kernel map in the agent's own memory: read and written without a system call.
 //!
-//! The kernel keeps the array as long as the mapping is there. Words are read and written as a whole; programs may write
+//! The kernel keeps it as long as the mapping is there. Words are read and written as a whole; programs may write
 //! any of them at any moment. What was touched counts as the agent's resident memory.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the kernel allows with the memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+}
 
 /// An array of 64-bit words.
 pub struct Mapped {
@@ -22,15 +29,23 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     /// Maps the first `words` words of an array that was made to be mapped.
     pub fn new(map: &impl AsFd, words: usize) -> io::Result<Self> {
+        Self::part(map, 0, words, Access::Write)
+    }
+
+    /// Maps `words` words that begin `offset` bytes into a map that can be mapped. Words that are mapped for reading must not
+    /// be written.
+    pub fn part(map: &impl AsFd, offset: usize, words: usize, access: Access) -> io::Result<Self> {
+        let protection = if access == Access::Write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
         // SAFETY: a new mapping at an address that the kernel chooses; the length is checked against the map by it.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 words * size_of::<u64>(),
-                libc::PROT_READ | libc::PROT_WRITE,
+                protection,
                 libc::MAP_SHARED,
                 map.as_fd().as_raw_fd(),
-                0,
+                offset,
             )
         };
         if base == libc::MAP_FAILED {

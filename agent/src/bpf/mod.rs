@@ -17,6 +17,7 @@ pub mod missed;
 pub mod offsets;
 pub mod plan;
 mod raw;
+pub mod ring;
 pub mod scope;
 mod specialise;
 pub mod support;
