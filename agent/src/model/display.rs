@@ -43,18 +43,25 @@ fn push_byte(out: &mut String, byte: u8) {
 /// An address as its `Display` writes it; an IPv4 one, of which each span has some, without the formatter's detour.
 pub fn address(address: IpAddr) -> CompactString {
     let IpAddr::V4(address) = address else { return address.to_compact_string() };
-    let mut out = CompactString::default();
+    let mut out = [0; "255.255.255.255".len()];
+    let mut written = 0;
+    let mut put = |letter| {
+        if let Some(place) = out.get_mut(written) {
+            *place = letter;
+            written += 1;
+        }
+    };
     for (place, octet) in address.octets().into_iter().enumerate() {
         if place > 0 {
-            out.push('.');
+            put(b'.');
         }
         for (unit, above) in [(100, octet >= 100), (10, octet >= 10), (1, true)] {
             if above {
-                out.push(char::from(b'0' + octet / unit % 10));
+                put(b'0' + octet / unit % 10);
             }
         }
     }
-    out
+    std::str::from_utf8(out.get(..written).unwrap_or_default()).unwrap_or_default().into()
 }
 
 /// Text without control characters (also of the C1 range), each shown as `·`.

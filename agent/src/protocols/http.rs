@@ -164,7 +164,8 @@ impl Http {
         let mut truncated_values = 0;
         let mut bounded = |text: &[u8]| {
             truncated_values += u32::from(text.len() > self.value_bytes);
-            CompactString::from_utf8_lossy(text.get(..self.value_bytes).unwrap_or(text))
+            let text = text.get(..self.value_bytes).unwrap_or(text);
+            std::str::from_utf8(text).map_or_else(|_| CompactString::from_utf8_lossy(text), CompactString::new)
         };
         let known_method = head::known_method(head.method);
         match known_method {
