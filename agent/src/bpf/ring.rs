@@ -72,7 +72,7 @@ impl Ring {
         let end = first.load(Ordering::Acquire);
         while out.len() < limit && self.position != end {
             let at = (self.position & self.mask) as usize / size_of::<u64>();
-            // The length is in the lower half; both halves are written by one store or seen as busy.
+            // The length is the lower half on our byte order, and set by one exchange when the record is whole.
             let header = records.get(at).map_or(BUSY, |word| word.load(Ordering::Acquire) as u32);
             if header & BUSY != 0 {
                 break;
