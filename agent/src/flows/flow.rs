@@ -91,6 +91,8 @@ struct Lane {
     /// Time of the latest operation.
     last_ns: u64,
     origin: Option<Origin>,
+    /// The origin is as the kernel counts it: whoever opened a TCP connection, its SYN is in it.
+    counts_syn: bool,
     seen_bytes: u64,
     gap_bytes: u64,
 }
@@ -111,6 +113,7 @@ impl Lane {
     fn begin(&mut self, place: StreamPlace) {
         self.stream.begin(place.sequence);
         self.place_origin(place);
+        self.counts_syn = false;
     }
 
     /// The stream began as many bytes before this one as it says.
@@ -237,19 +240,20 @@ impl Flow {
         let lane = self.lane(chunk.direction);
         if lane.origin.is_none() {
             lane.place_origin(place);
+            lane.counts_syn = syn != 0;
         }
     }
 
-    /// What is known of where the streams begin, by direction. Whoever opened a TCP connection counts its SYN as a byte
-    /// sent; where nobody told that it did, it is who asks.
+    /// What is known of where the streams begin, by direction. The kernel counts the SYN of whoever opened a TCP
+    /// connection as a byte sent; where nobody told who did, it is who asks.
     fn origins(&self) -> [Option<Origin>; 2] {
         let asks = match &self.phase {
-            Phase::Session(session) => session.role() == Role::Client,
-            _ => false,
+            Phase::Session(session) => Some(session.role()),
+            _ => None,
         };
-        let counts_syn = asks && self.handshake.is_none() && !self.fresh && self.connection.transport == Transport::Tcp;
+        let opened = self.handshake.or(asks) == Some(Role::Client);
         let [send, receive] = [0, 1].map(|lane: usize| self.lanes[lane].origin);
-        [if counts_syn { send.map(Origin::next) } else { send }, receive]
+        [if opened && self.lanes[0].counts_syn { send.map(Origin::next) } else { send }, receive]
     }
 
     /// Takes an event of the connection's life.
@@ -264,6 +268,7 @@ impl Flow {
             ConnEventKind::Adopted { role, send, receive } => {
                 self.handshake = self.handshake.or(role);
                 self.lane(Direction::Send).begin(send);
+                self.lane(Direction::Send).counts_syn = role.is_none();
                 self.lane(Direction::Receive).begin(receive);
             }
             ConnEventKind::Closed { error, retransmits } => {
