@@ -1,6 +1,6 @@
 //! Tasks of language runtimes: where a process keeps the one that a thread runs, and records of how tasks come from each
 //! other. A task is a word that names it in its process: the address of a goroutine or of a Python context, which is given
-//! again when the task is over.
+//! again when the task is over, or the number of a task of tokio.
 
 use crate::record::RecordHeader;
 use crate::wire;
@@ -12,6 +12,10 @@ pub const RUNTIMES: usize = 4096;
 pub const BORN: u32 = 0;
 /// What the socket `other` sends next, it sends for `task`.
 pub const LENT: u32 = 1;
+/// `task` is to run because of `other`, which it waited for.
+pub const WOKEN: u32 = 2;
+/// The same, but it was to run anyway: somebody else woke it before and it has not run since.
+pub const WOKEN_TOO: u32 = 3;
 
 wire! {
     /// Where a thread of a process finds its task: a word in its own storage points to a structure, which is the task or
@@ -42,7 +46,7 @@ wire! {
     pub struct TaskRecord {
         pub header: RecordHeader,
         pub tgid: u32,
-        /// [`BORN`] or [`LENT`].
+        /// [`BORN`], [`LENT`], [`WOKEN`] or [`WOKEN_TOO`].
         pub what: u32,
         pub task: u64,
         /// A task, or a socket as in [`crate::payload::PayloadRecord::cookie`].

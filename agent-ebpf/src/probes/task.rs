@@ -1,10 +1,12 @@
-//! Tasks of language runtimes: which one begins which, and for which one a pooled connection sends next.
+//! Tasks of language runtimes: which one begins which, which one lets which go on, and for which one a pooled connection
+//! sends next.
 //!
 //! Hooks: probes in the processes themselves (uprobes; 3 to 5 µs for each task that begins, see docs/cost.md), only in
 //! executables and libraries of processes in scope and only where userspace found the place: `PyContext_CopyCurrent` of
 //! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go and its call of
-//! `casgstatus`, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine. No
-//! return probe in Go: its stacks move. Processes whose runtime is not known cost the probe and a look-up.
+//! `casgstatus`, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine;
+//! `OwnedTasks::bind_inner` of tokio, by which a task is begun, and both functions of its wakers, by which a task hands work
+//! to another one. No return probe in Go: its stacks move. Processes whose runtime is not known cost the probe and a look-up.
 
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
@@ -13,7 +15,7 @@ use core::ffi::c_void;
 use seismo_common::config::THREAD_SLOTS;
 use seismo_common::counter::TASKS_UNREAD;
 use seismo_common::record::TASK;
-use seismo_common::task::{BORN, LENT, Runtime, TaskRecord};
+use seismo_common::task::{BORN, LENT, Runtime, TaskRecord, WOKEN, WOKEN_TOO};
 
 use crate::access::{Access as _, Probed};
 use crate::emit;
@@ -25,6 +27,13 @@ use crate::task;
 const SLOT: u32 = THREAD_SLOTS as u32 - 1;
 /// Of a connection's descriptor in `internal/poll.FD`, with which `net.netFD` begins: behind its lock.
 const GO_DESCRIPTOR: u64 = 16;
+
+/// Of the table of functions and offsets in tokio's `task::Header`, behind its state and a pointer;
+const TOKIO_TABLE: u64 = 16;
+/// of a task's number's offset in that table (`Vtable::id_offset`);
+const TOKIO_NUMBER: u64 = 72;
+/// which lies behind the header and a pointer to the scheduler, and before the future.
+const TOKIO_NUMBERS: core::ops::Range<u64> = 32..4096;
 
 /// How the tasks of the running process are read, if that is known.
 #[inline(always)]
@@ -108,6 +117,57 @@ pub fn task_asks(ctx: ProbeContext) -> u32 {
         tell(LENT, asks, named);
     }
     0
+}
+
+/// `OwnedTasks::bind_inner(&self, task, notified)` of tokio: the running task begins this one.
+#[uprobe]
+pub fn task_bound(ctx: ProbeContext) -> u32 {
+    let Some(runtime) = known() else { return 0 };
+    let begins = task::read(runtime, Task::current());
+    if begins == 0 {
+        // Not by a task: by the main function, or a thread of its own.
+        return 0;
+    }
+    // SAFETY: the saved registers.
+    match number(unsafe { (*ctx.regs).rsi }) {
+        0 => emit::add(TASKS_UNREAD, 1),
+        made => tell(BORN, made, begins),
+    }
+    0
+}
+
+/// `wake_by_val(header)` and `wake_by_ref(header)` of tokio: the running task lets another one go on.
+#[uprobe]
+pub fn task_woken(ctx: ProbeContext) -> u32 {
+    // `runtime::task::state`.
+    const COMPLETE: u64 = 2;
+    const NOTIFIED: u64 = 4;
+    let Some(runtime) = known() else { return 0 };
+    let wakes = task::read(runtime, Task::current());
+    if wakes == 0 {
+        // Not by a task: by a timer, or by what a socket waited for.
+        return 0;
+    }
+    // SAFETY: the saved registers.
+    let header = unsafe { (*ctx.regs).rdi };
+    let state = task::word(header);
+    if state & COMPLETE != 0 {
+        return 0;
+    }
+    match number(header) {
+        0 => emit::add(TASKS_UNREAD, 1),
+        woken if woken == wakes => {}
+        woken => tell(if state & NOTIFIED == 0 { WOKEN } else { WOKEN_TOO }, woken, wakes),
+    }
+    0
+}
+
+/// The number of a task of tokio; 0 where it is not found.
+#[inline(always)]
+fn number(header: u64) -> u64 {
+    let table = task::word(header.wrapping_add(TOKIO_TABLE));
+    let offset = task::word(table.wrapping_add(TOKIO_NUMBER));
+    if TOKIO_NUMBERS.contains(&offset) { task::word(header.wrapping_add(offset)) } else { 0 }
 }
 
 /// The socket behind a `net.netFD`; 0 where there is none, or none with a name.

@@ -6,6 +6,7 @@ use super::attributes::Attributes;
 use super::connection::{Connection, Role};
 use super::context::Context;
 use super::payload::Moment;
+use super::task::Wake;
 use super::thread::ThreadAccount;
 
 /// Why an exchange is not whole. Label value of `seismo.incomplete`.
@@ -68,6 +69,8 @@ pub struct MessageFacts {
     pub last_tid: u32,
     /// Tasks of a language runtime that these threads worked on, where they are known.
     pub tasks: [Option<u64>; 2],
+    /// Another task had let the first of them go on.
+    pub wake: Option<Wake>,
     /// Accounts of these threads at `first_done_ns` and `last_ns`.
     pub accounts: [Option<ThreadAccount>; 2],
     /// How long the first byte had been at the socket before it was read, ns.
@@ -87,6 +90,7 @@ impl MessageFacts {
             tid: moment.tid,
             last_tid: moment.tid,
             tasks: [moment.task; 2],
+            wake: moment.wake,
             accounts: [moment.account; 2],
             queued_ns: moment.queued_ns,
             retransmits,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::connection::{Connection, Direction};
+use super::task::Wake;
 use super::thread::ThreadAccount;
 
 /// When and by whom bytes were moved.
@@ -17,6 +18,8 @@ pub struct Moment {
     pub tid: u32,
     /// Task of a language runtime that the thread worked on, as [`crate::traces`] names it; `None`: not known.
     pub task: Option<u64>,
+    /// Of a send, that another task let this one go on; the first send since then alone.
+    pub wake: Option<Wake>,
     /// What the thread's time had gone to at `ktime_ns`, where the kernel told.
     pub account: Option<ThreadAccount>,
     /// Of a receive, how long the bytes had been there, ns, where the kernel told.

@@ -1,11 +1,12 @@
-//! Tasks of language runtimes, goroutines and contexts of Python: what the kernel programs tell of them, and what those
+//! Tasks of language runtimes, goroutines, contexts of Python, tasks of tokio: what the kernel programs tell of them, and what those
 //! must be told about a process.
 
 use std::path::PathBuf;
 
 use super::connection::Cookie;
 
-/// A task as its process names it: the address of a goroutine or of a context, which is given again.
+/// A task as its process names it: the address of a goroutine or of a context, which is given again, or the number of a
+/// task of tokio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskName(pub u64);
 
@@ -15,6 +16,17 @@ pub enum TaskEventKind {
     Born { parent: TaskName },
     /// What the socket sends next, it sends for the task.
     Lent { socket: Cookie },
+    /// Another one lets it go on. `too`: it was to do so anyway, and has not yet.
+    Woken { by: TaskName, too: bool },
+}
+
+/// That another task let one go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// As [`crate::traces`] names it.
+    pub by: u64,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub ktime_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +59,14 @@ pub enum TaskPoint {
     Begun,
     /// A goroutine hands a request to the one of a pooled connection.
     Asks,
+    /// A task of tokio begins another one,
+    Bound,
+    /// or wakes it.
+    Woken,
 }
 
 impl TaskPoint {
-    pub const ALL: [Self; 4] = [Self::Copied, Self::Begins, Self::Begun, Self::Asks];
+    pub const ALL: [Self; 6] = [Self::Copied, Self::Begins, Self::Begun, Self::Asks, Self::Bound, Self::Woken];
 }
 
 /// One probe: an instruction of a file, by its offset there, bytes.
@@ -63,7 +79,7 @@ pub struct TaskPlace {
 /// The runtime of a process: how its tasks are read, and where they begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRuntime {
-    /// `go`, `python`.
+    /// `go`, `python`, `tokio`.
     pub language: &'static str,
     pub reads: TaskReads,
     /// The file of the places, as this host can open it.

@@ -175,6 +175,7 @@ fn moment(record: &PayloadRecord) -> Moment {
         tgid: record.tgid,
         tid: record.tid,
         task: None,
+        wake: None,
         account: account(record),
         queued_ns: (record.direction != SEND && before_ns != u32::MAX).then_some(u64::from(before_ns)),
     }

@@ -315,7 +315,8 @@ impl Pipeline {
                 finder.look(record.tgid);
                 let mut chunk = payload::chunk(&record, data);
                 let socket = chunk.connection.cookie;
-                chunk.moment.task = tasks.of(record.tgid, TaskName(record.task), socket, chunk.direction);
+                let name = TaskName(record.task);
+                (chunk.moment.task, chunk.moment.wake) = tasks.of(record.tgid, name, socket, chunk.direction);
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
             }
@@ -361,7 +362,7 @@ impl Pipeline {
             if let (Role::Server, Some(time)) = (exchange.role, &time) {
                 add_time(&self.parts.table, &name, &resource, time);
             }
-            let (sight, now_ns) = (Sight::of(&exchange, &name, &self.parts.tasks), exchange.end_ns);
+            let (sight, now_ns) = (Sight::of(&exchange, &name, &mut self.parts.tasks), exchange.end_ns);
             let span = assemble(exchange, name, time, (resource, series), &self.parts.clock);
             self.parts.links.span(sight, span, now_ns, &mut self.finished);
         }

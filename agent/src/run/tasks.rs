@@ -21,7 +21,7 @@ use crate::host::procfs::Procfs;
 use crate::host::runtime;
 use crate::model::hashing::Set;
 use crate::model::task::TaskPoint;
-use crate::probes::task::{ASKS, BEGINS, BEGUN, COPIED};
+use crate::probes::task::{ASKS, BEGINS, BEGUN, BOUND, COPIED, WOKEN_BY};
 use crate::run::wakers::Wakers;
 
 /// Processes that wait to be looked at.
@@ -61,6 +61,8 @@ const fn program(point: TaskPoint) -> &'static str {
         TaskPoint::Begins => BEGINS,
         TaskPoint::Begun => BEGUN,
         TaskPoint::Asks => ASKS,
+        TaskPoint::Bound => BOUND,
+        TaskPoint::Woken => WOKEN_BY,
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Sight {
 
 impl Sight {
     /// `tasks` knows where the sending task came from.
-    pub fn of(exchange: &Exchange, name: &str, tasks: &Tasks) -> Self {
+    pub fn of(exchange: &Exchange, name: &str, tasks: &mut Tasks) -> Self {
         let mut tokens = Vec::new();
         for key in [semconv::URL_PATH, semconv::DB_QUERY_TEXT] {
             facts::tokens(exchange.attributes.text(key).unwrap_or_default(), &mut tokens);
@@ -62,12 +62,15 @@ impl Sight {
         let task = exchange.request.tasks[0];
         let sent = task.filter(|_| exchange.role == Role::Client);
         let ancestors = sent.map(|task| tasks.ancestors(exchange.pid, task)).unwrap_or_default();
+        let woken = sent.zip(exchange.request.wake);
+        let wakers = woken.map(|(task, wake)| tasks.wakers(exchange.pid, task, wake)).unwrap_or_default();
         let facts = Facts {
             tid: exchange.request.tid,
             end_tid: exchange.response.map_or(0, |response| response.tid),
             task,
             end_task: exchange.response.and_then(|response| response.tasks[0]),
             ancestors,
+            wakers,
             start_ns: exchange.request.first_ns,
             end_ns: exchange.end_ns.max(exchange.request.first_ns),
             operation: facts::hash(name.as_bytes()),

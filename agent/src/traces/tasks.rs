@@ -1,15 +1,17 @@
 //! Tasks of language runtimes as they come and go: names that are given again to ids that are not, and from each task to
-//! those that it came from.
+//! those that it came from: the one that began it, and the one that woke it up for what it does.
 //!
 //! In: what the kernel programs tell, in the order of the ring. A task is known from its beginning, or from the first
-//! thing that it does; what is older than the agent has no ancestors. Bounded by [`Config::tasks`](super::link::Config):
+//! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
+//! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
+//! nobody), and where two tasks woke it before it ran, nothing is. Bounded by [`Config::tasks`](super::link::Config):
 //! the one that was begun longest ago is forgotten first, counted; a process takes its tasks with it.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::model::connection::{Cookie, Direction};
 use crate::model::hashing::Map;
-use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
+use crate::model::task::{TaskEvent, TaskEventKind, TaskName, Wake};
 
 /// Steps from a task to those that it came from.
 const GENERATIONS: usize = 8;
@@ -18,8 +20,16 @@ const GENERATIONS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ancestor {
     pub task: u64,
-    /// When it began the task that leads down from it, ns.
+    /// When it began the task that leads down from it, or woke it up, ns.
     pub born_ns: u64,
+}
+
+/// That another task let one go on.
+#[derive(Clone, Copy, Debug)]
+struct Woken {
+    wake: Wake,
+    /// Something was sent since.
+    sent: bool,
 }
 
 #[derive(Debug)]
@@ -27,6 +37,9 @@ struct Task {
     name: TaskName,
     /// `None`: it is older than what was told, or nobody's.
     from: Option<Ancestor>,
+    woken: Option<Woken>,
+    /// When it was woken for the latest request of which that is known, ns.
+    taken_ns: u64,
 }
 
 /// Of one process.
@@ -34,6 +47,13 @@ struct Task {
 struct Process {
     by_name: Map<TaskName, u64>,
     by_id: Map<u64, Task>,
+}
+
+impl Process {
+    fn ancestors(&self, task: u64) -> impl Iterator<Item = Ancestor> {
+        let step = |task: u64| self.by_id.get(&task)?.from;
+        std::iter::successors(step(task), move |ancestor| step(ancestor.task)).take(GENERATIONS)
+    }
 }
 
 #[derive(Debug)]
@@ -77,24 +97,72 @@ impl Tasks {
                     self.evicted += 1;
                 }
             }
+            TaskEventKind::Woken { by, too } => {
+                let (task, by) = (self.id(event.pid, event.task), self.id(event.pid, by));
+                let wake = Wake { by, ktime_ns: event.ktime_ns };
+                if let Some(task) = self.task(event.pid, task) {
+                    // Woken by two for two reasons: what it does first is for either.
+                    let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
+                    task.woken = (!is_either).then_some(Woken { wake, sent: false });
+                }
+            }
         }
     }
 
-    /// The task that an operation on a socket is done for; `None` where nothing tells.
-    pub fn of(&mut self, pid: u32, name: TaskName, socket: Cookie, direction: Direction) -> Option<u64> {
-        if direction == Direction::Send
-            && let Some(task) = self.lent.get(&socket)
-        {
-            return Some(*task);
+    /// The task that an operation on a socket is done for, and for a send the wake-up that it may be for; `None` where
+    /// nothing tells.
+    pub fn of(
+        &mut self,
+        pid: u32,
+        name: TaskName,
+        socket: Cookie,
+        direction: Direction,
+    ) -> (Option<u64>, Option<Wake>) {
+        let sends = direction == Direction::Send;
+        if sends && let Some(task) = self.lent.get(&socket) {
+            return (Some(*task), None);
         }
-        (name.0 != 0).then(|| self.id(pid, name))
+        if name.0 == 0 {
+            return (None, None);
+        }
+        let id = self.id(pid, name);
+        let woken = self.task(pid, id).and_then(|task| task.woken.as_mut()).filter(|woken| sends && !woken.sent);
+        let wake = woken.map(|woken| {
+            woken.sent = true;
+            woken.wake
+        });
+        (Some(id), wake)
     }
 
-    /// Those that a task came from, the nearest first.
+    /// Those that a task came from by being begun, the nearest first.
     pub fn ancestors(&self, pid: u32, task: u64) -> Vec<Ancestor> {
-        let Some(process) = self.processes.get(&pid) else { return Vec::new() };
-        let step = |task: u64| process.by_id.get(&task)?.from;
-        std::iter::successors(step(task), |ancestor| step(ancestor.task)).take(GENERATIONS).collect()
+        self.processes.get(&pid).map(|process| process.ancestors(task).collect()).unwrap_or_default()
+    }
+
+    /// Those that a request came from that a task sent after a wake-up, the nearest first: who woke it, those that began
+    /// that one, who woke that one, and so on. Asked once for each request: a wake-up is for one alone.
+    pub fn wakers(&mut self, pid: u32, task: u64, wake: Wake) -> Vec<Ancestor> {
+        let mut wakers = Vec::new();
+        let Some(process) = self.processes.get_mut(&pid) else { return wakers };
+        let mut next = Some((task, wake));
+        while let Some((task, wake)) = next.take()
+            && let Some(task) = process.by_id.get_mut(&task)
+            && wake.ktime_ns > task.taken_ns
+            && wakers.len() < GENERATIONS
+        {
+            task.taken_ns = wake.ktime_ns;
+            wakers.push(Ancestor { task: wake.by, born_ns: wake.ktime_ns });
+            wakers.extend(process.ancestors(wake.by));
+            // One that was woken again since has done something else by now.
+            let before = process.by_id.get(&wake.by).and_then(|waker| waker.woken.map(|woken| woken.wake));
+            next = before.filter(|before| before.ktime_ns <= wake.ktime_ns).map(|before| (wake.by, before));
+        }
+        wakers.truncate(GENERATIONS);
+        wakers
+    }
+
+    fn task(&mut self, pid: u32, id: u64) -> Option<&mut Task> {
+        self.processes.get_mut(&pid)?.by_id.get_mut(&id)
     }
 
     /// The process is gone, or runs another program.
@@ -139,7 +207,7 @@ impl Tasks {
         {
             self.count -= 1;
         }
-        process.by_id.insert(id, Task { name, from });
+        process.by_id.insert(id, Task { name, from, woken: None, taken_ns: 0 });
         self.count += 1;
         self.order.push_back((pid, id));
         if self.order.len() > 2 * self.capacity {

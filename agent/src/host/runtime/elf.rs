@@ -2,13 +2,17 @@
 //! file. Reads only what is asked for; sections longer than [`MAX_SECTION`] are refused.
 
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
+use memchr::memmem;
 use object::read::elf::ElfFile64;
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, SymbolKind};
 
 /// 256 MiB.
 const MAX_SECTION: u64 = 256 << 20;
+/// Longest function that is looked through.
+const MAX_FUNCTION: u64 = 64 << 10;
 
 /// What is read of a file while it is open.
 pub(super) struct Elf<'a>(ElfFile64<'a, object::Endianness, &'a ReadCache<File>>);
@@ -36,6 +40,23 @@ impl Elf<'_> {
         symbols.find(|symbol| symbol.is_definition() && symbol.name() == Ok(name)).map(|symbol| symbol.address())
     }
 
+    /// Whether a name in the symbol table contains this.
+    pub(super) fn names_contain(&self, part: &str) -> bool {
+        self.section(".strtab").is_some_and(|names| memmem::find(names, part.as_bytes()).is_some())
+    }
+
+    /// Functions in the symbol table whose names contain these parts: address and length.
+    pub(super) fn functions<const N: usize>(&self, wanted: [&[&str]; N]) -> [Vec<(u64, u64)>; N] {
+        let mut found = [const { Vec::new() }; N];
+        for symbol in self.0.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition()) {
+            let Ok(name) = symbol.name() else { continue };
+            let places = found.iter_mut().zip(wanted);
+            let matching = places.filter(|(_, parts)| parts.iter().all(|part| name.contains(part)));
+            matching.for_each(|(found, _)| found.push((symbol.address(), symbol.size())));
+        }
+        found
+    }
+
     /// Where the byte at an address lies in the file.
     pub(super) fn offset(&self, address: u64) -> Option<u64> {
         self.0.segments().find_map(|segment| {
@@ -49,4 +70,13 @@ impl Elf<'_> {
     pub(super) fn base(&self) -> Option<u64> {
         self.0.segments().map(|segment| segment.address().wrapping_sub(segment.file_range().0)).next()
     }
+}
+
+/// Code of a function, as much of it as is looked through.
+pub(super) fn code(path: &Path, offset: u64, size: u64) -> Option<Vec<u8>> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    let mut code = Vec::new();
+    file.take(size.min(MAX_FUNCTION)).read_to_end(&mut code).ok()?;
+    Some(code)
 }

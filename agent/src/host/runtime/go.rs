@@ -10,7 +10,7 @@ use std::path::Path;
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
 use super::Unsupported;
-use super::elf::Elf;
+use super::elf::{Elf, code as code_at};
 use crate::host::procfs::Procfs;
 use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
 
@@ -21,8 +21,6 @@ const CONNECTION: u64 = 80;
 const BEGINS: &[u8] = b"runtime.newproc1";
 const BEGUN: &[u8] = b"runtime.casgstatus";
 const ASKS: &[u8] = b"net/http.(*persistConn).roundTrip";
-/// Longest function that is looked through.
-const MAX_FUNCTION: u64 = 64 << 10;
 const MAX_CALLS: usize = 8;
 /// Minor versions whose way to begin a goroutine is known: arguments in registers, a table of functions of this form.
 const KNOWN: std::ops::RangeInclusive<u32> = 18..=25;
@@ -46,7 +44,7 @@ fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> 
     let of = |name: &[u8]| found.iter().find(|(found, ..)| *found == name).copied();
     let code_of = |address: u64, size: u64| {
         let offset = elf.offset(address).ok_or_else(|| unsupported("a function outside the file"))?;
-        let code = code(path, offset, size).ok_or_else(|| unsupported("code that cannot be read"))?;
+        let code = code_at(path, offset, size).ok_or_else(|| unsupported("code that cannot be read"))?;
         Ok((offset, code))
     };
     let (Some((_, begins, size)), Some((_, begun, _))) = (of(BEGINS), of(BEGUN)) else {
@@ -129,15 +127,6 @@ impl<'a> Functions<'a> {
         };
         (0..self.count).filter_map(found).take(N).collect()
     }
-}
-
-fn code(path: &Path, offset: u64, size: u64) -> Option<Vec<u8>> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let mut file = std::fs::File::open(path).ok()?;
-    file.seek(SeekFrom::Start(offset)).ok()?;
-    let mut code = Vec::new();
-    file.take(size.min(MAX_FUNCTION)).read_to_end(&mut code).ok()?;
-    Some(code)
 }
 
 /// Offset of the conditional jump by which a function begins, to where its stack grows: arguments are still in their

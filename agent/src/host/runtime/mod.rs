@@ -8,6 +8,7 @@ mod elf;
 mod go;
 pub mod java;
 mod python;
+mod tokio;
 
 use super::procfs::Procfs;
 use crate::model::task::TaskRuntime;
@@ -21,5 +22,8 @@ pub fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported>
     if let Some(found) = python::find(proc, pid)? {
         return Ok(Some(found));
     }
-    go::find(proc, pid)
+    if let Some(found) = go::find(proc, pid)? {
+        return Ok(Some(found));
+    }
+    tokio::find(proc, pid)
 }

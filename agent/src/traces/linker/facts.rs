@@ -54,6 +54,8 @@ pub struct Facts {
     pub end_task: Option<u64>,
     /// Tasks that `task` came from, the nearest first.
     pub ancestors: Vec<Ancestor>,
+    /// Those that woke it for this, and that those came from, the nearest first.
+    pub wakers: Vec<Ancestor>,
     pub start_ns: u64,
     /// [`OPEN`] while it is not over.
     pub end_ns: u64,

@@ -114,7 +114,7 @@ fn span(line: &str) -> Result<Span, String> {
         return Err("end_ns: before start_ns".to_owned());
     }
     let (task_began, task_ended) = (task(&mut fields, "task")?, task(&mut fields, "end_task")?);
-    let ancestors = ancestors(fields.remove("ancestors").unwrap_or_default())?;
+    let (ancestors, wakers) = (ancestors(&mut fields, "ancestors")?, ancestors(&mut fields, "wakers")?);
     let operation = text(&mut fields, "operation")?.unwrap_or_default();
     let mut tokens = Vec::new();
     facts::tokens(&operation, &mut tokens);
@@ -136,6 +136,7 @@ fn span(line: &str) -> Result<Span, String> {
         task: task_began,
         end_task: task_ended,
         ancestors,
+        wakers,
         start_ns,
         end_ns: end_ns.unwrap_or(OPEN),
         operation: facts::hash(operation.as_bytes()),
@@ -206,18 +207,18 @@ fn task(fields: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, Strin
     }
 }
 
-fn ancestors(value: Value) -> Result<Vec<Ancestor>, String> {
-    let steps = match value {
-        Value::Null => return Ok(Vec::new()),
-        Value::Array(steps) => steps,
-        _ => return Err("ancestors: not a list".to_owned()),
+fn ancestors(fields: &mut Map<String, Value>, key: &str) -> Result<Vec<Ancestor>, String> {
+    let steps = match fields.remove(key) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(steps)) => steps,
+        Some(_) => return Err(format!("{key}: not a list")),
     };
     let step = |step: Value| {
-        let Value::Object(mut fields) = step else { return Err("ancestors: not a list of objects".to_owned()) };
-        let within = |message: String| format!("ancestors: {message}");
-        let name = task(&mut fields, "task").map_err(within)?.ok_or("ancestors: task: missing")?;
-        let born_ns = number(&mut fields, "born_ns").map_err(within)?.ok_or("ancestors: born_ns: missing")?;
-        Ok(Ancestor { task: name, born_ns })
+        let Value::Object(mut fields) = step else { return Err(format!("{key}: not a list of objects")) };
+        let within = |message: String| format!("{key}: {message}");
+        let name = task(&mut fields, "task").map_err(within)?.ok_or_else(|| format!("{key}: task: missing"))?;
+        let born_ns = number(&mut fields, "born_ns").map_err(within)?;
+        Ok(Ancestor { task: name, born_ns: born_ns.ok_or_else(|| format!("{key}: born_ns: missing"))? })
     };
     steps.into_iter().map(step).collect()
 }

@@ -1,12 +1,11 @@
-//! Tier B: the same task of the runtime, a goroutine or a coroutine, or one that it began, and exactly one request open
-//! on it.
+//! Tier B: the same task of the runtime, a goroutine or a coroutine, or one that it began or woke up for it, and exactly one
+//! request open on it.
 //!
 //! A request's tasks are the one that read it and the one that answers it. From the sending task the way leads up to those
 //! that it came from, as far as each step down was made while the request was open: a task that an earlier request left
-//! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said.
-//! Says nothing where no task is known.
-
-use std::iter::once;
+//! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said,
+//! nor where those that began the task and those that woke it lead to different ones: a task may be woken for what it
+//! waited for, a lock for one, and not for what it does then. Says nothing where no task is known.
 
 use super::{Child, Scene, Tier};
 use crate::traces::tasks::Ancestor;
@@ -14,9 +13,18 @@ use crate::traces::tasks::Ancestor;
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     scene.decide_each(tier, |scene, child| {
         let own = Ancestor { task: child.facts.task?, born_ns: child.facts.start_ns };
+        if let Some(decided) = only(scene, child, own) {
+            return decided;
+        }
         // Who answers a request is not known before it is over.
-        let steps = if child.ready { child.facts.ancestors.as_slice() } else { &[] };
-        once(&own).chain(steps).find_map(|step| only(scene, child, *step)).flatten()
+        if !child.ready {
+            return None;
+        }
+        let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
+        match (by(&child.facts.ancestors), by(&child.facts.wakers)) {
+            (Some(begun), Some(woken)) => begun.filter(|begun| woken == Some(*begun)),
+            (begun, woken) => begun.or(woken).flatten(),
+        }
     });
 }
 
