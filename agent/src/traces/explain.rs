@@ -197,6 +197,7 @@ mod tests {
             tgid: 1,
             tid,
             task: None,
+            wake: None,
             account: Some(ThreadAccount { epoch: 1, waits_ns }),
             queued_ns: None,
         }

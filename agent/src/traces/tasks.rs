@@ -242,7 +242,20 @@ mod tests {
     }
 
     fn of(tasks: &mut Tasks, name: u64) -> Option<u64> {
-        tasks.of(1, TaskName(name), Cookie(9), Direction::Send)
+        tasks.of(1, TaskName(name), Cookie(9), Direction::Send).0
+    }
+
+    fn woken(tasks: &mut Tasks, task: u64, by: u64, ktime_ns: u64, too: bool) {
+        let kind = TaskEventKind::Woken { by: TaskName(by), too };
+        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind });
+    }
+
+    /// Whom a task sends its next request for, by their names, and when they began or woke the next one.
+    fn sends(tasks: &mut Tasks, name: u64) -> Vec<(u64, u64)> {
+        let (task, wake) = tasks.of(1, TaskName(name), Cookie(name), Direction::Send);
+        let wakers = wake.map(|wake| tasks.wakers(1, task.unwrap(), wake)).unwrap_or_default();
+        let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
+        wakers.into_iter().map(|step| (name(step.task), step.born_ns)).collect()
     }
 
     #[test]
@@ -275,11 +288,73 @@ mod tests {
         };
         tasks.event(&lend(5));
         tasks.event(&lend(6));
-        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send);
-        assert_eq!(tasks.of(1, TaskName(7), Cookie(9), Direction::Send), asking);
-        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive), asking);
+        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send).0;
+        assert_eq!(of(&mut tasks, 7), asking);
+        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive).0, asking);
         tasks.closed(Cookie(9));
         assert_ne!(of(&mut tasks, 7), asking);
+    }
+
+    #[test]
+    fn a_wake_up_is_for_one_request_and_leads_to_who_began_or_woke_its_waker() {
+        let mut tasks = Tasks::new(100);
+        // 1 serves a request, begins 2 for a part of it, which asks over the connection of 9.
+        born(&mut tasks, 2, 1, 10);
+        woken(&mut tasks, 9, 2, 20, false);
+        assert_eq!(sends(&mut tasks, 9), [(2, 20), (1, 10)]);
+        // The rest of it, or what was queued behind: nobody woke it for that.
+        assert_eq!(sends(&mut tasks, 9), []);
+        // Over a queue: 3 hands to 4, which asks over 9; then for something that was in the queue already.
+        woken(&mut tasks, 4, 3, 30, false);
+        woken(&mut tasks, 9, 4, 40, false);
+        assert_eq!(sends(&mut tasks, 9), [(4, 40), (3, 30)]);
+        woken(&mut tasks, 9, 4, 50, false);
+        assert_eq!(sends(&mut tasks, 9), [(4, 50)]);
+        // What wakes the waker later is not why it woke 9.
+        woken(&mut tasks, 9, 4, 60, false);
+        woken(&mut tasks, 4, 5, 70, false);
+        assert_eq!(sends(&mut tasks, 9), [(4, 60)]);
+    }
+
+    #[test]
+    fn a_request_sent_in_one_piece_with_another_takes_no_wake_up_of_its() {
+        let mut tasks = Tasks::new(100);
+        woken(&mut tasks, 9, 1, 10, false);
+        let (task, wake) = tasks.of(1, TaskName(9), Cookie(9), Direction::Send);
+        // The connection's task is woken for the next one before the answers come.
+        woken(&mut tasks, 9, 2, 20, false);
+        assert_eq!(tasks.wakers(1, task.unwrap(), wake.unwrap()).len(), 1);
+        assert_eq!(tasks.wakers(1, task.unwrap(), wake.unwrap()), []);
+        assert_eq!(sends(&mut tasks, 9), [(2, 20)]);
+    }
+
+    #[test]
+    fn what_two_tasks_woke_it_for_before_it_ran_is_for_either() {
+        let mut tasks = Tasks::new(100);
+        woken(&mut tasks, 9, 1, 10, false);
+        woken(&mut tasks, 9, 2, 20, true);
+        assert_eq!(sends(&mut tasks, 9), []);
+        // Not where it ran in between, nor where both are one.
+        woken(&mut tasks, 9, 1, 30, false);
+        woken(&mut tasks, 9, 2, 40, false);
+        assert_eq!(sends(&mut tasks, 9), [(2, 40)]);
+        woken(&mut tasks, 9, 1, 50, false);
+        woken(&mut tasks, 9, 1, 60, true);
+        assert_eq!(sends(&mut tasks, 9), [(1, 60)]);
+        // A read, which nobody is woken for by a task, leaves it for the send.
+        woken(&mut tasks, 9, 1, 70, false);
+        assert_eq!(tasks.of(1, TaskName(9), Cookie(9), Direction::Receive).1, None);
+        assert_eq!(sends(&mut tasks, 9), [(1, 70)]);
+    }
+
+    #[test]
+    fn wakers_in_a_circle_end() {
+        let mut tasks = Tasks::new(100);
+        for turn in 0..100 {
+            woken(&mut tasks, 1 + turn % 2, 1 + (turn + 1) % 2, turn + 1, false);
+        }
+        let steps = sends(&mut tasks, 1);
+        assert!((1..=8).contains(&steps.len()), "{steps:?}");
     }
 
     #[test]

@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use memchr::memmem;
-use object::read::elf::ElfFile64;
+use object::elf::PT_TLS;
+use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, SymbolKind};
 
 /// 256 MiB.
@@ -55,6 +57,22 @@ impl Elf<'_> {
             matching.for_each(|(found, _)| found.push((symbol.address(), symbol.size())));
         }
         found
+    }
+
+    /// Where a variable of each thread lies whose name contains these parts, from the thread pointer; of an executable, whose
+    /// variables end where the pointer points (variant II in "ELF Handling For Thread-Local Storage"). `None` where there
+    /// is not exactly one.
+    pub(super) fn thread_storage(&self, parts: &[&str]) -> Option<Range<i64>> {
+        let endian = self.0.endian();
+        let segment = self.0.elf_program_headers().iter().find(|header| header.p_type(endian) == PT_TLS)?;
+        let size = segment.p_memsz(endian).checked_next_multiple_of(segment.p_align(endian).max(1))?;
+        let mut matching = self.0.symbols().filter(|symbol| {
+            symbol.kind() == SymbolKind::Tls
+                && symbol.name().is_ok_and(|name| parts.iter().all(|part| name.contains(part)))
+        });
+        let (symbol, None) = (matching.next()?, matching.next()) else { return None };
+        let start = symbol.address().wrapping_sub(size).cast_signed();
+        Some(start..start.saturating_add_unsigned(symbol.size()))
     }
 
     /// Where the byte at an address lies in the file.

@@ -4,6 +4,7 @@
 //! process, not on the way of records. What is not certain is refused with the reason: a wrong offset would give wrong
 //! parents.
 
+mod code;
 mod elf;
 mod go;
 pub mod java;

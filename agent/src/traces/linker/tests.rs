@@ -46,6 +46,12 @@ fn came_from(steps: &[(u64, u64)]) -> String {
     format!(",\"task\":99,\"ancestors\":[{}]", steps.join(","))
 }
 
+/// The same, and woken.
+fn woken_by(wakers: &[(u64, u64)], ancestors: &[(u64, u64)]) -> String {
+    let wakers = came_from(wakers).replace(",\"task\":99,\"ancestors\"", ",\"wakers\"");
+    came_from(ancestors) + &wakers
+}
+
 #[test]
 fn each_tier_names_the_parent_that_its_evidence_names() {
     let trace = "4bf92f3577b34da6a3ce929d0e0e473";
@@ -64,6 +70,15 @@ fn each_tier_names_the_parent_that_its_evidence_names() {
         ),
         // Begun for an earlier request on the same connection.
         (two([",\"end_task\":3", ""]) + &client("c", (300, 400), 1, &came_from(&[(3, 90)])), ""),
+        // Woken by one of them for it; by another one than began it.
+        (two([",\"task\":3", ""]) + &client("c", (300, 400), 1, &woken_by(&[(3, 290)], &[])), "c=a/task"),
+        (two([",\"task\":3", ""]) + &client("c", (300, 400), 1, &woken_by(&[(8, 290), (3, 280)], &[])), "c=a/task"),
+        (two([",\"task\":3", ""]) + &client("c", (300, 400), 1, &woken_by(&[(3, 90)], &[])), ""),
+        (two([",\"task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, &woken_by(&[(3, 290)], &[(4, 280)])), ""),
+        (
+            two([",\"task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, &woken_by(&[(8, 290)], &[(4, 280)])),
+            "c=b/task",
+        ),
         (
             server("a", (100, 900), 1, "") + &server("b", (100, 900), 2, "") + &client("c", (300, 400), 2, ""),
             "c=b/thread",
