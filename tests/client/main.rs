@@ -5,7 +5,7 @@
 //! `crowd PAIRS COUNT` does so in many threads · `hostile NAME…` makes calls whose buffers or vectors are wrong · `mark` tells that programs are attached ·
 //! `http PORT PATH COUNT` asks over one connection ·
 //! `play [PORT]` acts out a conversation from its input, `apart` in a network namespace of its own · `churn N` ·
-//! `storm CONNECTIONS REQUESTS AFTER` ·
+//! `storm CONNECTIONS REQUESTS AFTER` · `relay PORT UPSTREAM KIND` serves on tokio ·
 //! `leaves N` · `getppid N` · `spawn N` · `refused PORT N` · `spin THREADS MS` ·
 //! `calls N` · `rest KIND MS` · `share CPU MS` · `mix MS` ·
 //! `touch PAGES FILE` · `flood N` · `hog` ·
@@ -21,6 +21,7 @@ mod net;
 mod pairs;
 mod play;
 mod region;
+mod relay;
 mod storm;
 mod transfer;
 mod uring;
@@ -58,6 +59,7 @@ fn run(words: &[&str]) -> Result<()> {
             play::run(0)
         }
         ["storm", connections, requests, after] => storm::run(connections.parse()?, requests.parse()?, after.parse()?),
+        ["relay", port, upstream, kind] => relay::run(port.parse()?, upstream.parse()?, kind),
         ["churn", count] => work::churn(count.parse()?),
         ["leaves", count] => work::leaves(count.parse()?),
         ["getppid", count] => work::getppid(count.parse()?),

@@ -1,6 +1,7 @@
 //! Services whose requests no thread tells apart, each asking another server twice for every request that it serves, at the
-//! same time: on an event loop in Python, on goroutines in Go, on two pools of threads in Java.
+//! same time: on an event loop in Python, on goroutines in Go, on two pools of threads in Java, on tasks of tokio.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -54,9 +55,20 @@ impl Relay {
         Self::start(rig, command, upstream)
     }
 
-    fn start(rig: &Rig, mut command: Command, upstream: u16) -> Result<Self> {
+    /// The test client's, of a kind that its `relay` has.
+    pub fn tokio(rig: &Rig, client: &Path, upstream: u16, kind: &str) -> Result<Self> {
+        let mut command = Command::new(rig.named(client, "relay")?);
+        command.arg("relay");
+        Self::start_with(rig, command, upstream, &[kind])
+    }
+
+    fn start(rig: &Rig, command: Command, upstream: u16) -> Result<Self> {
+        Self::start_with(rig, command, upstream, &[])
+    }
+
+    fn start_with(rig: &Rig, mut command: Command, upstream: u16, more: &[&str]) -> Result<Self> {
         let port = free_port()?;
-        command.args([port, upstream].map(|port| port.to_string())).stdin(Stdio::null());
+        command.args([port, upstream].map(|port| port.to_string())).args(more).stdin(Stdio::null());
         let mut process = rig.inside("relay", command)?;
         process.await_ready(Duration::from_secs(20), || http::listens(port))?;
         Ok(Self { process, port })

@@ -18,7 +18,7 @@ use crate::bpf::capabilities::{Capability, drop_all_but};
 use crate::bpf::loader::Programs;
 use crate::bpf::user_probes::{Refusal, RuntimeMap, UserProbes};
 use crate::host::procfs::Procfs;
-use crate::host::runtime;
+use crate::host::runtime::{Runtimes, java};
 use crate::model::hashing::Set;
 use crate::model::task::TaskPoint;
 use crate::probes::task::{ASKS, BEGINS, BEGUN, BOUND, COPIED, WOKEN_BY};
@@ -206,7 +206,7 @@ pub fn start(
 
 fn serve(asked: &Receiver<Ask>, parts: (UserProbes, Wakers), proc: &Procfs, counts: &Counts) {
     let (mut probes, mut wakers) = parts;
-    let mut told = Set::default();
+    let (mut runtimes, mut told) = (Runtimes::default(), Set::default());
     let add = |count: &AtomicU64| _ = count.fetch_add(1, Ordering::Relaxed);
     let mut tell = |reason: String| {
         if told.len() < REASONS && !told.contains(&reason) {
@@ -218,10 +218,10 @@ fn serve(asked: &Receiver<Ask>, parts: (UserProbes, Wakers), proc: &Procfs, coun
         match ask {
             Ask::Look(pid) => {
                 counts.waiting.fetch_sub(1, Ordering::Relaxed);
-                if !wakers.add(pid, runtime::java::runs_in(proc, pid)) {
+                if !wakers.add(pid, java::runs_in(proc, pid)) {
                     add(&counts.no_place_to_wake);
                 }
-                match runtime::find(proc, pid) {
+                match runtimes.find(proc, pid) {
                     Ok(None) => {}
                     Ok(Some(found)) => {
                         let language = found.language;

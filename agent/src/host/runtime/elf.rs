@@ -7,12 +7,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use memchr::memmem;
-use object::elf::PT_TLS;
-use object::read::elf::{ElfFile64, ProgramHeader as _};
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, SymbolKind};
+use object::elf::{PT_TLS, SHN_UNDEF, STT_FUNC, STT_TLS};
+use object::read::elf::{ElfFile64, ProgramHeader as _, Sym as _};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ReadCache};
 
 /// 256 MiB.
 const MAX_SECTION: u64 = 256 << 20;
+/// Of names of symbols, some half a million: 64 MiB.
+const MAX_NAMES: u64 = 64 << 20;
 /// Longest function that is looked through.
 const MAX_FUNCTION: u64 = 64 << 10;
 
@@ -42,37 +44,35 @@ impl Elf<'_> {
         symbols.find(|symbol| symbol.is_definition() && symbol.name() == Ok(name)).map(|symbol| symbol.address())
     }
 
-    /// Whether a name in the symbol table contains this.
-    pub(super) fn names_contain(&self, part: &str) -> bool {
-        self.section(".strtab").is_some_and(|names| memmem::find(names, part.as_bytes()).is_some())
-    }
-
-    /// Functions in the symbol table whose names contain these parts: address and length.
-    pub(super) fn functions<const N: usize>(&self, wanted: [&[&str]; N]) -> [Vec<(u64, u64)>; N] {
+    /// Functions and variables of threads in the symbol table whose names contain one part and all of several others:
+    /// address and length. `None` where no name has the first, or the table is too long.
+    pub(super) fn symbols<const N: usize>(&self, first: &str, wanted: [&[&str]; N]) -> Option<[Vec<(u64, u64)>; N]> {
+        let endian = self.0.endian();
+        let names = self.0.section_by_name(".strtab").filter(|names| names.size() <= MAX_NAMES)?.data().ok()?;
+        let first = memmem::Finder::new(first);
+        first.find(names)?;
         let mut found = [const { Vec::new() }; N];
-        for symbol in self.0.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition()) {
-            let Ok(name) = symbol.name() else { continue };
-            let places = found.iter_mut().zip(wanted);
-            let matching = places.filter(|(_, parts)| parts.iter().all(|part| name.contains(part)));
-            matching.for_each(|(found, _)| found.push((symbol.address(), symbol.size())));
+        for symbol in self.0.elf_symbol_table().iter().filter(|symbol| matches!(symbol.st_type(), STT_FUNC | STT_TLS)) {
+            let rest = names.get(symbol.st_name(endian) as usize..).unwrap_or_default();
+            let name = rest.get(..memchr::memchr(0, rest).unwrap_or(0)).unwrap_or_default();
+            if symbol.st_shndx(endian) == SHN_UNDEF || first.find(name).is_none() {
+                continue;
+            }
+            let has = |part: &&str| memmem::find(name, part.as_bytes()).is_some();
+            let places = found.iter_mut().zip(wanted).filter(|(_, parts)| parts.iter().all(has));
+            places.for_each(|(found, _)| found.push((symbol.st_value(endian), symbol.st_size(endian))));
         }
-        found
+        Some(found)
     }
 
-    /// Where a variable of each thread lies whose name contains these parts, from the thread pointer; of an executable, whose
-    /// variables end where the pointer points (variant II in "ELF Handling For Thread-Local Storage"). `None` where there
-    /// is not exactly one.
-    pub(super) fn thread_storage(&self, parts: &[&str]) -> Option<Range<i64>> {
+    /// Where a variable of each thread lies, by address and length as symbols have them, from the thread pointer; of an
+    /// executable, whose variables end where the pointer points (variant II in "ELF Handling For Thread-Local Storage").
+    pub(super) fn thread_storage(&self, (address, size): (u64, u64)) -> Option<Range<i64>> {
         let endian = self.0.endian();
         let segment = self.0.elf_program_headers().iter().find(|header| header.p_type(endian) == PT_TLS)?;
-        let size = segment.p_memsz(endian).checked_next_multiple_of(segment.p_align(endian).max(1))?;
-        let mut matching = self.0.symbols().filter(|symbol| {
-            symbol.kind() == SymbolKind::Tls
-                && symbol.name().is_ok_and(|name| parts.iter().all(|part| name.contains(part)))
-        });
-        let (symbol, None) = (matching.next()?, matching.next()) else { return None };
-        let start = symbol.address().wrapping_sub(size).cast_signed();
-        Some(start..start.saturating_add_unsigned(symbol.size()))
+        let length = segment.p_memsz(endian).checked_next_multiple_of(segment.p_align(endian).max(1))?;
+        let start = address.wrapping_sub(length).cast_signed();
+        Some(start..start.saturating_add_unsigned(size))
     }
 
     /// Where the byte at an address lies in the file.

@@ -11,7 +11,6 @@ use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 
 use super::Unsupported;
 use super::elf::{Elf, code as code_at};
-use crate::host::procfs::Procfs;
 use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
 
 /// Place of `g` in a thread's storage on linux/amd64, from the thread pointer.
@@ -25,12 +24,7 @@ const MAX_CALLS: usize = 8;
 /// Minor versions whose way to begin a goroutine is known: arguments in registers, a table of functions of this form.
 const KNOWN: std::ops::RangeInclusive<u32> = 18..=25;
 
-pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
-    let path = proc.path(pid, "exe");
-    Elf::with(&path, |elf| read(elf, &path)).unwrap_or(Ok(None))
-}
-
-fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> {
+pub(super) fn find(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> {
     let Some(version) = elf.section(".go.buildinfo").and_then(version) else { return Ok(None) };
     let unsupported = |reason: &str| Unsupported(format!("{version}: {reason}"));
     let minor = minor(&version).ok_or_else(|| unsupported("a version of another form"))?;

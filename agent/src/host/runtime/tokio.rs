@@ -11,38 +11,37 @@ use std::path::Path;
 use super::Unsupported;
 use super::code::{leads_on, thread_stores};
 use super::elf::{Elf, code};
-use crate::host::procfs::Procfs;
 use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
 
-const BY_VALUE: &[&str] = &["5tokio7runtime4task5waker11wake_by_val"];
-const BY_REFERENCE: &[&str] = &["5tokio7runtime4task5waker11wake_by_ref"];
-const BINDS: &[&str] = &["5tokio7runtime4task4list", "10bind_inner"];
+/// What all names have in them.
+const RUNTIME: &str = "5tokio7runtime";
+const BY_VALUE: &[&str] = &["4task5waker11wake_by_val"];
+const BY_REFERENCE: &[&str] = &["4task5waker11wake_by_ref"];
+const BINDS: &[&str] = &["4task4list", "10bind_inner"];
 /// What writes the number: the function itself, and those that it may be inlined into.
-const SETS: &[&str] = &["5tokio7runtime7context19set_current_task_id"];
-const ENTERS: &[&str] = &["5tokio7runtime4task4core", "11TaskIdGuard", "5enter"];
-const POLLS: &[&str] = &["5tokio7runtime4task4core", "Core", "4poll"];
-const DROPS: &[&str] = &["5tokio7runtime4task4core", "Core", "9set_stage"];
+const SETS: &[&str] = &["7context19set_current_task_id"];
+const ENTERS: &[&str] = &["4task4core", "11TaskIdGuard", "5enter"];
+const POLLS: &[&str] = &["4task4core", "Core", "4poll"];
+const DROPS: &[&str] = &["4task4core", "Core", "9set_stage"];
 /// What the wakers may leave it to that a task is scheduled.
-const SCHEDULES: &[&str] = &["5tokio7runtime4task7harness", "RawTask", "11wake_by_"];
+const SCHEDULES: &[&str] = &["4task7harness", "RawTask", "11wake_by_"];
 /// The storage that has it, among others.
-const CONTEXT: &[&str] = &["5tokio7runtime7context7CONTEXT"];
+const CONTEXT: &[&str] = &["7context7CONTEXT"];
 /// Where a table of tasks' functions has the one that schedules: a build that differs there has another table.
 const SCHEDULE: u64 = 8;
 /// Functions of a kind that are looked through, or probed.
 const MAX_FUNCTIONS: usize = 32;
 
-pub(super) fn find(proc: &Procfs, pid: u32) -> Result<Option<TaskRuntime>, Unsupported> {
-    let path = proc.path(pid, "exe");
-    Elf::with(&path, |elf| read(elf, &path)).unwrap_or(Ok(None))
-}
-
-fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> {
+pub(super) fn find(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> {
     let unsupported = |reason: &str| Unsupported(format!("tokio: {reason}"));
-    if !elf.names_contain(BY_VALUE[0]) {
+    let functions =
+        elf.symbols(RUNTIME, [BY_VALUE, BY_REFERENCE, SCHEDULES, BINDS, SETS, ENTERS, POLLS, DROPS, CONTEXT]);
+    let Some([by_value, by_reference, schedules, binds, sets, enters, polls, drops, contexts]) = functions else {
+        return Ok(None);
+    };
+    if by_value.is_empty() && by_reference.is_empty() {
         return Ok(None);
     }
-    let [by_value, by_reference, schedules, binds, sets, enters, polls, drops] =
-        elf.functions([BY_VALUE, BY_REFERENCE, SCHEDULES, BINDS, SETS, ENTERS, POLLS, DROPS]);
     let code_of = |(address, size): (u64, u64)| code(path, elf.offset(address)?, size);
     let ([by_value], [by_reference]) = (by_value.as_slice(), by_reference.as_slice()) else {
         return Err(unsupported("several versions in one executable"));
@@ -51,7 +50,10 @@ fn read(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Unsupported> 
     if !leading.any(|code| leads_on(&code, SCHEDULE)) {
         return Err(unsupported("a version whose tasks have another form"));
     }
-    let context = elf.thread_storage(CONTEXT);
+    let context = match contexts[..] {
+        [variable] => elf.thread_storage(variable),
+        _ => None,
+    };
     let inlined = polls.into_iter().chain(drops).take(MAX_FUNCTIONS);
     let writers = sets.into_iter().chain(enters).chain(inlined);
     let stores = writers.filter_map(|function| {

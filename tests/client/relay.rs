@@ -1,0 +1,202 @@
+//! A service on tokio: for each GET /both/N two GETs to another server at the same time, each handed on in the way that its
+//! kind says, over connections that are kept.
+//!
+//! Two threads, each with a runtime: one serves, on the other one are those that are handed something by a queue. HTTP by
+//! hand: what matters is which task moves which bytes.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot};
+
+/// Requests that wait for a connection's task, or for a worker.
+const QUEUE: usize = 64;
+
+/// A request's path, and where its answer is awaited.
+type Job = (String, oneshot::Sender<Result<()>>);
+
+/// How a request comes to the connection that it goes out on.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// The task that serves moves the bytes itself.
+    Own,
+    /// A connection has a task, as in hyper.
+    Driven,
+    /// So, and what asks is a task of its own, too.
+    Begun,
+    /// A worker that is free is handed it, and moves the bytes.
+    Queued,
+    /// One connection with one task for all, which sends what has come together in one piece.
+    Shared,
+}
+
+struct Relay {
+    kind: Kind,
+    upstream: u16,
+    free: Mutex<Vec<BufReader<TcpStream>>>,
+    /// Ways to tasks that are free.
+    idle: Mutex<Vec<mpsc::Sender<Job>>>,
+    /// The second thread's.
+    workers: Handle,
+}
+
+pub fn run(port: u16, upstream: u16, kind: &str) -> Result<()> {
+    let kind = match kind {
+        "own" => Kind::Own,
+        "driven" => Kind::Driven,
+        "begun" => Kind::Begun,
+        "queued" => Kind::Queued,
+        "shared" => Kind::Shared,
+        other => bail!("unknown kind of relay: {other}"),
+    };
+    let workers = Builder::new_current_thread().enable_all().build()?;
+    let handle = workers.handle().clone();
+    thread::spawn(move || workers.block_on(std::future::pending::<()>()));
+    let relay = Relay { kind, upstream, free: Mutex::default(), idle: Mutex::default(), workers: handle };
+    Builder::new_current_thread().enable_all().build()?.block_on(serve(port, Arc::new(relay)))
+}
+
+async fn serve(port: u16, relay: Arc<Relay>) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    if relay.kind == Kind::Shared {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        relay.workers.spawn(share(relay.upstream, queue));
+        relay.keep(jobs);
+    }
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(connection(Arc::clone(&relay), BufReader::new(stream)));
+    }
+}
+
+/// One client's: ends with its connection.
+async fn connection(relay: Arc<Relay>, mut stream: BufReader<TcpStream>) -> Result<()> {
+    loop {
+        let (line, _) = head(&mut stream).await?;
+        let path = line.split(' ').nth(1).and_then(|path| path.rsplit('/').next()).context("no path")?;
+        let number: u64 = path.parse()?;
+        let (first, second) = tokio::join!(leaf(&relay, number, 0), leaf(&relay, number, 1));
+        first.and(second)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n").await?;
+    }
+}
+
+async fn leaf(relay: &Arc<Relay>, number: u64, index: u64) -> Result<()> {
+    tokio::time::sleep(Duration::from_millis(number * 7 % 5)).await;
+    let path = format!("/wait/{}/{}", 1 + number % 7, number * 10 + index);
+    match relay.kind {
+        Kind::Own => {
+            let kept = relay.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut stream = match kept {
+                Some(stream) => stream,
+                None => open(relay.upstream).await?,
+            };
+            get(&mut stream, &[path]).await?;
+            relay.free.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+            Ok(())
+        }
+        Kind::Driven | Kind::Queued | Kind::Shared => hand(relay, path).await,
+        Kind::Begun => {
+            let relay = Arc::clone(relay);
+            tokio::spawn(async move { hand(&relay, path).await }).await?
+        }
+    }
+}
+
+/// Has a task that is free ask, and waits for the answer.
+async fn hand(relay: &Relay, path: String) -> Result<()> {
+    let kept = relay.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let jobs = match kept {
+        Some(jobs) => jobs,
+        None => {
+            let (jobs, queue) = mpsc::channel(QUEUE);
+            if relay.kind == Kind::Queued {
+                relay.workers.spawn(work(open(relay.upstream).await?.into_inner().into_std()?, queue));
+            } else {
+                tokio::spawn(drive(open(relay.upstream).await?, queue));
+            }
+            jobs
+        }
+    };
+    if relay.kind == Kind::Shared {
+        relay.keep(jobs.clone());
+    }
+    let (answer, answered) = oneshot::channel();
+    jobs.send((path, answer)).await.map_err(|_| anyhow!("a task is gone"))?;
+    answered.await??;
+    if relay.kind != Kind::Shared {
+        relay.keep(jobs);
+    }
+    Ok(())
+}
+
+impl Relay {
+    fn keep(&self, jobs: mpsc::Sender<Job>) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
+    }
+}
+
+async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>) {
+    while let Some((path, answer)) = queue.recv().await {
+        // Who asked may be gone.
+        _ = answer.send(get(&mut stream, &[path]).await);
+    }
+}
+
+/// The same on the thread that it runs on.
+async fn work(stream: std::net::TcpStream, queue: mpsc::Receiver<Job>) -> Result<()> {
+    drive(BufReader::new(TcpStream::from_std(stream)?), queue).await;
+    Ok(())
+}
+
+async fn share(upstream: u16, mut queue: mpsc::Receiver<Job>) -> Result<()> {
+    let mut stream = open(upstream).await?;
+    let mut jobs = Vec::new();
+    while queue.recv_many(&mut jobs, QUEUE).await > 0 {
+        let (paths, answers): (Vec<_>, Vec<_>) = jobs.drain(..).unzip();
+        get(&mut stream, &paths).await?;
+        answers.into_iter().for_each(|answer| _ = answer.send(Ok(())));
+    }
+    Ok(())
+}
+
+async fn open(port: u16) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::new(stream))
+}
+
+/// Sends requests in one piece and reads their answers.
+async fn get(stream: &mut BufReader<TcpStream>, paths: &[String]) -> Result<()> {
+    let requests: String = paths.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: leaf\r\n\r\n")).collect();
+    stream.write_all(requests.as_bytes()).await?;
+    for _ in paths {
+        let (_, length) = head(stream).await?;
+        stream.read_exact(&mut vec![0; length]).await?;
+    }
+    Ok(())
+}
+
+/// First line of a message, and the length of its body.
+async fn head(stream: &mut BufReader<TcpStream>) -> Result<(String, usize)> {
+    let (mut first, mut length) = (String::new(), 0);
+    if stream.read_line(&mut first).await? == 0 {
+        bail!("closed");
+    }
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        match line.to_ascii_lowercase().split_once(':') {
+            Some(("content-length", value)) => length = value.trim().parse()?,
+            Some(_) => {}
+            None => return Ok((first, length)),
+        }
+    }
+}
