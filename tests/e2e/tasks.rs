@@ -207,7 +207,7 @@ fn a_stripped_executable_is_no_different() -> Result<()> {
 #[test]
 fn tasks_of_tokio_send_for_the_request_that_they_serve_or_were_handed() -> Result<()> {
     // Who opens a connection begins its task, too: while both are at work, what another one sends by it is for either.
-    for (kind, most) in [("own", 0), ("driven", 2 * AT_ONCE), ("begun", 2 * AT_ONCE), ("queued", 2 * AT_ONCE)] {
+    for (kind, most) in [("own", 0), ("driven", 0), ("begun", 0), ("queued", 2 * AT_ONCE)] {
         println!("{kind}:");
         all_but(most, |rig, upstream| Relay::tokio(rig, Path::new(CLIENT), upstream, kind))
             .with_context(|| kind.to_owned())?;

@@ -27,6 +27,8 @@ pub struct Wake {
     pub by: u64,
     /// `CLOCK_MONOTONIC`, ns.
     pub ktime_ns: u64,
+    /// The one that was woken has a connection to itself over which it sent before: it does so for whoever wakes it.
+    pub drives: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

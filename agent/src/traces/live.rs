@@ -62,8 +62,9 @@ impl Sight {
         let task = exchange.request.tasks[0];
         let sent = task.filter(|_| exchange.role == Role::Client);
         let ancestors = sent.map(|task| tasks.ancestors(exchange.pid, task)).unwrap_or_default();
-        let woken = sent.zip(exchange.request.wake);
-        let wakers = woken.map(|(task, wake)| tasks.wakers(exchange.pid, task, wake)).unwrap_or_default();
+        let wakers = sent
+            .filter(|_| tasks.wake_each_other(exchange.pid))
+            .map(|task| exchange.request.wake.map(|wake| tasks.wakers(exchange.pid, task, wake)).unwrap_or_default());
         let facts = Facts {
             tid: exchange.request.tid,
             end_tid: exchange.response.map_or(0, |response| response.tid),
@@ -71,6 +72,7 @@ impl Sight {
             end_task: exchange.response.and_then(|response| response.tasks[0]),
             ancestors,
             wakers,
+            drives: exchange.request.wake.is_some_and(|wake| wake.drives),
             start_ns: exchange.request.first_ns,
             end_ns: exchange.end_ns.max(exchange.request.first_ns),
             operation: facts::hash(name.as_bytes()),

@@ -40,6 +40,12 @@ struct Task {
     woken: Option<Woken>,
     /// When it was woken for the latest request of which that is known, ns.
     taken_ns: u64,
+    /// The only socket that it has moved bytes on; `None` before the first, or after several.
+    socket: Option<Cookie>,
+    /// It has moved bytes on some socket,
+    moved: bool,
+    /// and sent some.
+    sent: bool,
 }
 
 /// Of one process.
@@ -47,6 +53,8 @@ struct Task {
 struct Process {
     by_name: Map<TaskName, u64>,
     by_id: Map<u64, Task>,
+    /// Its tasks wake each other.
+    wakes: bool,
 }
 
 impl Process {
@@ -63,6 +71,8 @@ pub struct Tasks {
     order: VecDeque<(u32, u64)>,
     /// Sockets that send for a task.
     lent: Map<Cookie, u64>,
+    /// Sockets of processes whose tasks wake each other, and the only task that has moved bytes on it; `None` after several.
+    movers: Map<Cookie, Option<u64>>,
     capacity: usize,
     next: u64,
     count: usize,
@@ -75,6 +85,7 @@ impl Tasks {
             processes: BTreeMap::new(),
             order: VecDeque::new(),
             lent: Map::default(),
+            movers: Map::default(),
             capacity: capacity.max(1),
             next: 0,
             count: 0,
@@ -99,7 +110,8 @@ impl Tasks {
             }
             TaskEventKind::Woken { by, too } => {
                 let (task, by) = (self.id(event.pid, event.task), self.id(event.pid, by));
-                let wake = Wake { by, ktime_ns: event.ktime_ns };
+                let wake = Wake { by, ktime_ns: event.ktime_ns, drives: false };
+                self.processes.entry(event.pid).or_default().wakes = true;
                 if let Some(task) = self.task(event.pid, task) {
                     // Woken by two for two reasons: what it does first is for either.
                     let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
@@ -126,12 +138,28 @@ impl Tasks {
             return (None, None);
         }
         let id = self.id(pid, name);
-        let woken = self.task(pid, id).and_then(|task| task.woken.as_mut()).filter(|woken| sends && !woken.sent);
-        let wake = woken.map(|woken| {
-            woken.sent = true;
-            woken.wake
+        (Some(id), self.moved(pid, id, socket, sends))
+    }
+
+    /// A task moves bytes; for a send, the wake-up that it may be for.
+    fn moved(&mut self, pid: u32, id: u64, socket: Cookie, sends: bool) -> Option<Wake> {
+        let process = self.processes.get_mut(&pid).filter(|process| process.wakes)?;
+        let task = process.by_id.get_mut(&id)?;
+        let is_known = self.movers.len() < self.capacity || self.movers.contains_key(&socket);
+        let mover = is_known.then(|| self.movers.entry(socket).or_insert(Some(id)));
+        let is_alone = mover.is_some_and(|mover| {
+            *mover = mover.filter(|mover| *mover == id);
+            mover.is_some()
         });
-        (Some(id), wake)
+        task.socket = if task.moved { task.socket.filter(|only| *only == socket) } else { Some(socket) };
+        task.moved = true;
+        if !sends {
+            return None;
+        }
+        let drives = std::mem::replace(&mut task.sent, true) && is_alone && task.socket.is_some();
+        let woken = task.woken.as_mut().filter(|woken| !woken.sent)?;
+        woken.sent = true;
+        Some(Wake { drives, ..woken.wake })
     }
 
     /// Those that a task came from by being begun, the nearest first.
@@ -161,6 +189,11 @@ impl Tasks {
         wakers
     }
 
+    /// Whether it is told which task of a process wakes which.
+    pub fn wake_each_other(&self, pid: u32) -> bool {
+        self.processes.get(&pid).is_some_and(|process| process.wakes)
+    }
+
     fn task(&mut self, pid: u32, id: u64) -> Option<&mut Task> {
         self.processes.get_mut(&pid)?.by_id.get_mut(&id)
     }
@@ -178,6 +211,7 @@ impl Tasks {
     /// The socket is gone.
     pub fn closed(&mut self, socket: Cookie) {
         self.lent.remove(&socket);
+        self.movers.remove(&socket);
     }
 
     /// Tasks that are known, and how many can be.
@@ -207,7 +241,9 @@ impl Tasks {
         {
             self.count -= 1;
         }
-        process.by_id.insert(id, Task { name, from, woken: None, taken_ns: 0 });
+        process
+            .by_id
+            .insert(id, Task { name, from, woken: None, taken_ns: 0, socket: None, moved: false, sent: false });
         self.count += 1;
         self.order.push_back((pid, id));
         if self.order.len() > 2 * self.capacity {
@@ -345,6 +381,23 @@ mod tests {
         woken(&mut tasks, 9, 1, 70, false);
         assert_eq!(tasks.of(1, TaskName(9), Cookie(9), Direction::Receive).1, None);
         assert_eq!(sends(&mut tasks, 9), [(1, 70)]);
+    }
+
+    #[test]
+    fn a_task_drives_a_connection_that_it_has_to_itself_and_has_sent_over() {
+        let mut tasks = Tasks::new(100);
+        let send = |tasks: &mut Tasks, name: u64, socket: u64, at: u64| {
+            woken(tasks, name, 1, at, false);
+            tasks.of(1, TaskName(name), Cookie(socket), Direction::Send).1.unwrap().drives
+        };
+        assert_eq!([send(&mut tasks, 9, 5, 10), send(&mut tasks, 9, 5, 20)], [false, true]);
+        // Another task moves bytes on it.
+        assert_eq!([send(&mut tasks, 8, 5, 30), send(&mut tasks, 9, 5, 40)], [false, false]);
+        // It has another connection, too.
+        assert_eq!([send(&mut tasks, 7, 6, 50), send(&mut tasks, 7, 6, 60)], [false, true]);
+        assert_eq!([send(&mut tasks, 7, 4, 70), send(&mut tasks, 7, 6, 80)], [false, false]);
+        tasks.closed(Cookie(5));
+        assert_eq!(tasks.movers.len(), 2);
     }
 
     #[test]

@@ -54,8 +54,11 @@ pub struct Facts {
     pub end_task: Option<u64>,
     /// Tasks that `task` came from, the nearest first.
     pub ancestors: Vec<Ancestor>,
-    /// Those that woke it for this, and that those came from, the nearest first.
-    pub wakers: Vec<Ancestor>,
+    /// Those that woke it for this, and that those came from, the nearest first; `None` where it is not told which task
+    /// wakes which.
+    pub wakers: Option<Vec<Ancestor>>,
+    /// `task` has a connection to itself, and sends over it for whoever wakes it, not for who began it.
+    pub drives: bool,
     pub start_ns: u64,
     /// [`OPEN`] while it is not over.
     pub end_ns: u64,

@@ -114,7 +114,8 @@ fn span(line: &str) -> Result<Span, String> {
         return Err("end_ns: before start_ns".to_owned());
     }
     let (task_began, task_ended) = (task(&mut fields, "task")?, task(&mut fields, "end_task")?);
-    let (ancestors, wakers) = (ancestors(&mut fields, "ancestors")?, ancestors(&mut fields, "wakers")?);
+    let (ancestors, wakers) =
+        (ancestors(&mut fields, "ancestors")?.unwrap_or_default(), ancestors(&mut fields, "task_wakers")?);
     let operation = text(&mut fields, "operation")?.unwrap_or_default();
     let mut tokens = Vec::new();
     facts::tokens(&operation, &mut tokens);
@@ -137,6 +138,7 @@ fn span(line: &str) -> Result<Span, String> {
         end_task: task_ended,
         ancestors,
         wakers,
+        drives: fields.remove("drives").as_ref().and_then(Value::as_bool).unwrap_or_default(),
         start_ns,
         end_ns: end_ns.unwrap_or(OPEN),
         operation: facts::hash(operation.as_bytes()),
@@ -207,9 +209,9 @@ fn task(fields: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, Strin
     }
 }
 
-fn ancestors(fields: &mut Map<String, Value>, key: &str) -> Result<Vec<Ancestor>, String> {
+fn ancestors(fields: &mut Map<String, Value>, key: &str) -> Result<Option<Vec<Ancestor>>, String> {
     let steps = match fields.remove(key) {
-        None | Some(Value::Null) => return Ok(Vec::new()),
+        None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(steps)) => steps,
         Some(_) => return Err(format!("{key}: not a list")),
     };
@@ -220,7 +222,7 @@ fn ancestors(fields: &mut Map<String, Value>, key: &str) -> Result<Vec<Ancestor>
         let born_ns = number(&mut fields, "born_ns").map_err(within)?;
         Ok(Ancestor { task: name, born_ns: born_ns.ok_or_else(|| format!("{key}: born_ns: missing"))? })
     };
-    steps.into_iter().map(step).collect()
+    steps.into_iter().map(step).collect::<Result<_, _>>().map(Some)
 }
 
 fn text(fields: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {

@@ -254,8 +254,14 @@ impl Shown {
     }
 }
 
+/// Whether it has to be guessed. Where it is told how tasks hand requests on, what is left is what was handed on together
+/// with others, or for nobody: times say less of that than of the others.
+fn is_asked(child: &Child) -> bool {
+    child.is_undecided() && child.facts.wakers.is_none()
+}
+
 pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
-    if !scene.children.iter().any(|child| child.is_undecided() && child.missed == Missed::Ambiguous) {
+    if !scene.children.iter().any(|child| is_asked(child) && child.missed == Missed::Ambiguous) {
         return;
     }
     if scene.model.pause > 0 {
@@ -320,7 +326,7 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
     learn(scene, &space, &shown, &decided);
     for (place, (parent, posterior)) in decided.into_iter().enumerate() {
         let margin = scene.limits.margin;
-        let Some(child) = scene.children.get_mut(place).filter(|child| child.is_undecided() && child.ready) else {
+        let Some(child) = scene.children.get_mut(place).filter(|child| is_asked(child) && child.ready) else {
             continue;
         };
         let Some(parent) = parent.map(|parent| parent as usize) else { continue };

@@ -5,7 +5,8 @@
 //! that it came from, as far as each step down was made while the request was open: a task that an earlier request left
 //! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said,
 //! nor where those that began the task and those that woke it lead to different ones: a task may be woken for what it
-//! waited for, a lock for one, and not for what it does then. Says nothing where no task is known.
+//! waited for, a lock for one, and not for what it does then; unless it has a connection to itself and has sent over it
+//! before, for those who woke it then. Says nothing where no task is known.
 
 use super::{Child, Scene, Tier};
 use crate::traces::tasks::Ancestor;
@@ -21,7 +22,8 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
             return None;
         }
         let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
-        match (by(&child.facts.ancestors), by(&child.facts.wakers)) {
+        match (by(&child.facts.ancestors), child.facts.wakers.as_deref().and_then(by)) {
+            (Some(_), Some(woken)) if child.facts.drives => woken,
             (Some(begun), Some(woken)) => begun.filter(|begun| woken == Some(*begun)),
             (begun, woken) => begun.or(woken).flatten(),
         }

@@ -48,7 +48,7 @@ fn came_from(steps: &[(u64, u64)]) -> String {
 
 /// The same, and woken.
 fn woken_by(wakers: &[(u64, u64)], ancestors: &[(u64, u64)]) -> String {
-    let wakers = came_from(wakers).replace(",\"task\":99,\"ancestors\"", ",\"wakers\"");
+    let wakers = came_from(wakers).replace(",\"task\":99,\"ancestors\"", ",\"task_wakers\"");
     came_from(ancestors) + &wakers
 }
 
@@ -75,6 +75,11 @@ fn each_tier_names_the_parent_that_its_evidence_names() {
         (two([",\"task\":3", ""]) + &client("c", (300, 400), 1, &woken_by(&[(8, 290), (3, 280)], &[])), "c=a/task"),
         (two([",\"task\":3", ""]) + &client("c", (300, 400), 1, &woken_by(&[(3, 90)], &[])), ""),
         (two([",\"task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, &woken_by(&[(3, 290)], &[(4, 280)])), ""),
+        (
+            two([",\"task\":3", ",\"task\":4"])
+                + &client("c", (300, 400), 1, &(woken_by(&[(3, 290)], &[(4, 280)]) + ",\"drives\":true")),
+            "c=a/task",
+        ),
         (
             two([",\"task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, &woken_by(&[(8, 290)], &[(4, 280)])),
             "c=b/task",
@@ -196,6 +201,17 @@ fn a_window_with_more_to_weigh_than_may_be_says_so_and_keeps_what_other_evidence
         let told: Vec<_> = answers.iter().skip(2).map(|answer| (answer.parent.as_deref(), answer.reason)).collect();
         assert_eq!(told, [found, (Some("b"), None), (None, Some("none_open"))], "{pairs} pairs");
     }
+}
+
+/// What was handed on together with others is not guessed.
+#[test]
+fn where_it_is_told_which_task_wakes_which_times_name_no_parent() {
+    let own = |id: &str| format!(",\"context\":{{\"x-request-id\":\"{id}\"}}");
+    let asked = |told: &str| {
+        two([&own("one"), &own("two")]) + &client("c", (300, 400), 1, told) + &client("d", (350, 450), 1, &own("two"))
+    };
+    assert_eq!(linked(&asked("")), "c=a/statistics d=b/in_band");
+    assert_eq!(linked(&asked(",\"task\":1,\"task_wakers\":[]")), "d=b/in_band");
 }
 
 #[test]
