@@ -1,15 +1,15 @@
 //! Go: a thread's storage points to its goroutine (`runtime.g`).
 //!
-//! Probes are put on instructions that the kernel emulates, a jump near the beginning of a function or a call: one that it
-//! has to step over costs several times as much. Functions are found in the table that the runtime itself needs (`.gopclntab`, 1.18+), so that stripped executables are
+//! Functions are found in the table that the runtime itself needs (`.gopclntab`, 1.18+), so that stripped executables are
 //! no different; the version stands in `.go.buildinfo`. Sources: `runtime/symtab.go`, `runtime/runtime2.go`,
 //! `debug/buildinfo`, `net/http/transport.go`.
 
 use std::path::Path;
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
 
 use super::Unsupported;
+use super::code::emulated;
 use super::elf::{Elf, code as code_at};
 use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
 
@@ -46,11 +46,11 @@ pub(super) fn find(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Un
     };
     let (offset, code) = code_of(begins, size)?;
     let calls = calls(&code, begins, begun).ok_or_else(|| unsupported("code that is not understood"))?;
-    let mut places = vec![TaskPlace { point: TaskPoint::Begins, offset: offset + first_jump(&code) }];
+    let mut places = vec![TaskPlace { point: TaskPoint::Begins, offset: offset + emulated(&code, Register::RAX) }];
     places.extend(calls.into_iter().map(|at| TaskPlace { point: TaskPoint::Begun, offset: offset + at }));
     if let Some((_, asks, size)) = of(ASKS) {
         let (offset, code) = code_of(asks, size)?;
-        places.push(TaskPlace { point: TaskPoint::Asks, offset: offset + first_jump(&code) });
+        places.push(TaskPlace { point: TaskPoint::Asks, offset: offset + emulated(&code, Register::RAX) });
     }
     let reads = TaskReads {
         is_structure: true,
@@ -123,17 +123,6 @@ impl<'a> Functions<'a> {
     }
 }
 
-/// Offset of the conditional jump by which a function begins, to where its stack grows: arguments are still in their
-/// registers. 0 where it does not begin so.
-fn first_jump(code: &[u8]) -> u64 {
-    /// Instructions before it.
-    const MOST: usize = 4;
-    let instructions = Decoder::with_ip(64, code, 0, DecoderOptions::NONE).into_iter().take(MOST);
-    // `jcc` with an offset of one byte, or of four.
-    let is_jump = |at: u64| matches!(code.get(at as usize..), Some([0x70..=0x7f, ..] | [0x0f, 0x80..=0x8f, ..]));
-    instructions.map(|instruction| instruction.ip()).find(|at| is_jump(*at)).unwrap_or(0)
-}
-
 /// Offsets of the calls of one function in the code of another that is at `address`; `None` where there are none or too
 /// many, or an instruction is not understood.
 fn calls(code: &[u8], address: u64, callee: u64) -> Option<Vec<u64>> {
@@ -152,7 +141,7 @@ fn calls(code: &[u8], address: u64, callee: u64) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Functions, calls, first_jump, minor, version};
+    use super::{Functions, calls, minor, version};
 
     #[test]
     fn the_version_is_read_where_it_stands() {
@@ -218,11 +207,5 @@ mod tests {
         assert_eq!(calls(&code, 0x1000, 0x2000), Some(vec![7]));
         assert_eq!(calls(&code, 0x1000, 0x4000), None);
         assert_eq!(calls(&[0x06], 0, 0), None);
-        // cmp rsp, [r14 + 16]; jbe; push rbp
-        assert_eq!(first_jump(&[0x49, 0x3b, 0x66, 0x10, 0x76, 0x20, 0x55]), 4);
-        // lea r12, [rsp - 0x30]; cmp r12, [r14 + 16]; jbe near
-        assert_eq!(first_jump(&[0x4c, 0x8d, 0x64, 0x24, 0xd0, 0x4d, 0x3b, 0x66, 0x10, 0x0f, 0x86, 0, 1, 0, 0]), 9);
-        assert_eq!(first_jump(&[0x55, 0xc3]), 0);
-        assert_eq!(first_jump(&[]), 0);
     }
 }

@@ -8,8 +8,10 @@
 
 use std::path::Path;
 
+use iced_x86::Register;
+
 use super::Unsupported;
-use super::code::{leads_on, thread_stores};
+use super::code::{emulated, leads_on, thread_stores};
 use super::elf::{Elf, code};
 use crate::model::task::{TaskPlace, TaskPoint, TaskReads, TaskRuntime};
 
@@ -68,9 +70,12 @@ pub(super) fn find(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Un
         return Err(unsupported("where threads keep the number of their task is not found"));
     };
     let reads = TaskReads { is_structure: true, thread_offset, task_offset: 0, kind: 0, connection_offset: 0 };
-    let wakes = [*by_value, *by_reference].map(|(address, _)| (TaskPoint::Woken, address));
-    let binds = binds.into_iter().take(MAX_FUNCTIONS).map(|(address, _)| (TaskPoint::Bound, address));
-    let place = |(point, address)| Some(TaskPlace { point, offset: elf.offset(address)? });
+    let wakes = [*by_value, *by_reference].map(|function| (TaskPoint::Woken, function, Register::RDI));
+    let binds = binds.into_iter().take(MAX_FUNCTIONS).map(|function| (TaskPoint::Bound, function, Register::RSI));
+    let place = |(point, (address, size), argument)| {
+        let offset = elf.offset(address)?;
+        Some(TaskPlace { point, offset: offset + emulated(&code(path, offset, size)?, argument) })
+    };
     let places = wakes.into_iter().chain(binds).map(place).collect::<Option<Vec<_>>>();
     let places = places.ok_or_else(|| unsupported("a function outside the file"))?;
     Ok(Some(TaskRuntime { language: "tokio", reads, file: path.to_owned(), places }))
