@@ -128,8 +128,8 @@ section! {
         pub payload: bool = true,
         /// Connections that are older than the agent: one pass over all open sockets at start and when the scope changes.
         pub adopt: bool = true,
-        /// Goroutines and Python contexts of processes in scope: which request a task sends for. Probes in each
-        /// process, 3 to 5 µs for each task that begins (docs/cost.md).
+        /// Goroutines, Python contexts and tasks of tokio in processes in scope: which request a task sends for. Probes in each
+        /// process, 1 to 5 µs for each task that begins or, of tokio, wakes another one (docs/cost.md).
         pub task: bool = true,
         /// Threads of a process that wake each other: which request a thread sends for that another one serves. auto: of Java
         /// processes, while one is in scope; on: of every process in scope; off. About 0.6 µs for each that is woken. Linux 5.15.

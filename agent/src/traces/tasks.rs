@@ -37,6 +37,12 @@ struct Task {
     name: TaskName,
     /// `None`: it is older than what was told, or nobody's.
     from: Option<Ancestor>,
+    /// Where it is told which task wakes which, and this one was woken or moved bytes.
+    doings: Option<Box<Doings>>,
+}
+
+#[derive(Debug, Default)]
+struct Doings {
     woken: Option<Woken>,
     /// When it was woken for the latest request of which that is known, ns.
     taken_ns: u64,
@@ -46,6 +52,12 @@ struct Task {
     moved: bool,
     /// and sent some.
     sent: bool,
+}
+
+impl Task {
+    fn doings(&mut self) -> &mut Doings {
+        self.doings.get_or_insert_default()
+    }
 }
 
 /// Of one process.
@@ -113,6 +125,7 @@ impl Tasks {
                 let wake = Wake { by, ktime_ns: event.ktime_ns, drives: false };
                 self.processes.entry(event.pid).or_default().wakes = true;
                 if let Some(task) = self.task(event.pid, task) {
+                    let task = task.doings();
                     // Woken by two for two reasons: what it does first is for either.
                     let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
                     task.woken = (!is_either).then_some(Woken { wake, sent: false });
@@ -144,7 +157,7 @@ impl Tasks {
     /// A task moves bytes; for a send, the wake-up that it may be for.
     fn moved(&mut self, pid: u32, id: u64, socket: Cookie, sends: bool) -> Option<Wake> {
         let process = self.processes.get_mut(&pid).filter(|process| process.wakes)?;
-        let task = process.by_id.get_mut(&id)?;
+        let task = process.by_id.get_mut(&id)?.doings();
         let is_known = self.movers.len() < self.capacity || self.movers.contains_key(&socket);
         let mover = is_known.then(|| self.movers.entry(socket).or_insert(Some(id)));
         let is_alone = mover.is_some_and(|mover| {
@@ -174,7 +187,7 @@ impl Tasks {
         let Some(process) = self.processes.get_mut(&pid) else { return wakers };
         let mut next = Some((task, wake));
         while let Some((task, wake)) = next.take()
-            && let Some(task) = process.by_id.get_mut(&task)
+            && let Some(task) = process.by_id.get_mut(&task).map(Task::doings)
             && wake.ktime_ns > task.taken_ns
             && wakers.len() < GENERATIONS
         {
@@ -182,7 +195,8 @@ impl Tasks {
             wakers.push(Ancestor { task: wake.by, born_ns: wake.ktime_ns });
             wakers.extend(process.ancestors(wake.by));
             // One that was woken again since has done something else by now.
-            let before = process.by_id.get(&wake.by).and_then(|waker| waker.woken.map(|woken| woken.wake));
+            let doings = process.by_id.get(&wake.by).and_then(|waker| waker.doings.as_ref());
+            let before = doings.and_then(|doings| doings.woken.map(|woken| woken.wake));
             next = before.filter(|before| before.ktime_ns <= wake.ktime_ns).map(|before| (wake.by, before));
         }
         wakers.truncate(GENERATIONS);
@@ -241,9 +255,7 @@ impl Tasks {
         {
             self.count -= 1;
         }
-        process
-            .by_id
-            .insert(id, Task { name, from, woken: None, taken_ns: 0, socket: None, moved: false, sent: false });
+        process.by_id.insert(id, Task { name, from, doings: None });
         self.count += 1;
         self.order.push_back((pid, id));
         if self.order.len() > 2 * self.capacity {

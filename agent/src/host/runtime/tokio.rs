@@ -46,7 +46,7 @@ pub(super) fn find(elf: &Elf<'_>, path: &Path) -> Result<Option<TaskRuntime>, Un
     }
     let code_of = |(address, size): (u64, u64)| code(path, elf.offset(address)?, size);
     let ([by_value], [by_reference]) = (by_value.as_slice(), by_reference.as_slice()) else {
-        return Err(unsupported("several versions in one executable"));
+        return Err(unsupported("a version whose tasks have another form, or several of them"));
     };
     let mut leading = [*by_value, *by_reference].into_iter().chain(schedules).filter_map(code_of);
     if !leading.any(|code| leads_on(&code, SCHEDULE)) {

@@ -48,7 +48,7 @@ pub struct Facts {
     pub tid: u32,
     /// Thread that moved the response's; 0: not known.
     pub end_tid: u32,
-    /// Runtime task that moved the request's first byte: a goroutine, a coroutine.
+    /// Runtime task that moved the request's first byte: a goroutine, a coroutine, a task of tokio.
     pub task: Option<u64>,
     /// The one that moved the response's.
     pub end_task: Option<u64>,
