@@ -3,8 +3,8 @@
 //! Functions are found in the symbol table, by the parts of their mangled names: a stripped executable is not known to be
 //! one of tokio's. Where the number lies in a thread's storage differs from build to build, and is read out of the code:
 //! whatever polls a task or drops its future writes it there, and is all that does in `runtime::task::core`. Tasks have this
-//! form since 1.23. Probes: `OwnedTasks::bind_inner`, by which a task begins, where it was not inlined, and `wake_by_val` and `wake_by_ref`,
-//! to which every waker of a task leads. Sources: tokio's `runtime/task/{core,raw,state,waker,list}.rs`.
+//! form since 1.23. Probes: `OwnedTasks::bind_inner`, by which a task begins, where it was not inlined, and `wake_by_val`
+//! and `wake_by_ref`, to which every waker of a task leads. Sources: tokio's `runtime/task/{core,raw,state,waker,list}.rs`.
 
 use std::path::Path;
 
