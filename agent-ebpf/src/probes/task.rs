@@ -1,7 +1,7 @@
 //! Tasks of language runtimes: which one begins which, which one lets which go on, and for which one a pooled connection
 //! sends next.
 //!
-//! Hooks: probes in the processes themselves (uprobes; 3 to 5 µs for each task that begins, see docs/cost.md), only in
+//! Hooks: probes in the processes themselves (uprobes; 1 to 5 µs for each task that begins or wakes another, see docs/cost.md), only in
 //! executables and libraries of processes in scope and only where userspace found the place: `PyContext_CopyCurrent` of
 //! CPython (every task and callback of asyncio begins with a copy of the context), `runtime.newproc1` of Go and its call of
 //! `casgstatus`, `net/http.(*persistConn).roundTrip` of Go, which hands a request to the connection's own goroutine;

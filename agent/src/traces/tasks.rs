@@ -159,6 +159,7 @@ impl Tasks {
         let process = self.processes.get_mut(&pid).filter(|process| process.wakes)?;
         let task = process.by_id.get_mut(&id)?.doings();
         let is_known = self.movers.len() < self.capacity || self.movers.contains_key(&socket);
+        self.evicted += u64::from(!is_known);
         let mover = is_known.then(|| self.movers.entry(socket).or_insert(Some(id)));
         let is_alone = mover.is_some_and(|mover| {
             *mover = mover.filter(|mover| *mover == id);
@@ -233,7 +234,7 @@ impl Tasks {
         (self.count, self.capacity)
     }
 
-    /// Tasks forgotten for lack of room.
+    /// Tasks that were forgotten, and moves on sockets that were not remembered, for lack of room.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
