@@ -419,3 +419,43 @@ fn whatever_is_lost_of_a_connections_beginning_its_next_requests_are_seen() {
         assert!(whole >= ROUNDS - 4, "{role:?} without {lost:?}: {whole} of {ROUNDS}");
     }
 }
+
+/// The same where requests come many at a time and all is over before a lost one is given up, or not.
+#[test]
+fn whatever_is_lost_of_a_pipelines_beginning_the_rest_is_seen() {
+    const ROUNDS: usize = 50;
+    const AT_ONCE: usize = 30;
+    /// Records of which some are lost: two rounds.
+    const FIRST: usize = 4;
+    for (losses, fraction) in (0u32..1 << FIRST).flat_map(|losses| [1, 5, 20].map(|fraction| (losses, fraction))) {
+        for role in [Role::Server, Role::Client] {
+            let mut script = Script::new(Config::default());
+            if role == Role::Client {
+                script = script.at_client();
+            }
+            script.open(role);
+            for round in 0..ROUNDS {
+                let mut asked = Vec::new();
+                for place in 0..AT_ONCE {
+                    let key = format!("k{round}:{place}");
+                    asked.extend(b"*3\r\n");
+                    ["SET", &key, "value"].iter().for_each(|text| string(&mut asked, text.as_bytes()));
+                }
+                let moves = [(Direction::Receive, asked), (Direction::Send, b"+OK\r\n".repeat(AT_ONCE))];
+                for (number, (direction, bytes)) in moves.iter().enumerate() {
+                    let direction = if role == Role::Client { direction.other() } else { *direction };
+                    let chunk = script.operation(direction, bytes, bytes.len());
+                    script.now_ns -= MS - MS / fraction;
+                    if 2 * round + number >= FIRST || losses >> (2 * round + number) & 1 == 0 {
+                        script.deliver(chunk);
+                    }
+                }
+            }
+            let out = script.finish();
+            let whole =
+                out.iter().filter(|exchange| exchange.incomplete.is_none() && exchange.status.is_some()).count();
+            let least = (ROUNDS - FIRST) * AT_ONCE;
+            assert!(whole >= least, "{role:?} without {losses:04b}, 1/{fraction} ms: {whole}, not {least}");
+        }
+    }
+}

@@ -323,6 +323,12 @@ impl Flow {
     fn first(&self) -> Direction {
         match &self.phase {
             Phase::Session(session) => session.request_direction,
+            // Once one told nothing, as they were moved: behind a lost request, answers alone would use up all attempts.
+            _ if self.attempts > 0 => {
+                let since_ns = |lane: &Lane| lane.stream.since_ns().unwrap_or(u64::MAX);
+                let [send, receive] = self.lanes.each_ref().map(since_ns);
+                if receive < send { Direction::Receive } else { Direction::Send }
+            }
             _ => Direction::Send,
         }
     }
