@@ -151,7 +151,7 @@ mod tests {
 
     /// A file with one section behind its header, `length` of it there.
     fn file(count: u16, programs: u16, size: u64, length: usize) -> Option<bool> {
-        let mut bytes = vec![0; 128];
+        let mut bytes = [0u8; 128];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
         bytes[40..48].copy_from_slice(&64u64.to_le_bytes());
         bytes[56..58].copy_from_slice(&programs.to_le_bytes());
