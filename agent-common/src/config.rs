@@ -49,6 +49,8 @@ wire! {
         pub drop_every: u32,
         /// Bytes waiting in the ring at which userspace is woken; below, its timer is enough.
         pub wake_bytes: u32,
+        /// Records of sends and receives go to lanes ([`crate::lane`]) where they find room; 0: to the ring alone.
+        pub lanes: u32,
         /// Bytes captured at most per CPU in 2^[`BUDGET_WINDOW_SHIFT`] ns; 0: no limit.
         pub budget_bytes: u32,
         /// Helpers that this kernel has, 0 or 1: the current task as a type that the verifier knows (5.11).
@@ -93,6 +95,7 @@ impl Settings {
         capture_bytes: DEFAULT_CAPTURE as u32,
         drop_every: 0,
         wake_bytes: 1 << 20,
+        lanes: 0,
         budget_bytes: 0,
         task_btf: 1,
         unix_cast: 1,

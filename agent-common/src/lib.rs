@@ -13,6 +13,7 @@ pub mod drops;
 pub mod handover;
 pub mod histogram;
 pub mod interrupt;
+pub mod lane;
 pub mod marks;
 pub mod offsets;
 pub mod payload;

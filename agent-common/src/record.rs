@@ -6,7 +6,7 @@
 use crate::wire;
 
 /// Version of everything in this crate. The agent refuses an object with another one.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// A process was created (`sched_process_fork`): [`crate::process::ProcessRecord`].
 pub const PROCESS_FORK: u16 = 1;

@@ -8,6 +8,7 @@ mod account;
 mod emit;
 mod filter;
 mod kernel;
+mod lane;
 mod maps;
 mod operation;
 mod probes;

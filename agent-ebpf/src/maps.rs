@@ -16,6 +16,7 @@ use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::handover::WAKING_PROCESSES;
 use seismo_common::histogram::BUCKETS;
 use seismo_common::interrupt::LANES as INTERRUPT_LANES;
+use seismo_common::lane::{LANE_BYTES, LANE_FRONT, LANE_REST, LANE_SIZE, LANE_TAIL};
 use seismo_common::payload::{FlowControl, PayloadRecord};
 use seismo_common::task::{RUNTIMES as RUNTIME_PLACES, Runtime};
 use seismo_common::tcp::{PASS_WORDS, SOCK_SLOTS};
@@ -83,9 +84,8 @@ pub struct Steps {
     pub want: Want,
 }
 
-/// A payload record being built: the verifier cannot add two bounded lengths, so the room is twice the limit. What is in
-/// front is here and not on the stack so that the verifier forgets it: it then walks each step once, not once for every
-/// way that led there.
+/// What building a payload record takes. It is here and not on the stack so that the verifier forgets it: it then walks each
+/// step once, not once for every way that led there.
 #[repr(C, align(8))]
 pub struct Scratch {
     /// What the record is about and where its bytes are.
@@ -95,9 +95,30 @@ pub struct Scratch {
     /// Vectors in the table, and above them, from bit 32 on, whether there are more.
     pub filled: u64,
     pub table: [Vector; MAX_IOVECS],
+    /// What finds no room in a lane.
+    pub draft: Draft,
+}
+
+/// A record where it is built: the verifier cannot add two bounded lengths, so the room is twice the limit.
+#[repr(C, align(8))]
+pub struct Draft {
     pub record: PayloadRecord,
     pub bytes: [u8; 2 * MAX_CAPTURE],
 }
+
+/// See [`seismo_common::lane`].
+#[repr(C, align(8))]
+pub struct Lane {
+    pub head: [u64; LANE_TAIL / 8],
+    pub tail: [u64; (LANE_FRONT - LANE_TAIL) / 8],
+    pub records: [u8; LANE_BYTES + LANE_REST],
+}
+
+const _: () = assert!(size_of::<Lane>() == LANE_SIZE);
+
+/// Those of a CPU together; the loader makes it as large as there are lanes.
+#[map]
+pub static LANES: Array<Lane> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// One for all programs that cannot interrupt each other, else one each; the loader makes it as large as the tier wants.
 #[map]

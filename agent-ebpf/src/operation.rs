@@ -29,6 +29,7 @@ use crate::account::Account;
 use crate::emit;
 use crate::filter;
 use crate::kernel::{Registers, Task, setting};
+use crate::lane::Room;
 use crate::maps::{BUDGET, FLOW_CONTROL, SCRATCH, UNIX_STREAMS};
 use crate::sock::{Checked, OTHER, Sock};
 use crate::user::{Place, UPPER, Want, capture};
@@ -64,6 +65,8 @@ pub trait Tier {
     const PROGRAM: u32;
     /// Programs of this tier can do so on every kernel.
     const INTERRUPTIBLE: bool = false;
+    /// The program has a lane on each CPU: it runs in process context, on kernels that let no program run twice at once.
+    const LANE: bool = false;
     /// One call can move several messages and is told once.
     const MESSAGES: bool = false;
 
@@ -274,6 +277,9 @@ where
     let want = wanted(asked, streams.sequence, length, most as u32);
     // SAFETY: as above.
     let want = forgotten(unsafe { &raw mut (*steps).want }, want);
+    let room = if T::LANE { Room::find(T::PROGRAM, want.length) } else { Room::NONE };
+    // SAFETY: as above; only the address is taken.
+    let draft = if room.is_none() { unsafe { &raw mut (*scratch).draft } } else { room.draft() };
     // SAFETY: the scratch is this CPU's and this program's.
     let cut_at = |cut: u16| unsafe { (*scratch).outcome = u64::from(cut) << UPPER };
     if want.length == 0 {
@@ -288,7 +294,7 @@ where
         let place = if discarded { Place::NOWHERE } else { tier.place(task, registers, operation) };
         // SAFETY: as above.
         let place = forgotten(unsafe { &raw mut (*steps).place }, place);
-        capture(scratch, &place, &want, T::MESSAGES);
+        capture(scratch, draft, &place, &want, T::MESSAGES);
     }
     // SAFETY: as above; written on every way here.
     let outcome = unsafe { core::ptr::read_volatile(&raw const (*scratch).outcome) };
@@ -297,9 +303,9 @@ where
     let peer = if transport == UNIX_STREAM || transport == UNIX_DATAGRAM { [sock.unix_peer(), 0] } else { tuple.peer };
     let account = Account::of(task);
     let total = size_of::<PayloadRecord>() as u64 + captured;
-    // SAFETY: the scratch is this CPU's and this program's; every field is written.
+    // SAFETY: the draft is this CPU's and this program's; every field is written.
     unsafe {
-        (*scratch).record = PayloadRecord {
+        (*draft).record = PayloadRecord {
             header: emit::header_at(PAYLOAD, cut, total as u32, ktime_ns),
             cookie: identity,
             position: streams.position,
@@ -325,9 +331,12 @@ where
             peer_address: core::mem::transmute::<[u64; 2], [u8; 16]>(peer),
             reserved: 0,
         };
-        if !emit::output((&raw const (*scratch).record).cast(), total, wake != 0) {
-            return Err(RING_FULL);
-        }
+    }
+    if !room.is_none() {
+        room.tell(total);
+    // SAFETY: the scratch's draft, just written.
+    } else if !unsafe { emit::output(draft.cast(), total, wake != 0) } {
+        return Err(RING_FULL);
     }
     count::<T>(PAYLOAD_SUBMITTED, 1);
     count::<T>(PAYLOAD_CAPTURED_BYTES, captured);

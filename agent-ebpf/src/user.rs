@@ -1,6 +1,6 @@
 //! The bytes of an operation: where an application keeps them, and a bounded copy of them.
 //!
-//! [`Place`] + what is wanted → bytes in the scratch, and why it is not all. At most [`MAX_CAPTURE`] bytes from at most
+//! [`Place`] + what is wanted → bytes behind their record, and why it is not all. At most [`MAX_CAPTURE`] bytes from at most
 //! [`MAX_IOVECS`] vectors; every address and length is the application's and may be anything: a read that fails is told,
 //! never repeated. Nothing is read beyond the length that the application gave for its buffer. No loop but the vectors'.
 
@@ -11,7 +11,7 @@ use seismo_common::config::{MAX_CAPTURE, MAX_IOVECS};
 use seismo_common::payload::{CUT_FAULT, CUT_IOVECS, CUT_NO_BUFFER};
 
 use crate::kernel::opaque;
-use crate::maps::{Scratch, Vector};
+use crate::maps::{Draft, Scratch, Vector};
 
 /// Where the bytes are.
 #[derive(Clone, Copy)]
@@ -81,15 +81,15 @@ const TABLE_BYTES: u64 = (MAX_IOVECS * size_of::<Vector>()) as u64;
 /// Place of the second number in a word of [`Scratch`].
 pub const UPPER: u32 = 32;
 
-/// Copies what is wanted into the scratch, and notes there how much that was and why it is not all. `messages`: whether
-/// the place can be an array of messages.
+/// Copies what is wanted behind the record, and notes in the scratch how much that was and why it is not all. `messages`:
+/// whether the place can be an array of messages.
 #[inline(always)]
-pub fn capture(scratch: *mut Scratch, place: &Place, want: &Want, messages: bool) {
+pub fn capture(scratch: *mut Scratch, draft: *mut Draft, place: &Place, want: &Want, messages: bool) {
     // SAFETY: the scratch is a map value, and this program's.
     let outcome = unsafe { &mut (*scratch).outcome };
     let mut done = |copied: u64, cut: u16| *outcome = copied | u64::from(cut) << UPPER;
-    // SAFETY: only the address of the scratch's tail is taken.
-    let out = unsafe { (&raw mut (*scratch).bytes).cast::<u8>() };
+    // SAFETY: only the address of the room behind the record is taken.
+    let out = unsafe { (&raw mut (*draft).bytes).cast::<u8>() };
     let skip = want.skip + place.offset;
     if place.kind == NOWHERE {
         return done(0, CUT_NO_BUFFER);
@@ -271,7 +271,7 @@ fn copy(out: *mut u8, at: u64, from: u64, length: u64) -> Option<u64> {
     }
     let at = opaque(at) & MASK;
     let length = (opaque(length - 1) & MASK) + 1;
-    // SAFETY: at < MAX_CAPTURE and length ≤ MAX_CAPTURE: inside the twice as many bytes of the scratch.
+    // SAFETY: at < MAX_CAPTURE and length ≤ MAX_CAPTURE: inside the twice as many bytes of the draft.
     let failed = unsafe { bpf_probe_read_user(out.add(at as usize).cast(), length as u32, from as *const c_void) };
     if failed == 0 { Some(length) } else { None }
 }

@@ -69,6 +69,7 @@ struct Lengths<const PROGRAM: u32>(Option<locked::Note>);
 impl<const PROGRAM: u32> Tier for Lengths<PROGRAM> {
     type Access = Typed;
     const PROGRAM: u32 = PROGRAM;
+    const LANE: bool = true;
 
     #[inline(always)]
     fn registers(&self, task: Task) -> Registers {

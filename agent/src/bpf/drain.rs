@@ -1,4 +1,4 @@
-//! The thread that empties the ring: copies records into batches and hands them on, and never blocks.
+//! The thread that empties the ring and the lanes: copies records into batches and hands them on, and never blocks.
 //!
 //! Woken by a timer: records cost no wake-up (80–110 ns each). The timer slows down while nothing comes, and the kernel
 //! wakes the thread when the ring fills faster than the timer sees. When the pipeline is behind and the queue is full, the
@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::decode::Batch;
+use super::records::Records;
 use super::ring::Ring;
 use crate::clock::monotonic_ns;
 use crate::health::{Health, Stage};
@@ -43,7 +44,7 @@ impl Progress {
 
 /// Drains until `stop` is set, then until the ring is empty, and returns.
 pub fn run(
-    mut ring: Ring,
+    mut records: Records,
     wake: &WakeUp,
     interval: Duration,
     health: &Arc<Health>,
@@ -56,14 +57,20 @@ pub fn run(
         let stopping = stop.load(Ordering::Acquire);
         let before = health.stage(Stage::Collected).entered.load(Ordering::Relaxed);
         let began_ns = monotonic_ns();
-        while drain_once(&mut ring, &mut buffer, health, queue) {}
+        // At the end nothing more is written that could come before what is there.
+        let until_ns = if stopping { u64::MAX } else { began_ns };
+        records.look();
+        while drain_once(&mut records, until_ns, &mut buffer, health, queue) {}
         progress.0.store(began_ns, Ordering::Release);
         if stopping {
             return;
         }
         let came = health.stage(Stage::Collected).entered.load(Ordering::Relaxed) - before;
         wait = next_wait(wait, interval, came);
-        wake.wait(wait);
+        let spent = Duration::from_nanos(monotonic_ns().saturating_sub(began_ns));
+        if let Some(rest) = wait.checked_sub(spent) {
+            wake.wait(rest);
+        }
     }
 }
 
@@ -106,9 +113,20 @@ impl WakeUp {
     }
 }
 
-/// Fills and hands on one batch; true if the ring may hold more.
-fn drain_once(ring: &mut Ring, buffer: &mut Vec<u8>, health: &Health, queue: &SyncSender<Batch>) -> bool {
-    let records = ring.read(buffer, BATCH_BYTES);
+/// Fills and hands on one batch of what was seen and is older than `until_ns`; true if there may be more.
+fn drain_once(
+    source: &mut Records,
+    until_ns: u64,
+    buffer: &mut Vec<u8>,
+    health: &Health,
+    queue: &SyncSender<Batch>,
+) -> bool {
+    let records = source.read(buffer, BATCH_BYTES, until_ns);
+    let torn = source.take_torn();
+    if torn > 0 {
+        health.enter(Stage::Collected, torn);
+        health.lose(Stage::Collected, "lane_torn", torn);
+    }
     if records == 0 {
         return false;
     }

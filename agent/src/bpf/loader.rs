@@ -21,6 +21,7 @@ use super::capabilities::version;
 use super::counts::Counts;
 use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
+use super::lanes::{self, Lane};
 use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
@@ -45,6 +46,7 @@ pub struct Loaded {
     pub programs: Programs,
     pub counts: Counts,
     pub ring: Ring,
+    pub lanes: Vec<Lane>,
     pub scope: ScopeMaps,
     /// Where its program was loaded.
     pub sockets: Option<SocketIterator>,
@@ -133,16 +135,18 @@ fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'sta
 
 /// Loads what the plan says, and attaches what is wanted if asked to.
 fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
-    let settings = Settings { salt: salt()?, ..plan::settings(facts, plan, settings) };
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?;
+    let lanes = plan::lanes(plan, ring_bytes, cpus);
+    let settings = Settings { salt: salt()?, lanes, ..plan::settings(facts, plan, settings) };
     let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
     let object = special.bytes();
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("SCRATCH", plan::scratches(plan))
+        .map_max_entries("LANES", lanes.max(1))
         .map_max_entries("WORKLOAD_COUNTS", workloads::rows(cpus))
         .load(object)
         .context("creating the maps")?;
@@ -192,6 +196,8 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
     let Some(Map::RingBuf(ring)) = ebpf.take_map("RING") else { bail!("the object has no ring RING") };
     let ring = Ring::new(ring).context("mapping the ring")?;
+    let Some(Map::Array(map)) = ebpf.take_map("LANES") else { bail!("the object has no array LANES") };
+    let lanes = lanes::lanes(map.fd(), lanes).context("mapping the lanes")?;
     let scope = ScopeMaps::take(&mut ebpf)?;
     let sockets = SocketIterator::take(&mut ebpf)?;
     let control = FlowControlMap::take(&mut ebpf)?;
@@ -210,6 +216,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         },
         counts,
         ring,
+        lanes,
         scope,
         sockets,
         control,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use seismo_common::config::Settings;
+use seismo_common::lane::{LANE_SIZE, LANES_PER_CPU};
 use seismo_common::offsets::FIELDS;
 
 use super::capabilities::version;
@@ -167,6 +168,14 @@ pub fn scratches(plan: &Plan) -> u32 {
     plan.tiers.values().map(|tier| tier.traits.scratches).max().unwrap_or(1)
 }
 
+/// Lanes for the programs of the chosen tiers: those of as many of the CPUs as fit into half of the ring's size. Records are
+/// ordered in them as x86 orders stores.
+pub fn lanes(plan: &Plan, ring_bytes: u32, cpus: usize) -> u32 {
+    let wanted = cfg!(target_arch = "x86_64") && plan.tiers.values().any(|tier| tier.traits.lanes);
+    let fitting = ring_bytes as usize / 2 / (LANES_PER_CPU as usize * LANE_SIZE);
+    if wanted { LANES_PER_CPU * fitting.min(cpus) as u32 } else { 0 }
+}
+
 /// State of a family, from its programs' states: what it lost makes it degraded, a missing heart makes it fail.
 /// Programs of tiers that are not used do not matter.
 pub fn family_state(family: &FamilySpec, statuses: &[ProbeStatus]) -> (ProbeState, Vec<String>) {
@@ -274,7 +283,12 @@ mod tests {
     }
 
     const fn tier(name: &'static str, cookies: bool, scratches: u32) -> TierSpec {
-        TierSpec { name, gives: "", helpers: &[], traits: TierTraits { cookies, iterators: false, scratches } }
+        TierSpec {
+            name,
+            gives: "",
+            helpers: &[],
+            traits: TierTraits { cookies, iterators: false, scratches, lanes: cookies },
+        }
     }
 
     static TIERED: FamilySpec = FamilySpec {

@@ -6,13 +6,17 @@
 //! costs the next record's program a line of memory that another CPU wrote.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
 
+use seismo_common::record::RecordHeader;
+
 use super::decode::align;
 use super::mapped::{Access, Mapped};
+use super::records::Source;
 
 /// In a record's header: its program still writes it.
 const BUSY: u32 = 1 << 31;
@@ -31,6 +35,8 @@ pub struct Ring {
     /// Bytes of records less one, a power of two less one.
     mask: u64,
     position: u64,
+    /// The kernel's position at the last look.
+    end: u64,
 }
 
 impl Ring {
@@ -60,44 +66,72 @@ impl Ring {
             front: page / word,
             mask: size as u64 - 1,
             position,
+            end: position,
         })
     }
 
-    /// Copies whole records to the end of `out`, each padded to eight bytes, until it holds `limit` bytes or there is none
-    /// that is written. Their room is the kernel's again. How many there were.
-    pub fn read(&mut self, out: &mut Vec<u8>, limit: usize) -> u64 {
-        let (words, records) = self.theirs.words().split_at(self.front);
-        let [first, ..] = words else { return 0 };
-        let mut count = 0;
-        let end = first.load(Ordering::Acquire);
-        while out.len() < limit && self.position != end {
-            let at = (self.position & self.mask) as usize / size_of::<u64>();
-            // The length is the lower half on our byte order, and set by one exchange when the record is whole.
-            let header = records.get(at).map_or(BUSY, |word| word.load(Ordering::Acquire) as u32);
-            if header & BUSY != 0 {
-                break;
+    fn records(&self) -> &[AtomicU64] {
+        self.theirs.words().get(self.front..).unwrap_or_default()
+    }
+
+    /// The word so many bytes behind our position.
+    fn at(&self, bytes: u64) -> usize {
+        ((self.position + bytes) & self.mask) as usize / size_of::<u64>()
+    }
+
+    /// The header of the next record.
+    fn header(&self) -> u32 {
+        // The length is the lower half on our byte order, and set by one exchange when the record is whole.
+        self.records().get(self.at(0)).map_or(BUSY, |word| word.load(Ordering::Acquire) as u32)
+    }
+
+    fn pass(&mut self, header: u32) {
+        self.position += HEADER + u64::from(header & !DISCARDED).next_multiple_of(HEADER);
+    }
+}
+
+impl Source for Ring {
+    fn look(&mut self) {
+        self.end = self.theirs.words().first().map_or(self.end, |end| end.load(Ordering::Acquire));
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        while self.position != self.end {
+            match self.header() {
+                header if header & BUSY != 0 => return None,
+                header if header & DISCARDED != 0 => self.pass(header),
+                _ => return Some(time_of(self.records(), self.at(HEADER))),
             }
-            let length = header & !DISCARDED;
-            if header & DISCARDED == 0 {
-                let from = ((self.position + HEADER) & self.mask) as usize / size_of::<u64>();
-                // SAFETY: what is written and not given back yet nobody changes.
-                unsafe { copy(records, from, length as usize, out) };
-                count += 1;
-            }
-            self.position += HEADER + u64::from(length).next_multiple_of(HEADER);
         }
+        None
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) {
+        let header = self.header();
+        // SAFETY: what is written and not given back yet nobody changes.
+        unsafe { append(self.records(), self.at(HEADER), header as usize, out) };
+        self.pass(header);
+    }
+
+    fn give_back(&mut self) {
         if let [ours, ..] = self.ours.words() {
             ours.store(self.position, Ordering::Release);
         }
-        count
     }
+}
+
+/// When the record that begins with word `from` was written; the last word is followed by the first.
+pub(super) fn time_of(words: &[AtomicU64], from: usize) -> u64 {
+    let at = from + offset_of!(RecordHeader, ktime_ns) / size_of::<u64>();
+    let word = words.get(at).or_else(|| words.get(at - words.len()));
+    word.map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
 /// Appends `length` bytes, padded to eight, that begin with word `from`; the last word is followed by the first.
 ///
 /// # Safety
 /// Nobody writes them meanwhile.
-unsafe fn copy(records: &[AtomicU64], from: usize, length: usize, out: &mut Vec<u8>) {
+pub(super) unsafe fn append(records: &[AtomicU64], from: usize, length: usize, out: &mut Vec<u8>) {
     let words = align(length) / size_of::<u64>();
     let straight = words.min(records.len().saturating_sub(from));
     let pieces = [records.get(from..from + straight), records.get(..words - straight)];
@@ -121,6 +155,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::{BUSY, DISCARDED, Ring};
+    use crate::bpf::records::Source as _;
 
     const PAGE: u64 = 4096;
     const SIZE: u64 = PAGE;
@@ -166,16 +201,28 @@ mod tests {
         }
     }
 
+    /// Reads until `out` holds `limit` bytes; how many records.
+    fn read(ring: &mut Ring, out: &mut Vec<u8>, limit: usize) -> usize {
+        ring.look();
+        let mut count = 0;
+        while out.len() < limit && ring.next().is_some() {
+            ring.take(out);
+            count += 1;
+        }
+        ring.give_back();
+        count
+    }
+
     #[test]
     fn records_come_out_whole_in_order_also_across_the_end_and_their_room_is_given_back() {
         // Seven words before the end.
         let mut kernel = Kernel::new(3 * SIZE - 56);
         let mut ring = Ring::of(&kernel.0, SIZE as usize).unwrap();
         let mut out = Vec::new();
-        assert_eq!((ring.read(&mut out, usize::MAX), out.len()), (0, 0));
+        assert_eq!((read(&mut ring, &mut out, usize::MAX), out.len()), (0, 0));
         let texts: [&[u8]; 3] = [b"eight by", b"this is a record that goes on where the ring begins", b"7 bytes"];
         texts.iter().for_each(|text| _ = kernel.write(text, 0));
-        assert_eq!(ring.read(&mut out, usize::MAX), 3);
+        assert_eq!(read(&mut ring, &mut out, usize::MAX), 3);
         let padded = [8, 56, 8];
         let mut at = 0;
         for (text, length) in texts.iter().zip(padded) {
@@ -195,10 +242,10 @@ mod tests {
         kernel.write(b"nothing ", DISCARDED);
         let busy = kernel.write(b"second  ", BUSY);
         kernel.write(b"third   ", 0);
-        assert_eq!(ring.read(&mut out, usize::MAX), 1);
+        assert_eq!(read(&mut ring, &mut out, usize::MAX), 1);
         assert_eq!((out.as_slice(), kernel.position()), (&b"first   "[..], busy));
         kernel.put(busy, &8u32.to_ne_bytes());
-        assert_eq!(ring.read(&mut out, usize::MAX), 2);
+        assert_eq!(read(&mut ring, &mut out, usize::MAX), 2);
         assert_eq!((out.as_slice(), kernel.position()), (&b"first   second  third   "[..], kernel.1));
     }
 
@@ -208,9 +255,9 @@ mod tests {
         let mut ring = Ring::of(&kernel.0, SIZE as usize).unwrap();
         (0..4).for_each(|_| _ = kernel.write(b"sixteen bytes ..", 0));
         let mut out = Vec::new();
-        assert_eq!((ring.read(&mut out, 17), kernel.position()), (2, 48));
+        assert_eq!((read(&mut ring, &mut out, 17), kernel.position()), (2, 48));
         out.clear();
-        assert_eq!((ring.read(&mut out, usize::MAX), out.len()), (2, 32));
+        assert_eq!((read(&mut ring, &mut out, usize::MAX), out.len()), (2, 32));
     }
 
     #[test]

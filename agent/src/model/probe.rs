@@ -91,6 +91,8 @@ pub struct TierTraits {
     pub iterators: bool,
     /// Programs that may interrupt each other, each with a scratch of its own.
     pub scratches: u32,
+    /// Its programs write to lanes.
+    pub lanes: bool,
 }
 
 /// Reads the counts that kernel programs keep. Absent maps and failed reads give `None`.

@@ -40,6 +40,7 @@ use crate::bpf::flow_control::FlowControlMap;
 use crate::bpf::loader::{self, Attach, Programs};
 use crate::bpf::memory;
 use crate::bpf::plan;
+use crate::bpf::records::Records;
 use crate::bpf::support::Facts;
 use crate::bpf::workloads::WorkloadCounts;
 use crate::bpf::{capabilities, drain::QUEUE_BATCHES};
@@ -158,12 +159,13 @@ pub fn start_kernel(config: &Config) -> Result<RunningKernel> {
     let stop = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
     let wake = drain::WakeUp::new(&loaded.ring).context("waiting for the ring")?;
+    let records = Records::of(loaded.ring, loaded.lanes);
     let drain = {
         let (health, stop, progress) = (Arc::clone(&health), Arc::clone(&stop), Arc::clone(&progress));
         let interval = config.capture.drain_interval.0;
         std::thread::Builder::new()
             .name("seismo-drain".to_owned())
-            .spawn(move || drain::run(loaded.ring, &wake, interval, &health, &sender, (&progress, &stop)))?
+            .spawn(move || drain::run(records, &wake, interval, &health, &sender, (&progress, &stop)))?
     };
     let programs = loaded.programs;
     let mut counts = loaded.counts;

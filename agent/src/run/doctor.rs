@@ -14,8 +14,8 @@ use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::FamilySpec;
 use crate::probes::FAMILIES;
 
-/// Ring for a load that attaches nothing.
-const PROBE_RING_BYTES: u32 = 1 << 16;
+/// Ring for a load that attaches nothing: so large that there are lanes beside it, and programs that write to them.
+const PROBE_RING_BYTES: u32 = 2 << 20;
 
 /// A family with the states of its programs.
 #[derive(Debug, Serialize)]
