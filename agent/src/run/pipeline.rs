@@ -316,13 +316,15 @@ impl Pipeline {
                 let mut chunk = payload::chunk(&record, data);
                 let socket = chunk.connection.cookie;
                 let name = TaskName(record.task);
-                (chunk.moment.task, chunk.moment.wake) = tasks.of(record.tgid, name, socket, chunk.direction);
+                let ktime_ns = chunk.moment.ktime_ns;
+                (chunk.moment.task, chunk.moment.wake) = tasks.of(record.tgid, name, socket, chunk.direction, ktime_ns);
                 self.parts.explain.operation(&chunk.moment);
                 self.parts.flows.payload(chunk, &mut self.exchanges);
             }
             Record::Task(record) => {
-                if let Some(event) = task::event(&record) {
-                    self.parts.tasks.event(&event);
+                let Parts { tasks, links, .. } = &mut self.parts;
+                if let Some(answered) = task::event(&record).and_then(|event| tasks.event(&event)) {
+                    links.asker(answered);
                 }
                 return;
             }

@@ -6,6 +6,7 @@
 //! [`Config::remembered`] requests and spans and [`Config::processes`] processes; what finds no room passes without a
 //! parent and is counted.
 
+mod askers;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use super::linker::window::{Decision, Process, trim};
 use super::linker::{Limits, Missed, TIERS};
 use super::remote::Remote;
 use super::tasks::Tasks;
+use askers::Askers;
 
 /// Attributes of a span whose parent was found inside its process.
 const METHOD: &str = "seismo.link.method";
@@ -165,6 +167,7 @@ pub struct Live {
     /// Who opened connections on which nothing was sent yet.
     openings: Map<Cookie, Opening>,
     held: Map<u64, Held>,
+    askers: Askers,
     /// Spans whose parent is decided and has no trace yet, by the end of their patience.
     due: VecDeque<(u64, u64)>,
     /// Spans of processes that were forgotten.
@@ -178,6 +181,7 @@ impl Live {
     pub fn new(config: Config) -> Self {
         Self {
             links: Links::new(config.clone()),
+            askers: Askers::new(config.remembered),
             config,
             processes: BTreeMap::new(),
             allowance: Allowance::default(),
@@ -216,6 +220,7 @@ impl Live {
     pub fn connection(&mut self, event: &ConnEvent) {
         if let ConnEventKind::Destroyed { .. } = event.kind {
             self.openings.remove(&event.connection.cookie);
+            self.askers.closed(event.connection.cookie);
         }
         self.links.connection(event);
     }
@@ -256,6 +261,7 @@ impl Live {
     /// The socket is gone, though no event told.
     pub fn forget(&mut self, cookie: Cookie) {
         self.openings.remove(&cookie);
+        self.askers.closed(cookie);
         self.links.forget(cookie);
     }
 
@@ -365,6 +371,8 @@ impl Live {
     fn sent(&mut self, sight: Sight, mut span: Span, now_ns: u64, out: &mut Vec<Span>) {
         let Sight { cookie, pid, wire, trace_id, mut facts, .. } = sight;
         let opening = self.openings.remove(&cookie);
+        let id = self.name();
+        self.last_on(cookie, id, pid, &facts);
         // Its own context names its trace where no parent does.
         span.trace_id = trace_id.unwrap_or(span.trace_id);
         let has_room = self.held.len() < self.config.remembered;
@@ -377,7 +385,6 @@ impl Live {
             self.links.span(cookie, wire, span, now_ns, &mut passed);
             return self.settle(passed, now_ns, out);
         }
-        let id = self.name();
         self.links.hold(span.span_id);
         let end_ns = facts.end_ns;
         self.held.insert(id, Held { cookie, wire, span, end_ns, parent: None });
@@ -463,6 +470,7 @@ impl Live {
         // Looks at every request that is remembered: as often as a window ends, not at every tick.
         if now_ns.saturating_sub(self.cleaned_ns) >= self.config.window.as_ns() {
             self.cleaned_ns = now_ns;
+            self.askers.forget_before(now_ns.saturating_sub(self.config.patience.as_ns()));
             self.clean(now_ns);
         }
     }
@@ -570,7 +578,7 @@ impl Live {
         let own = [("link_requests", self.served.len(), capacity), ("link_spans", self.held.len(), capacity)];
         let processes = ("link_processes", self.processes.len(), self.config.processes);
         let remote = self.links.sizes_abroad();
-        self.links.sizes().into_iter().chain(own).chain(remote).chain([processes])
+        self.links.sizes().into_iter().chain(own).chain(remote).chain([processes, self.askers.size()])
     }
 
     /// Spans by how their parent was found, or why there is none; sums since the start.

@@ -4,7 +4,8 @@
 //! In: what the kernel programs tell, in the order of the ring. A task is known from its beginning, or from the first
 //! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
 //! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
-//! nobody), and where two tasks woke it before it ran, nothing is. Bounded by [`Config::tasks`](super::link::Config):
+//! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one after it has read did so for that one: it is who
+//! waited for the answer. Bounded by [`Config::tasks`](super::link::Config):
 //! the one that was begun longest ago is forgotten first, counted; a process takes its tasks with it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,6 +23,17 @@ pub struct Ancestor {
     pub task: u64,
     /// When it began the task that leads down from it, or woke it up, ns.
     pub born_ns: u64,
+}
+
+/// A task that sends for others over a connection of its own has read, and wakes who waited for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub pid: u32,
+    pub socket: Cookie,
+    /// When it had read last, ns.
+    pub end_ns: u64,
+    /// The one that it woke, with the time at which it did, and those that began that one, the nearest first.
+    pub steps: Vec<Ancestor>,
 }
 
 /// That another task let one go on.
@@ -50,8 +62,14 @@ struct Doings {
     socket: Option<Cookie>,
     /// It has moved bytes on some socket,
     moved: bool,
-    /// and sent some.
+    /// and sent some,
     sent: bool,
+    /// and received some,
+    received: bool,
+    /// and sent after that.
+    again: bool,
+    /// When it received last, ns, where it has done nothing for another task since.
+    read_ns: Option<u64>,
 }
 
 impl Task {
@@ -105,8 +123,8 @@ impl Tasks {
         }
     }
 
-    /// Learns where a task comes from, or for which one a socket sends.
-    pub fn event(&mut self, event: &TaskEvent) {
+    /// Learns where a task comes from, or for which one a socket sends; says whom an answer was for, where it is told by that.
+    pub fn event(&mut self, event: &TaskEvent) -> Option<Answered> {
         match event.kind {
             TaskEventKind::Born { parent } => {
                 let from = Ancestor { task: self.id(event.pid, parent), born_ns: event.ktime_ns };
@@ -129,19 +147,37 @@ impl Tasks {
                     // Woken by two for two reasons: what it does first is for either.
                     let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
                     task.woken = (!is_either).then_some(Woken { wake, sent: false });
+                    // What it does from now on may be for its waker.
+                    task.read_ns = None;
                 }
+                return self.answered(event.pid, wake, task);
             }
         }
+        None
+    }
+
+    /// Whom a task wakes first after it has read, if it sends for others over a connection that it has to itself.
+    fn answered(&mut self, pid: u32, wake: Wake, woken: u64) -> Option<Answered> {
+        let doings = self.task(pid, wake.by)?.doings.as_mut()?;
+        let (end_ns, socket) = (doings.read_ns.take()?, doings.socket?);
+        if self.movers.get(&socket) != Some(&Some(wake.by)) {
+            return None;
+        }
+        let asker = Ancestor { task: woken, born_ns: wake.ktime_ns };
+        let ancestors = self.processes.get(&pid)?.ancestors(woken);
+        let steps = std::iter::once(asker).chain(ancestors).take(GENERATIONS).collect();
+        Some(Answered { pid, socket, end_ns, steps })
     }
 
     /// The task that an operation on a socket is done for, and for a send the wake-up that it may be for; `None` where
-    /// nothing tells.
+    /// nothing tells. It was done at `ktime_ns`.
     pub fn of(
         &mut self,
         pid: u32,
         name: TaskName,
         socket: Cookie,
         direction: Direction,
+        ktime_ns: u64,
     ) -> (Option<u64>, Option<Wake>) {
         let sends = direction == Direction::Send;
         if sends && let Some(task) = self.lent.get(&socket) {
@@ -151,11 +187,11 @@ impl Tasks {
             return (None, None);
         }
         let id = self.id(pid, name);
-        (Some(id), self.moved(pid, id, socket, sends))
+        (Some(id), self.moved((pid, id), socket, sends, ktime_ns))
     }
 
     /// A task moves bytes; for a send, the wake-up that it may be for.
-    fn moved(&mut self, pid: u32, id: u64, socket: Cookie, sends: bool) -> Option<Wake> {
+    fn moved(&mut self, (pid, id): (u32, u64), socket: Cookie, sends: bool, ktime_ns: u64) -> Option<Wake> {
         let process = self.processes.get_mut(&pid).filter(|process| process.wakes)?;
         let task = process.by_id.get_mut(&id)?.doings();
         let is_known = self.movers.len() < self.capacity || self.movers.contains_key(&socket);
@@ -168,8 +204,12 @@ impl Tasks {
         task.socket = if task.moved { task.socket.filter(|only| *only == socket) } else { Some(socket) };
         task.moved = true;
         if !sends {
+            task.received = true;
+            // Before it sends again it may serve one request, and wake others for what they wait for at its end.
+            task.read_ns = task.again.then_some(ktime_ns);
             return None;
         }
+        (task.again, task.read_ns) = (task.received, None);
         let drives = std::mem::replace(&mut task.sent, true) && is_alone && task.socket.is_some();
         let woken = task.woken.as_mut().filter(|woken| !woken.sent)?;
         woken.sent = true;
@@ -291,7 +331,7 @@ mod tests {
     }
 
     fn of(tasks: &mut Tasks, name: u64) -> Option<u64> {
-        tasks.of(1, TaskName(name), Cookie(9), Direction::Send).0
+        tasks.of(1, TaskName(name), Cookie(9), Direction::Send, 0).0
     }
 
     fn woken(tasks: &mut Tasks, task: u64, by: u64, ktime_ns: u64, too: bool) {
@@ -301,7 +341,7 @@ mod tests {
 
     /// Whom a task sends its next request for, by their names, and when they began or woke the next one.
     fn sends(tasks: &mut Tasks, name: u64) -> Vec<(u64, u64)> {
-        let (task, wake) = tasks.of(1, TaskName(name), Cookie(name), Direction::Send);
+        let (task, wake) = tasks.of(1, TaskName(name), Cookie(name), Direction::Send, 0);
         let wakers = wake.map(|wake| tasks.wakers(1, task.unwrap(), wake)).unwrap_or_default();
         let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
         wakers.into_iter().map(|step| (name(step.task), step.born_ns)).collect()
@@ -337,9 +377,9 @@ mod tests {
         };
         tasks.event(&lend(5));
         tasks.event(&lend(6));
-        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send).0;
+        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send, 0).0;
         assert_eq!(of(&mut tasks, 7), asking);
-        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive).0, asking);
+        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive, 0).0, asking);
         tasks.closed(Cookie(9));
         assert_ne!(of(&mut tasks, 7), asking);
     }
@@ -369,7 +409,7 @@ mod tests {
     fn a_request_sent_in_one_piece_with_another_takes_no_wake_up_of_its() {
         let mut tasks = Tasks::new(100);
         woken(&mut tasks, 9, 1, 10, false);
-        let (task, wake) = tasks.of(1, TaskName(9), Cookie(9), Direction::Send);
+        let (task, wake) = tasks.of(1, TaskName(9), Cookie(9), Direction::Send, 0);
         // The connection's task is woken for the next one before the answers come.
         woken(&mut tasks, 9, 2, 20, false);
         assert_eq!(tasks.wakers(1, task.unwrap(), wake.unwrap()).len(), 1);
@@ -392,7 +432,7 @@ mod tests {
         assert_eq!(sends(&mut tasks, 9), [(1, 60)]);
         // A read, which nobody is woken for by a task, leaves it for the send.
         woken(&mut tasks, 9, 1, 70, false);
-        assert_eq!(tasks.of(1, TaskName(9), Cookie(9), Direction::Receive).1, None);
+        assert_eq!(tasks.of(1, TaskName(9), Cookie(9), Direction::Receive, 0).1, None);
         assert_eq!(sends(&mut tasks, 9), [(1, 70)]);
     }
 
@@ -401,7 +441,7 @@ mod tests {
         let mut tasks = Tasks::new(100);
         let send = |tasks: &mut Tasks, name: u64, socket: u64, at: u64| {
             woken(tasks, name, 1, at, false);
-            tasks.of(1, TaskName(name), Cookie(socket), Direction::Send).1.unwrap().drives
+            tasks.of(1, TaskName(name), Cookie(socket), Direction::Send, 0).1.unwrap().drives
         };
         assert_eq!([send(&mut tasks, 9, 5, 10), send(&mut tasks, 9, 5, 20)], [false, true]);
         // Another task moves bytes on it.

@@ -57,6 +57,9 @@ pub struct Facts {
     /// Those that woke it for this, and that those came from, the nearest first; `None` where it is not told which task
     /// wakes which.
     pub wakers: Option<Vec<Ancestor>>,
+    /// The task that `end_task` woke first once it had read the response, and those that began that one, the nearest
+    /// first; empty where that tells nothing.
+    pub asker: Vec<Ancestor>,
     /// `task` has a connection to itself, and sends over it for whoever wakes it, not for who began it.
     pub drives: bool,
     pub start_ns: u64,

@@ -114,6 +114,7 @@ fn span(line: &str) -> Result<Span, String> {
         return Err("end_ns: before start_ns".to_owned());
     }
     let (task_began, task_ended) = (task(&mut fields, "task")?, task(&mut fields, "end_task")?);
+    let asker = ancestors(&mut fields, "task_woken")?.unwrap_or_default();
     let (ancestors, wakers) =
         (ancestors(&mut fields, "ancestors")?.unwrap_or_default(), ancestors(&mut fields, "task_wakers")?);
     let operation = text(&mut fields, "operation")?.unwrap_or_default();
@@ -138,6 +139,7 @@ fn span(line: &str) -> Result<Span, String> {
         end_task: task_ended,
         ancestors,
         wakers,
+        asker,
         drives: fields.remove("drives").as_ref().and_then(Value::as_bool).unwrap_or_default(),
         start_ns,
         end_ns: end_ns.unwrap_or(OPEN),

@@ -1,12 +1,13 @@
-//! Tier B: the same task of the runtime, a goroutine or a coroutine, or one that it began or woke up for it, and exactly one
-//! request open on it.
+//! Tier B: the same task of the runtime, a goroutine or a coroutine, or one that it began or woke up for it or that waited
+//! for its answer, and exactly one request open on it.
 //!
 //! A request's tasks are the one that read it and the one that answers it. From the sending task the way leads up to those
 //! that it came from, as far as each step down was made while the request was open: a task that an earlier request left
 //! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said,
-//! nor where those that began the task and those that woke it lead to different ones: a task may be woken for what it
-//! waited for, a lock for one, and not for what it does then; unless it has a connection to itself and has sent over it
-//! before, for those who woke it then. Says nothing where no task is known.
+//! nor where those that began the task, those that woke it and the one that it woke with the answer lead to different ones: a
+//! task may be woken for what it waited for, a lock for one, and not for what it does then; unless it has a connection to
+//! itself and has sent over it before, for those who woke it then. Who waited for an answer is told before the request
+//! that waited for it is over, and not asked before. Says nothing where no task is known.
 
 use super::{Child, Scene, Tier};
 use crate::traces::tasks::Ancestor;
@@ -22,11 +23,13 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
             return None;
         }
         let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
-        match (by(&child.facts.ancestors), child.facts.wakers.as_deref().and_then(by)) {
-            (Some(_), Some(woken)) if child.facts.drives => woken,
-            (Some(begun), Some(woken)) => begun.filter(|begun| woken == Some(*begun)),
-            (begun, woken) => begun.or(woken).flatten(),
+        let woken = child.facts.wakers.as_deref().and_then(by);
+        if child.facts.drives && woken.is_some() {
+            return woken.flatten();
         }
+        let mut told = [by(&child.facts.ancestors), woken, by(&child.facts.asker)].into_iter().flatten();
+        let first = told.next()?;
+        first.filter(|_| told.all(|other| other == first))
     });
 }
 
