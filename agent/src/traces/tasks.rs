@@ -34,6 +34,8 @@ pub struct Answered {
     pub end_ns: u64,
     /// The one that it woke, with the time at which it did, and those that began that one, the nearest first.
     pub steps: Vec<Ancestor>,
+    /// It has woken one with an answer that had woken it to send: it sends for whoever does.
+    pub drives: bool,
 }
 
 /// That another task let one go on.
@@ -70,6 +72,8 @@ struct Doings {
     again: bool,
     /// When it received last, ns, where it has done nothing for another task since.
     read_ns: Option<u64>,
+    /// Whom it woke after it had received had woken it to send.
+    drives: bool,
 }
 
 impl Task {
@@ -158,15 +162,18 @@ impl Tasks {
 
     /// Whom a task wakes first after it has read, if it sends for others over a connection that it has to itself.
     fn answered(&mut self, pid: u32, wake: Wake, woken: u64) -> Option<Answered> {
-        let doings = self.task(pid, wake.by)?.doings.as_mut()?;
+        let movers = &self.movers;
+        let process = self.processes.get_mut(&pid)?;
+        let doings = process.by_id.get_mut(&wake.by)?.doings.as_mut()?;
         let (end_ns, socket) = (doings.read_ns.take()?, doings.socket?);
-        if self.movers.get(&socket) != Some(&Some(wake.by)) {
+        if movers.get(&socket) != Some(&Some(wake.by)) {
             return None;
         }
+        doings.drives |= doings.woken.is_some_and(|before| before.sent && before.wake.by == woken);
+        let drives = doings.drives;
         let asker = Ancestor { task: woken, born_ns: wake.ktime_ns };
-        let ancestors = self.processes.get(&pid)?.ancestors(woken);
-        let steps = std::iter::once(asker).chain(ancestors).take(GENERATIONS).collect();
-        Some(Answered { pid, socket, end_ns, steps })
+        let steps = std::iter::once(asker).chain(process.ancestors(woken)).take(GENERATIONS).collect();
+        Some(Answered { pid, socket, end_ns, steps, drives })
     }
 
     /// The task that an operation on a socket is done for, and for a send the wake-up that it may be for; `None` where

@@ -5,9 +5,10 @@
 //! that it came from, as far as each step down was made while the request was open: a task that an earlier request left
 //! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said,
 //! nor where those that began the task, those that woke it and the one that it woke with the answer lead to different ones: a
-//! task may be woken for what it waited for, a lock for one, and not for what it does then; unless it has a connection to
-//! itself and has sent over it before, for those who woke it then. Who waited for an answer is told before the request
-//! that waited for it is over, and not asked before. Says nothing where no task is known.
+//! task may be woken for what it waited for, a lock for one, and not for what it does then. One that has a connection to
+//! itself and has sent over it before does so for those who wake it then, or else for those whom it wakes with the answer;
+//! of another one the answer alone tells nothing. Who waited for an answer is told before the request that waited for it
+//! is over, and not asked before. Says nothing where no task is known.
 
 use super::{Child, Scene, Tier};
 use crate::traces::tasks::Ancestor;
@@ -23,13 +24,15 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
             return None;
         }
         let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
-        let woken = child.facts.wakers.as_deref().and_then(by);
-        if child.facts.drives && woken.is_some() {
-            return woken.flatten();
+        let (woken, answered) = (child.facts.wakers.as_deref().and_then(by), by(&child.facts.asker));
+        if child.facts.drives
+            && let Some(told) = woken.or(answered)
+        {
+            return told;
         }
-        let mut told = [by(&child.facts.ancestors), woken, by(&child.facts.asker)].into_iter().flatten();
+        let mut told = [by(&child.facts.ancestors), woken].into_iter().flatten();
         let first = told.next()?;
-        first.filter(|_| told.all(|other| other == first))
+        first.filter(|_| told.chain(answered).all(|other| other == first))
     });
 }
 

@@ -87,6 +87,7 @@ impl Live {
             && let Some(facts) = process.process.undecided_of(span)
         {
             facts.asker = answered.steps;
+            facts.drives |= answered.drives;
         }
     }
 
