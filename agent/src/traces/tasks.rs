@@ -328,7 +328,7 @@ impl Tasks {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ancestor, Tasks};
+    use super::{Ancestor, Answered, Tasks};
     use crate::model::connection::{Cookie, Direction};
     use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
 
@@ -341,9 +341,23 @@ mod tests {
         tasks.of(1, TaskName(name), Cookie(9), Direction::Send, 0).0
     }
 
-    fn woken(tasks: &mut Tasks, task: u64, by: u64, ktime_ns: u64, too: bool) {
+    fn woken(tasks: &mut Tasks, task: u64, by: u64, ktime_ns: u64, too: bool) -> Option<Answered> {
         let kind = TaskEventKind::Woken { by: TaskName(by), too };
-        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind });
+        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind })
+    }
+
+    /// 9 asks over 5 and reads the answer, whoever woke it.
+    fn asks(tasks: &mut Tasks, at_ns: u64) {
+        tasks.of(1, TaskName(9), Cookie(5), Direction::Send, at_ns);
+        tasks.of(1, TaskName(9), Cookie(5), Direction::Receive, at_ns + 1);
+    }
+
+    /// 9 wakes a task: whom by that an answer is for, by names, when it was read, and whether 9 sends for whoever wakes it.
+    fn wakes(tasks: &mut Tasks, task: u64, at_ns: u64) -> Option<(Vec<(u64, u64)>, u64, bool)> {
+        let Answered { pid, socket, end_ns, steps, drives } = woken(tasks, task, 9, at_ns, false)?;
+        assert_eq!((pid, socket), (1, Cookie(5)));
+        let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
+        Some((steps.into_iter().map(|step| (name(step.task), step.born_ns)).collect(), end_ns, drives))
     }
 
     /// Whom a task sends its next request for, by their names, and when they began or woke the next one.
@@ -458,6 +472,67 @@ mod tests {
         assert_eq!([send(&mut tasks, 7, 4, 70), send(&mut tasks, 7, 6, 80)], [false, false]);
         tasks.closed(Cookie(5));
         assert_eq!(tasks.movers.len(), 2);
+    }
+
+    #[test]
+    fn an_answer_is_for_the_first_that_is_woken_once_it_is_read() {
+        let mut tasks = Tasks::new(100);
+        born(&mut tasks, 2, 1, 5);
+        woken(&mut tasks, 9, 3, 10, false);
+        asks(&mut tasks, 11);
+        // It may have been begun for this request alone, and let others have what it had for it.
+        assert_eq!(wakes(&mut tasks, 4, 13), None);
+        asks(&mut tasks, 20);
+        assert_eq!(wakes(&mut tasks, 2, 22), Some((vec![(2, 22), (1, 5)], 21, false)));
+        assert_eq!(wakes(&mut tasks, 3, 23), None);
+        woken(&mut tasks, 9, 3, 30, false);
+        asks(&mut tasks, 31);
+        tasks.of(1, TaskName(9), Cookie(5), Direction::Receive, 33);
+        assert_eq!(wakes(&mut tasks, 3, 34), Some((vec![(3, 34)], 33, true)), "who had woken it, after the last read");
+        asks(&mut tasks, 40);
+        assert_eq!(wakes(&mut tasks, 2, 42), Some((vec![(2, 42), (1, 5)], 41, true)));
+    }
+
+    #[test]
+    fn a_send_or_a_wake_up_after_an_answer_ends_what_it_tells() {
+        let mut tasks = Tasks::new(100);
+        woken(&mut tasks, 9, 3, 1, false);
+        asks(&mut tasks, 10);
+        asks(&mut tasks, 20);
+        tasks.of(1, TaskName(9), Cookie(5), Direction::Send, 22);
+        assert_eq!(wakes(&mut tasks, 3, 23), None);
+        asks(&mut tasks, 30);
+        woken(&mut tasks, 9, 3, 32, false);
+        assert_eq!(wakes(&mut tasks, 3, 33), None);
+        asks(&mut tasks, 40);
+        assert!(wakes(&mut tasks, 3, 42).is_some());
+    }
+
+    #[test]
+    fn what_a_task_reads_tells_nothing_where_its_connection_is_not_its_own_or_not_its_only_one() {
+        let before = || {
+            let mut tasks = Tasks::new(100);
+            woken(&mut tasks, 9, 3, 1, false);
+            asks(&mut tasks, 10);
+            asks(&mut tasks, 20);
+            tasks
+        };
+        assert!(wakes(&mut before(), 3, 24).is_some());
+        let mut another_socket = before();
+        another_socket.of(1, TaskName(9), Cookie(6), Direction::Receive, 22);
+        asks(&mut another_socket, 23);
+        assert_eq!(wakes(&mut another_socket, 3, 25), None);
+        let mut another_mover = before();
+        another_mover.of(1, TaskName(8), Cookie(5), Direction::Receive, 22);
+        assert_eq!(wakes(&mut another_mover, 3, 24), None);
+        let mut closed = before();
+        closed.closed(Cookie(5));
+        assert_eq!(wakes(&mut closed, 3, 24), None);
+        // Nobody has told which task wakes which.
+        let mut untold = Tasks::new(100);
+        asks(&mut untold, 10);
+        asks(&mut untold, 20);
+        assert_eq!(wakes(&mut untold, 3, 24), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Limits;
 use super::facts::{Facts, OPEN};
 use super::file::{self, Span};
 use super::window::Process;
+use crate::traces::tasks::Ancestor;
 
 /// `ID=PARENT/METHOD` of each span that has a parent.
 fn linked(lines: &str) -> String {
@@ -50,6 +51,63 @@ fn came_from(steps: &[(u64, u64)]) -> String {
 fn woken_by(wakers: &[(u64, u64)], ancestors: &[(u64, u64)]) -> String {
     let wakers = came_from(wakers).replace(",\"task\":99,\"ancestors\"", ",\"task_wakers\"");
     came_from(ancestors) + &wakers
+}
+
+/// One that woke tasks with what it read.
+fn answered_to(woken: &[(u64, u64)], more: &str) -> String {
+    came_from(woken).replace("\"ancestors\"", "\"task_woken\"") + ",\"task_wakers\":[]" + more
+}
+
+/// Two requests of two tasks, and one that a third one sent.
+fn asked_for_one_of_two(more: &str) -> String {
+    two([",\"task\":3", ",\"task\":4"]) + &client("c", (300, 400), 1, more)
+}
+
+#[test]
+fn whom_a_task_wakes_with_an_answer_tells_whom_it_sent_for() {
+    let driving = ",\"drives\":true";
+    let begun = |task: u64| format!(",\"ancestors\":[{{\"task\":{task},\"born_ns\":280}}]");
+    let woken = |task: u64| format!(",\"task_wakers\":[{{\"task\":{task},\"born_ns\":290}}]");
+    let by_answer = |steps: &[(u64, u64)], more: &str| asked_for_one_of_two(&answered_to(steps, more));
+    let woken_too = |task: u64, more: &str| by_answer(&[(3, 410)], more).replace(",\"task_wakers\":[]", &woken(task));
+    for (lines, expected) in [
+        (by_answer(&[(3, 410)], driving), "c=a/task"),
+        (by_answer(&[(8, 410), (4, 280)], driving), "c=b/task"),
+        // One that is not known to send for others may wake another one for what that one waited for.
+        (by_answer(&[(3, 410)], ""), ""),
+        (by_answer(&[(3, 410)], &begun(3)), "c=a/task"),
+        (by_answer(&[(3, 410)], &begun(4)), ""),
+        // Another request on the same connection by then.
+        (by_answer(&[(3, 910)], driving), ""),
+        // Who opened a connection began its task.
+        (by_answer(&[(3, 410)], &(begun(4) + driving)), "c=a/task"),
+        (woken_too(3, ""), "c=a/task"),
+        (woken_too(4, ""), ""),
+        (woken_too(4, driving), "c=b/task"),
+        (woken_too(4, &(begun(4) + driving)), "c=b/task"),
+        (woken_too(4, &begun(4)), ""),
+        (woken_too(3, &begun(3)), "c=a/task"),
+    ] {
+        assert_eq!(linked(&lines), expected, "{lines}");
+    }
+}
+
+/// A request that may be the one whose task is woken later is awaited, though others are over.
+#[test]
+fn nothing_is_decided_by_who_began_a_task_before_an_answer_could_tell_otherwise() {
+    let spans = file::parse(&asked_for_one_of_two(&came_from(&[(4, 280)]))).unwrap();
+    let [(a, _), (b, _), (c, facts)] = [0, 1, 2].map(|place| (place, spans[place].facts.clone()));
+    let mut process: Process<usize> = Process::default();
+    process.serve(a, Facts { end_ns: OPEN, ..spans[a].facts.clone() });
+    process.serve(b, spans[b].facts.clone());
+    process.send(c, facts);
+    assert_eq!(process.run(Limits::default(), 0, 0), []);
+    let told = process.undecided_of(c).unwrap();
+    (told.asker, told.drives) = (vec![Ancestor { task: spans[a].facts.task.unwrap(), born_ns: 850 }], true);
+    process.serve(a, spans[a].facts.clone());
+    let decided = process.run(Limits::default(), 0, 0);
+    assert_eq!(decided.iter().map(|decision| decision.parent.map(|parent| parent.0)).collect::<Vec<_>>(), [Ok(a)]);
+    assert!(process.undecided_of(c).is_none());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::model::exchange::{MessageFacts, Opened, WireId};
 use crate::model::span::{Span, SpanKind, TraceId};
 use crate::traces::assemble::Wire;
 use crate::traces::linker::Facts;
+use crate::traces::tasks::{Ancestor, Answered};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -152,4 +153,57 @@ fn a_crowd_in_one_process_takes_no_pairs_from_a_quieter_one() {
     let counted = |reason| counts.iter().find(|(counted, _)| *counted == reason).map(|(_, count)| *count);
     assert_eq!(counted("unlinked_ambiguous"), Some(SPANS), "{counts:?}");
     assert_eq!(counted("unlinked_unweighed"), Some(SPANS), "{counts:?}");
+}
+
+/// Requests that process 7 sent on one connection, told when they were over, and when an answer was read that a task was
+/// woken with; whose asker is known by then.
+fn askers(sent: &[(u64, u64)], read_ns: u64) -> Vec<bool> {
+    let mut live = Live::new(Config::default());
+    live.opened(&opened(1, wire(10), 5, 1_000));
+    for (number, times) in sent.iter().enumerate() {
+        tell(&mut live, 20 + 2 * number as u64, 2, *times);
+        answer(&mut live, 2, times.1.min(read_ns));
+    }
+    answer(&mut live, 2, read_ns);
+    live.processes.get_mut(&7).unwrap().process.undecided().map(|facts| !facts.asker.is_empty()).collect()
+}
+
+fn tell(live: &mut Live, connection: u64, cookie: u64, times: (u64, u64)) {
+    let (mut sight, span) = seen(Role::Client, cookie, wire(connection), times, 5);
+    sight.facts.wakers = Some(Vec::new());
+    live.span(sight, span, times.1, &mut Vec::new());
+}
+
+fn answer(live: &mut Live, cookie: u64, end_ns: u64) {
+    let steps = vec![Ancestor { task: 3, born_ns: end_ns + 1 }];
+    live.asker(Answered { pid: 7, socket: Cookie(cookie), end_ns, steps, drives: true });
+}
+
+#[test]
+fn an_answer_tells_whom_a_request_was_for_that_was_alone_on_its_connection() {
+    assert_eq!(askers(&[(2_000, 3_000)], 3_000), [true]);
+    assert_eq!(askers(&[(2_000, 3_000)], 2_900), [false], "another one's");
+    assert_eq!(askers(&[(2_000, 3_000), (3_000, 4_000)], 4_000), [true, true]);
+    // A batch: sent in one piece, answered together; or one behind the other.
+    assert_eq!(askers(&[(2_000, 3_000), (2_000, 3_000)], 3_000), [false, false]);
+    assert_eq!(askers(&[(2_000, 3_000), (2_000, 3_100)], 3_100), [false, false]);
+    // Streams: one was begun before others that are over first, and may be what the task was woken for.
+    assert_eq!(askers(&[(2_000, 2_500), (2_600, 2_800), (2_100, 3_000)], 3_000), [false, false, false]);
+    assert_eq!(askers(&[(2_000, 2_500), (2_600, 2_800), (2_700, 3_000)], 3_000), [true, false, false]);
+}
+
+#[test]
+fn connections_whose_askers_may_be_told_are_bounded_and_forgotten() {
+    let mut live = Live::new(Config { remembered: 10, ..Config::default() });
+    live.opened(&opened(1, wire(10), 5, 1_000));
+    (0..20).for_each(|number| tell(&mut live, 20 + 2 * number, 2 + number, (2_000, 3_000)));
+    let counted = |live: &Live| {
+        let refused = live.counts().1.find(|(reason, _)| *reason == "link_no_room_for_asker").map(|(_, count)| count);
+        (live.askers.size(), refused)
+    };
+    assert_eq!(counted(&live), (("link_askers", 10, 10), Some(10)));
+    live.forget(Cookie(2));
+    assert_eq!(live.askers.size().1, 9);
+    live.tick(20 * SECOND, &mut Vec::new());
+    assert_eq!(live.askers.size().1, 0);
 }
