@@ -27,7 +27,7 @@ crate::section! {
         /// Processes of whose habits something is remembered, each for five minutes after it last did something.
         pub processes: usize = 1024,
         /// Goroutines, Python contexts and tasks of tokio of which it is remembered where they came from, about 150 bytes each;
-        /// 230 of tokio's.
+        /// 250 of tokio's.
         pub tasks: usize = 65_536,
         /// Find the request that a process serves for each request that it sends.
         pub requests: bool = true,

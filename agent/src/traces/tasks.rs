@@ -352,8 +352,11 @@ mod tests {
         tasks.of(1, TaskName(9), Cookie(5), Direction::Receive, at_ns + 1);
     }
 
-    /// 9 wakes a task: whom by that an answer is for, by names, when it was read, and whether 9 sends for whoever wakes it.
-    fn wakes(tasks: &mut Tasks, task: u64, at_ns: u64) -> Option<(Vec<(u64, u64)>, u64, bool)> {
+    /// Whom an answer is for, by names, when it was read, and whether its reader sends for whoever wakes it.
+    type Told = (Vec<(u64, u64)>, u64, bool);
+
+    /// 9 wakes a task.
+    fn wakes(tasks: &mut Tasks, task: u64, at_ns: u64) -> Option<Told> {
         let Answered { pid, socket, end_ns, steps, drives } = woken(tasks, task, 9, at_ns, false)?;
         assert_eq!((pid, socket), (1, Cookie(5)));
         let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
