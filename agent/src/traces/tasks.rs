@@ -1,12 +1,13 @@
 //! Tasks of language runtimes as they come and go: names that are given again to ids that are not, and from each task to
 //! those that it came from: the one that began it, and the one that woke it up for what it does.
 //!
-//! In: what the kernel programs tell, in the order of the ring. A task is known from its beginning, or from the first
+//! In: what the kernel programs tell, in the order of time. A task is known from its beginning, or from the first
 //! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
 //! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
-//! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one after it has read did so for that one: it is who
-//! waited for the answer. Bounded by [`Config::tasks`](super::link::Config):
-//! the one that was begun longest ago is forgotten first, counted; a process takes its tasks with it.
+//! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one
+//! after it has read did so for that one: it is who waited for the answer. Bounded by
+//! [`Config::tasks`](super::link::Config): the one that was begun longest ago is forgotten first, counted; a process takes
+//! its tasks with it.
 
 use std::collections::{BTreeMap, VecDeque};
 
