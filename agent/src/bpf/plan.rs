@@ -168,11 +168,11 @@ pub fn scratches(plan: &Plan) -> u32 {
     plan.tiers.values().map(|tier| tier.traits.scratches).max().unwrap_or(1)
 }
 
-/// Lanes for the programs of the chosen tiers: those of as many of the CPUs as fit into half of the ring's size. Records are
+/// Lanes for the programs of the chosen tiers: those of as many of the CPUs as fit into the ring's size once more. Records are
 /// ordered in them as x86 orders stores.
 pub fn lanes(plan: &Plan, ring_bytes: u32, cpus: usize) -> u32 {
     let wanted = cfg!(target_arch = "x86_64") && plan.tiers.values().any(|tier| tier.traits.lanes);
-    let fitting = ring_bytes as usize / 2 / (LANES_PER_CPU as usize * LANE_SIZE);
+    let fitting = ring_bytes as usize / (LANES_PER_CPU as usize * LANE_SIZE);
     if wanted { LANES_PER_CPU * fitting.min(cpus) as u32 } else { 0 }
 }
 
@@ -264,7 +264,7 @@ mod tests {
 
     use seismo_common::config::Settings;
 
-    use super::{Decision, Plan, Wanted, decide, family_state, plan, scratches, settings};
+    use super::{Decision, Plan, Wanted, decide, family_state, lanes, plan, scratches, settings};
     use crate::bpf::support::Facts;
     use crate::health::{ProbeState, ProbeStatus};
     use crate::model::probe::{FamilySpec, Hook, ProgramSpec, TierSpec, TierTraits};
@@ -325,6 +325,15 @@ mod tests {
     fn attached(plan: &Plan) -> Vec<&str> {
         let attached = plan.programs.iter().filter(|planned| planned.decision == Decision::Attach);
         attached.map(|planned| planned.program.name).collect()
+    }
+
+    #[test]
+    fn as_many_cpus_have_lanes_as_fit_beside_the_ring_where_the_tier_has_any() {
+        let best = plan(&with(&["new", "newest", "old"], &[]), &[&TIERED], &wanted()).unwrap();
+        assert_eq!([512 << 10, 1 << 20, 2 << 20, 8 << 20].map(|ring| lanes(&best, ring, 4)), [0, 2, 6, 8]);
+        assert_eq!(lanes(&best, 8 << 20, 1000), 30);
+        let last = plan(&with(&["old"], &[]), &[&TIERED], &wanted()).unwrap();
+        assert_eq!((attached(&last), lanes(&last, 8 << 20, 4)), (vec!["slow"], 0));
     }
 
     #[test]
