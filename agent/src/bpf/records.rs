@@ -100,6 +100,7 @@ fn first(fronts: &[(u64, usize)]) -> Option<(usize, usize, u64)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
