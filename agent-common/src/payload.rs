@@ -49,8 +49,6 @@ wire! {
         /// connection its own SYN counts as a byte. A neighbour's update can shift it by one segment: it is the
         /// origin of a stream, `sequence` is what orders.
         pub position: u64,
-        /// The first byte's TCP sequence number: `write_seq` after the send, or `copied_seq` after the receive, less
-        /// `length`. Not TCP: the low half of `position`.
         /// What the kernel had counted for the thread at this time, ns, since `account_epoch` began: waits in the run queue,
         /// then time off CPU by reason in the order of [`OFF_CPU`]. The rest of the time between two records of a thread it
         /// was on CPU.
@@ -60,6 +58,8 @@ wire! {
         /// Accounts of a thread with the same epoch can be compared; 0: no account (the scheduler family is off, or the
         /// thread was not seen to leave its CPU yet).
         pub account_epoch: u32,
+        /// The first byte's TCP sequence number: `write_seq` after the send, or `copied_seq` after the receive, less
+        /// `length`. Not TCP: the low half of `position`.
         pub sequence: u32,
         /// Sequence number behind the last byte of the other direction, at the same time: tells what was moved before
         /// this operation also where its record is lost.

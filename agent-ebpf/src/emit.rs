@@ -1,4 +1,4 @@
-//! The one way a record leaves the kernel, and the one way anything is counted.
+//! How a record gets into the ring ([`crate::lane`] is the way past it), and the one way anything is counted.
 //!
 //! `observed = submitted + Σ dropped(reason)` holds at every moment between two operations of a CPU. The ring is
 //! written with `BPF_RB_NO_WAKEUP`, which saves 80–110 ns a record: userspace drains on a timer, and is woken when what

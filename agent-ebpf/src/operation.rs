@@ -13,6 +13,7 @@ use seismo_common::counter::{
 };
 use seismo_common::drops::{INJECTED, NO_SCRATCH, NOT_TCP_SOCK, RING_FULL};
 use seismo_common::histogram::octave;
+use seismo_common::lane::LANES_PER_CPU;
 use seismo_common::payload::{
     CUT_BUDGET, CUT_COMPAT, CUT_LIMIT, CUT_SKIP, PayloadRecord, RECEIVE, SEND, TCP, UDP, UNIX_DATAGRAM, UNIX_STREAM,
 };
@@ -277,6 +278,8 @@ where
     let want = wanted(asked, streams.sequence, length, most as u32);
     // SAFETY: as above.
     let want = forgotten(unsafe { &raw mut (*steps).want }, want);
+    // Another one would be on the next CPU's lane.
+    const { assert!(!T::LANE || T::PROGRAM < LANES_PER_CPU) };
     let room = if T::LANE { Room::find(T::PROGRAM, want.length) } else { Room::NONE };
     // SAFETY: as above; only the address is taken.
     let draft = if room.is_none() { unsafe { &raw mut (*scratch).draft } } else { room.draft() };

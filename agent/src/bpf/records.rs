@@ -39,7 +39,7 @@ impl Records {
         Self { sources, fronts: Vec::new() }
     }
 
-    /// Sees what is in every source by now; the time before that is the bound for [`Records::read`].
+    /// Sees what is in every source by now. The time at which this begins is the bound for [`Records::read`].
     pub fn look(&mut self) {
         self.sources.iter_mut().for_each(|source| source.look());
     }

@@ -68,7 +68,7 @@ use crate::tui::Screen;
 
 /// How long the pipeline may work on what is queued once the agent stops.
 const STOP_GRACE: Duration = Duration::from_millis(1000);
-/// Ring where nothing is in scope: only process records come. Its pages count twice in the agent's memory.
+/// Ring where nothing is in scope: only process records come, and its pages count as the agent's memory. Too small for lanes.
 const RING_WITHOUT_SCOPE: u32 = 256 * 1024;
 /// Userspace is woken when this share of the ring is full.
 const WAKE_SHARE: u32 = 8;

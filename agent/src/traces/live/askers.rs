@@ -78,7 +78,7 @@ impl Askers {
 }
 
 impl Live {
-    /// A task that sends for others has read an answer, and wakes who waited for it. Told in the order of the ring, so
+    /// A task that sends for others has read an answer, and wakes who waited for it. Told in the order of time, so
     /// before that one has answered in its turn: a span is not decided while a request that may be its parent is open.
     pub fn asker(&mut self, answered: Answered) {
         if let Some(span) = self.askers.of(&answered)
