@@ -121,10 +121,19 @@ impl Settings {
 
 /// Processes that can be in or out of scope by themselves at once.
 pub const SCOPE_PROCESSES: usize = 16_384;
-/// Value in the `SCOPE_TGIDS` map: the process is in scope by configuration (pid or executable).
+/// Of a process in `SCOPE_TGIDS` and `ADOPT_TGIDS`: in scope, by its pid or executable in the one, its group in the other.
 pub const TGID_INCLUDED: u8 = 1;
-/// Value in the `SCOPE_TGIDS` map: the process is excluded.
+/// Of a process in the same maps: excluded.
 pub const TGID_EXCLUDED: u8 = 2;
+/// Words of the `SCOPE_TGIDS` map: two bits for every process id that a 64-bit kernel gives (`PID_MAX_LIMIT`).
+pub const TGID_WORDS: usize = (4 << 20) / TGIDS_PER_WORD as usize;
+const TGIDS_PER_WORD: u32 = 32;
+
+/// Where a process is in `SCOPE_TGIDS`: the word, and by how much its two bits are shifted in there.
+#[inline(always)]
+pub const fn tgid_place(tgid: u32) -> (u32, u32) {
+    (tgid / TGIDS_PER_WORD, tgid % TGIDS_PER_WORD * 2)
+}
 
 wire! {
     /// One side (include or exclude) of the scope. A socket operation matches when any entry matches.

@@ -1,12 +1,12 @@
 //! Whose payload may be read. Decided in the kernel, before a byte is copied: exclude wins, then any include.
 //!
-//! Cost out of scope: an array lookup, a hash lookup and at most eight comparisons per kind that is configured.
+//! Cost out of scope: two array lookups and at most eight comparisons per kind that is configured.
 //! With no include rule nothing is ever in scope.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use core::ffi::c_void;
 
-use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED};
+use seismo_common::config::{SCOPE_ENTRIES, ScopeRules, TGID_EXCLUDED, TGID_INCLUDED, tgid_place};
 use seismo_common::offsets::ABSENT;
 
 use crate::access::{Access, Probed, Typed};
@@ -29,16 +29,18 @@ pub fn process_in_scope(task: Task) -> bool {
 #[inline(always)]
 fn decide<A: Access>(task: Task, sock: Option<Sock<A>>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
-    let by_process = if scope.processes == 0 {
-        0
-    } else {
-        // SAFETY: the value is a byte that userspace replaces as a whole.
-        unsafe { SCOPE_TGIDS.get(task.tgid()) }.copied().unwrap_or(0)
-    };
+    let by_process = if scope.processes == 0 { 0 } else { by_process(task.tgid()) };
     if by_process == TGID_EXCLUDED || matches(&scope.exclude, sock) {
         return false;
     }
     by_process == TGID_INCLUDED || matches(&scope.include, sock)
+}
+
+/// What is said of a process by itself; 0: nothing.
+#[inline(always)]
+fn by_process(tgid: u32) -> u8 {
+    let (word, shift) = tgid_place(tgid);
+    SCOPE_TGIDS.get(word).map_or(0, |word| (*word >> shift) as u8 & (TGID_INCLUDED | TGID_EXCLUDED))
 }
 
 /// Does any rule of one side match? Rules about sockets match no process.
@@ -73,9 +75,9 @@ fn matches<A: Access>(rules: &ScopeRules, sock: Option<Sock<A>>) -> bool {
 #[inline(always)]
 pub fn open_socket_in_scope<A: Access>(tgid: u32, sock: Sock<A>) -> bool {
     let Some(scope) = SCOPE.get(0) else { return false };
-    // SAFETY: the values are bytes that userspace replaces as a whole.
-    let (by_process, by_cgroup) = unsafe { (SCOPE_TGIDS.get(tgid), ADOPT_TGIDS.get(tgid)) };
-    let (by_process, by_cgroup) = (by_process.copied().unwrap_or(0), by_cgroup.copied().unwrap_or(0));
+    // SAFETY: the value is a byte that userspace replaces as a whole.
+    let by_cgroup = unsafe { ADOPT_TGIDS.get(tgid) }.copied().unwrap_or(0);
+    let by_process = by_process(tgid);
     if by_process == TGID_EXCLUDED || by_cgroup == TGID_EXCLUDED {
         return false;
     }

@@ -1,6 +1,6 @@
 //! Every map of the object.
 //!
-//! All are arrays of fixed size (no allocation, no hash on a hot path) but `SCOPE_TGIDS` and `ADOPT_TGIDS`, which
+//! All are arrays of fixed size (no allocation, no hash on a hot path) but `ADOPT_TGIDS`, which
 //! programs only read, and two that only UNIX streams and io_uring need. Per-CPU lanes are one
 //! value each, so that userspace reads a whole table with one system call. No map type newer than 5.8 (the ring).
 
@@ -10,7 +10,7 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use seismo_common::block::{DEVICE_LANES, DEVICES};
 use seismo_common::config::{
     FAULT_THREADS, FLOW_CONTROLS, MAX_CAPTURE, MAX_IOVECS, RECLAIM_SLOTS, REQUESTS as REQUEST_PLACES, SCOPE_PROCESSES,
-    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
+    SKB_REASONS, SYSCALL_ERRORS, SYSCALL_WORDS, SYSCALLS, Scope, TGID_WORDS, THREAD_SLOTS, UNIX_STREAMS as STREAM_PLACES,
 };
 use seismo_common::counter::COUNTERS as COUNTER_LANES;
 use seismo_common::handover::WAKING_PROCESSES;
@@ -37,9 +37,10 @@ pub static COUNTERS: PerCpuArray<[u64; COUNTER_LANES]> = PerCpuArray::with_max_e
 #[map]
 pub static SCOPE: Array<Scope> = Array::with_max_entries(1, 0);
 
-/// Processes in or out of scope by pid or executable.
+/// Processes in or out of scope by pid or executable, each in its place: a hash costs ten times as much to look into. 1 MiB.
+/// Written by userspace alone.
 #[map]
-pub static SCOPE_TGIDS: HashMap<u32, u8> = HashMap::with_max_entries(SCOPE_PROCESSES as u32, 0);
+pub static SCOPE_TGIDS: Array<u64> = Array::with_max_entries(TGID_WORDS as u32, 0);
 
 /// Processes in or out of scope by their cgroup, while open sockets are looked through. Written by userspace alone.
 #[map]

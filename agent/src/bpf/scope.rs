@@ -1,9 +1,9 @@
 //! Writes the scope, so that the kernel programs know whose payload may be read.
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, MapData};
 use aya::{Ebpf, Pod};
-use seismo_common::config::{Scope, TGID_EXCLUDED, TGID_INCLUDED};
+use seismo_common::config::{Scope, TGID_EXCLUDED, TGID_INCLUDED, tgid_place};
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -15,14 +15,14 @@ unsafe impl Pod for ScopeValue {}
 /// The two maps that hold the scope; may be changed while programs run.
 pub struct ScopeMaps {
     rules: Array<MapData, ScopeValue>,
-    tgids: HashMap<MapData, u32, u8>,
+    tgids: Array<MapData, u64>,
 }
 
 impl ScopeMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self> {
         Ok(Self {
             rules: Array::try_from(ebpf.take_map("SCOPE").context("the object has no map SCOPE")?)?,
-            tgids: HashMap::try_from(ebpf.take_map("SCOPE_TGIDS").context("the object has no map SCOPE_TGIDS")?)?,
+            tgids: Array::try_from(ebpf.take_map("SCOPE_TGIDS").context("the object has no map SCOPE_TGIDS")?)?,
         })
     }
 
@@ -31,14 +31,22 @@ impl ScopeMaps {
         self.rules.set(0, ScopeValue(scope), 0).context("writing the scope")
     }
 
-    /// Puts one process in or out by itself. Fails when the table is full.
+    /// Puts one process in or out by itself. Fails for an id that no kernel gives.
     pub fn set_process(&mut self, tgid: u32, included: bool) -> Result<()> {
         let value = if included { TGID_INCLUDED } else { TGID_EXCLUDED };
-        self.tgids.insert(tgid, value, 0).with_context(|| format!("writing process {tgid} to the scope"))
+        self.write(tgid, value).with_context(|| format!("writing process {tgid} to the scope"))
     }
 
     /// Forgets a process. One that was not there is fine.
     pub fn forget_process(&mut self, tgid: u32) {
-        let _ = self.tgids.remove(&tgid);
+        // What cannot be written was never there.
+        let _ = self.write(tgid, 0);
+    }
+
+    /// Nobody else writes the table: its other processes are as they were read.
+    fn write(&mut self, tgid: u32, value: u8) -> Result<()> {
+        let (place, shift) = tgid_place(tgid);
+        let others = self.tgids.get(&place, 0)? & !(u64::from(TGID_INCLUDED | TGID_EXCLUDED) << shift);
+        Ok(self.tgids.set(place, others | u64::from(value) << shift, 0)?)
     }
 }

@@ -112,7 +112,7 @@ pub struct ScopeKeeper {
 }
 
 impl ScopeKeeper {
-    /// Processes that the kernel's table can hold.
+    /// Processes that are told to the kernel at once.
     pub const CAPACITY: usize = SCOPE_PROCESSES;
 
     /// Writes the scope; processes that are there already are matched now.
@@ -250,11 +250,11 @@ impl ScopeKeeper {
         if self.told.get(&pid) == Some(&include) {
             return;
         }
-        match self.maps.set_process(pid, include) {
-            Ok(()) => {
-                self.told.insert(pid, include);
-            }
-            Err(_) => self.failed += 1,
+        let has_room = self.told.len() < Self::CAPACITY || self.told.contains_key(&pid);
+        if has_room && self.maps.set_process(pid, include).is_ok() {
+            self.told.insert(pid, include);
+        } else {
+            self.failed += 1;
         }
     }
 
