@@ -4,12 +4,13 @@
 //! [`MAX_IOVECS`] vectors; every address and length is the application's and may be anything: a read that fails is told,
 //! never repeated. Nothing is read beyond the length that the application gave for its buffer. No loop but the vectors'.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use core::ffi::c_void;
 
 use seismo_common::config::{MAX_CAPTURE, MAX_IOVECS};
 use seismo_common::payload::{CUT_FAULT, CUT_IOVECS, CUT_NO_BUFFER};
 
+use crate::access::{Access as _, Probed};
 use crate::kernel::opaque;
 use crate::maps::{Draft, Scratch, Vector};
 
@@ -138,19 +139,19 @@ fn read_message(pointer: u64) -> Option<(u64, u64)> {
 #[inline(always)]
 fn read_vectors(scratch: *mut Scratch, of_kernel: bool, vectors: u64, count: u64) -> bool {
     let there = count.min(MAX_IOVECS as u64);
+    // SAFETY: the scratch is this program's.
+    unsafe { (*scratch).filled = there | u64::from(count > there) << UPPER };
+    if of_kernel {
+        load_vectors(scratch, vectors, there);
+        return true;
+    }
     // The whole table in one read: each costs more than the bytes it moves. Bounded again by mask, see `copy`.
     let bytes = opaque(there * 16) & (2 * TABLE_BYTES - 1);
     let bytes = bytes.min(TABLE_BYTES);
     // SAFETY: the length is at most the table's; a bad pointer is an error, not a fault.
     unsafe {
-        (*scratch).filled = there | u64::from(count > there) << UPPER;
         let table = (&raw mut (*scratch).table).cast();
-        let failed = if of_kernel {
-            bpf_probe_read_kernel(table, bytes as u32, vectors as *const c_void)
-        } else {
-            bpf_probe_read_user(table, bytes as u32, vectors as *const c_void)
-        };
-        failed == 0
+        bpf_probe_read_user(table, bytes as u32, vectors as *const c_void) == 0
     }
 }
 
@@ -169,6 +170,22 @@ macro_rules! for_each_place {
             })+
         }
     }};
+}
+
+/// Fills the table from an array of vectors that is the kernel's own, and so is there.
+#[inline(always)]
+fn load_vectors(scratch: *mut Scratch, vectors: u64, count: u64) {
+    for_each_place!('done, index, {
+            if index >= count {
+                break 'done;
+            }
+            let from = (vectors as *const c_void).wrapping_byte_add(index as usize * size_of::<Vector>());
+            // SAFETY: any address can be read so; index is below the table's length.
+            unsafe {
+                let vector = (&raw mut (*scratch).table).cast::<Vector>().add(index as usize);
+                *vector = Vector { base: Probed::load(from, 0), length: Probed::load(from, 8) };
+            }
+    });
 }
 
 /// Fills the table with the first vector of each message, as long as the message was in it: ends with the first message
