@@ -170,7 +170,7 @@ impl ScopeRules {
 
 impl Scope {
     /// Nothing is in scope.
-    pub const EMPTY: Self = Self { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY, processes: 0, reserved: 0 };
+    pub const EMPTY: Self = Self { include: ScopeRules::EMPTY, exclude: ScopeRules::EMPTY, processes: 0, anything: 0 };
 }
 
 wire! {
@@ -180,6 +180,7 @@ wire! {
         pub exclude: ScopeRules,
         /// 1: `SCOPE_TGIDS` may hold processes; 0 saves its lookup.
         pub processes: u32,
-        pub reserved: u32,
+        /// 1: something is included; 0 saves looking at any rule.
+        pub anything: u32,
     }
 }

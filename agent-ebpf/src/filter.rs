@@ -14,6 +14,12 @@ use crate::kernel::{Task, offset, setting};
 use crate::maps::{ADOPT_TGIDS, SCOPE, SCOPE_TGIDS};
 use crate::sock::Sock;
 
+/// May anything be in scope at all?
+#[inline(always)]
+pub fn is_set() -> bool {
+    SCOPE.get(0).is_some_and(|scope| scope.anything != 0)
+}
+
 /// Is a socket operation of the running task in scope?
 #[inline(always)]
 pub fn in_scope<A: Access>(task: Task, sock: Sock<A>) -> bool {

@@ -88,6 +88,10 @@ pub trait Tier {
     fn told(&self) -> u32 {
         0
     }
+
+    /// The operation is over, told or not.
+    #[inline(always)]
+    fn done(&self) {}
 }
 
 #[inline(always)]
@@ -101,9 +105,9 @@ fn count<T: Tier>(lane: usize, amount: u64) -> u64 {
     }
 }
 
-/// Counts an operation and tells it, if it is in scope.
+/// Counts an operation and tells it, if it is in scope. What its tier knows is asked for only where something may be.
 #[inline(always)]
-pub fn observe<T: Tier>(tier: &T, operation: &Operation<T::Access>)
+pub fn observe<T: Tier>(operation: &Operation<T::Access>, tier: impl FnOnce(Task) -> Option<T>)
 where
     Sock<T::Access>: Checked<T::Access>,
 {
@@ -130,14 +134,25 @@ where
     if transport == OTHER {
         return;
     }
-    if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
+    if !filter::is_set() {
         count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
         return;
     }
-    let rest = Operation { length: operation.length.saturating_sub(tier.told()), ..*operation };
-    if rest.length > 0 {
-        tell(tier, &rest, task, transport);
+    // The places that a tier looks into are always there; what the verifier is not told it would walk twice.
+    let Some(tier) = tier(task) else {
+        count::<T>(PAYLOAD_OBSERVED, 1);
+        emit::dropped(NO_SCRATCH);
+        return;
+    };
+    if task.is_kernel_thread() || !filter::in_scope(task, operation.sock) {
+        count::<T>(PAYLOAD_OUT_OF_SCOPE, 1);
+    } else {
+        let rest = Operation { length: operation.length.saturating_sub(tier.told()), ..*operation };
+        if rest.length > 0 {
+            tell(&tier, &rest, task, transport);
+        }
     }
+    tier.done();
 }
 
 /// A receive in sixteen of a workload shows how long its connection's round trips are.

@@ -11,8 +11,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use core::ffi::c_void;
 
-use seismo_common::counter::{PAYLOAD_OBSERVED, PAYLOAD_PEEKS};
-use seismo_common::drops::NO_SCRATCH;
+use seismo_common::counter::PAYLOAD_PEEKS;
 use seismo_common::payload::{RECEIVE, SEND};
 
 use super::{payload_locked as locked, payload_requests as requests};
@@ -28,21 +27,16 @@ use crate::user::{NOWHERE, Place};
 pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const c_void>(0));
     let moved = ctx.arg::<i32>(1);
-    let mut note = None;
-    if setting!(iterators) != 0 {
-        note = locked::Note::of(sock);
-        // The places of both maps are always there; what the verifier is not told it would walk twice.
-        if note.is_none() {
-            emit::add_in_process(PAYLOAD_OBSERVED, 1);
-            emit::dropped(NO_SCRATCH);
-            return 0;
-        }
-    }
     if moved > 0 {
         emit::log!(&ctx, "sent {} bytes", moved);
-        observe(&Lengths::<0>(note), &Operation { sock, length: moved as u32, direction: SEND, flags: 0 });
-    }
-    if let Some(note) = note {
+        let operation = Operation { sock, length: moved as u32, direction: SEND, flags: 0 };
+        observe(&operation, |task| {
+            let note = if setting!(iterators) != 0 { Some(locked::Note::of(task, sock)?) } else { None };
+            Some(Lengths::<0>(note))
+        });
+    } else if setting!(iterators) != 0
+        && let Some(note) = locked::Note::of(Task::current(), sock)
+    {
         note.forget();
     }
     0
@@ -58,7 +52,8 @@ pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
         emit::add_in_process(PAYLOAD_PEEKS, 1);
     } else if moved > 0 {
         emit::log!(&ctx, "received {} bytes", moved);
-        observe(&Lengths::<1>(None), &Operation { sock, length: moved as u32, direction: RECEIVE, flags });
+        let operation = Operation { sock, length: moved as u32, direction: RECEIVE, flags };
+        observe(&operation, |_| Some(Lengths::<1>(None)));
     }
     0
 }
@@ -101,5 +96,12 @@ impl<const PROGRAM: u32> Tier for Lengths<PROGRAM> {
     #[inline(always)]
     fn told(&self) -> u32 {
         self.0.map_or(0, locked::Note::told)
+    }
+
+    #[inline(always)]
+    fn done(&self) {
+        if let Some(note) = self.0 {
+            note.forget();
+        }
     }
 }

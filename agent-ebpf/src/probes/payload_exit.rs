@@ -128,7 +128,8 @@ fn of_socket(socket: *const c_void) -> Sock<Typed> {
 #[inline(always)]
 fn sent<const PROGRAM: u32>(sock: Sock<Typed>, result: i32) -> i32 {
     if result > 0 {
-        observe(&Function::<PROGRAM>, &Operation { sock, length: result as u32, direction: SEND, flags: 0 });
+        let operation = Operation { sock, length: result as u32, direction: SEND, flags: 0 };
+        observe(&operation, |_| Some(Function::<PROGRAM>));
     }
     0
 }
@@ -138,7 +139,8 @@ fn received<const PROGRAM: u32>(sock: Sock<Typed>, result: i32, flags: i32) -> i
     if flags & ASIDE != 0 {
         emit::add(PAYLOAD_PEEKS, 1);
     } else if result > 0 {
-        observe(&Function::<PROGRAM>, &Operation { sock, length: result as u32, direction: RECEIVE, flags });
+        let operation = Operation { sock, length: result as u32, direction: RECEIVE, flags };
+        observe(&operation, |_| Some(Function::<PROGRAM>));
     }
     0
 }

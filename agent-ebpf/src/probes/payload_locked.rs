@@ -130,8 +130,8 @@ pub struct Note {
 
 impl Note {
     #[inline(always)]
-    pub fn of(sock: Sock<Typed>) -> Option<Self> {
-        let (tid, _) = current_ids();
+    pub fn of(task: Task, sock: Sock<Typed>) -> Option<Self> {
+        let tid = task.tid();
         let slot = slot_of(tid)?;
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: see `slot_of`; the scratch is this CPU's and this program's.

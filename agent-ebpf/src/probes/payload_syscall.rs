@@ -80,7 +80,8 @@ fn call(number: u64, registers: Registers, result: u32) {
             _ => return,
         };
         if let Some(sock) = socket(task, registers.compat_argument_0()) {
-            observe(&Call(registers, number), &Operation { sock, length: result, direction, flags: 0 });
+            let operation = Operation { sock, length: result, direction, flags: 0 };
+            observe(&operation, |_| Some(Call(registers, number)));
         }
         return;
     }
@@ -115,7 +116,7 @@ fn call(number: u64, registers: Registers, result: u32) {
             return;
         }
     }
-    observe(&Call(registers, number), &Operation { sock, length, direction, flags });
+    observe(&Operation { sock, length, direction, flags }, |_| Some(Call(registers, number)));
 }
 
 /// The socket behind a descriptor of the running thread, if it is one.

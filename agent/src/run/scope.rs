@@ -43,6 +43,7 @@ pub fn resolve(scope: &Scope, proc: &Procfs) -> Result<Resolved> {
             resolved.add(item, include, proc).with_context(|| format!("scope {item}"))?;
         }
     }
+    resolved.rules.anything = u32::from(!scope.include.is_empty());
     resolved.rules.processes = u32::from(!resolved.pids.is_empty() || !resolved.globs.is_empty());
     Ok(resolved)
 }
