@@ -13,8 +13,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
+/// Connections that may ask at the same time where they are limited.
+const PERMITS: usize = 3;
 /// Requests that wait for a connection's task, or for a worker.
 const QUEUE: usize = 64;
 
@@ -32,6 +34,8 @@ enum Kind {
     Begun,
     /// A worker that is free is handed it, and moves the bytes.
     Queued,
+    /// As if driven, and only some connections may ask at the same time: another one's task lets it go on.
+    Limited,
     /// One connection with one task for all, which sends what has come together in one piece.
     Shared,
 }
@@ -42,6 +46,7 @@ struct Relay {
     free: Mutex<Vec<BufReader<TcpStream>>>,
     /// Ways to tasks that are free.
     idle: Mutex<Vec<mpsc::Sender<Job>>>,
+    permits: Arc<Semaphore>,
     /// The second thread's.
     workers: Handle,
 }
@@ -52,13 +57,15 @@ pub fn run(port: u16, upstream: u16, kind: &str) -> Result<()> {
         "driven" => Kind::Driven,
         "begun" => Kind::Begun,
         "queued" => Kind::Queued,
+        "limited" => Kind::Limited,
         "shared" => Kind::Shared,
         other => bail!("unknown kind of relay: {other}"),
     };
     let workers = Builder::new_current_thread().enable_all().build()?;
     let handle = workers.handle().clone();
     thread::spawn(move || workers.block_on(std::future::pending::<()>()));
-    let relay = Relay { kind, upstream, free: Mutex::default(), idle: Mutex::default(), workers: handle };
+    let permits = Arc::new(Semaphore::new(if kind == Kind::Limited { PERMITS } else { Semaphore::MAX_PERMITS }));
+    let relay = Relay { kind, upstream, free: Mutex::default(), idle: Mutex::default(), permits, workers: handle };
     Builder::new_current_thread().enable_all().build()?.block_on(serve(port, Arc::new(relay)))
 }
 
@@ -102,7 +109,7 @@ async fn leaf(relay: &Arc<Relay>, number: u64, index: u64) -> Result<()> {
             relay.free.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
             Ok(())
         }
-        Kind::Driven | Kind::Queued | Kind::Shared => hand(relay, path).await,
+        Kind::Driven | Kind::Queued | Kind::Limited | Kind::Shared => hand(relay, path).await,
         Kind::Begun => {
             let relay = Arc::clone(relay);
             tokio::spawn(async move { hand(&relay, path).await }).await?
@@ -118,9 +125,10 @@ async fn hand(relay: &Relay, path: String) -> Result<()> {
         None => {
             let (jobs, queue) = mpsc::channel(QUEUE);
             if relay.kind == Kind::Queued {
-                relay.workers.spawn(work(open(relay.upstream).await?.into_inner().into_std()?, queue));
+                let stream = open(relay.upstream).await?.into_inner().into_std()?;
+                relay.workers.spawn(work(stream, queue, Arc::clone(&relay.permits)));
             } else {
-                tokio::spawn(drive(open(relay.upstream).await?, queue));
+                tokio::spawn(drive(open(relay.upstream).await?, queue, Arc::clone(&relay.permits)));
             }
             jobs
         }
@@ -143,16 +151,17 @@ impl Relay {
     }
 }
 
-async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>) {
+async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, permits: Arc<Semaphore>) {
     while let Some((path, answer)) = queue.recv().await {
+        let Ok(_permit) = permits.acquire().await else { return };
         // Who asked may be gone.
         _ = answer.send(get(&mut stream, &[path]).await);
     }
 }
 
 /// The same on the thread that it runs on.
-async fn work(stream: std::net::TcpStream, queue: mpsc::Receiver<Job>) -> Result<()> {
-    drive(BufReader::new(TcpStream::from_std(stream)?), queue).await;
+async fn work(stream: std::net::TcpStream, queue: mpsc::Receiver<Job>, permits: Arc<Semaphore>) -> Result<()> {
+    drive(BufReader::new(TcpStream::from_std(stream)?), queue, permits).await;
     Ok(())
 }
 

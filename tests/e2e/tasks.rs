@@ -223,9 +223,19 @@ fn tasks_of_tokio_send_for_the_request_that_they_serve_or_were_handed() -> Resul
 /// known is not said.
 #[test]
 fn a_connection_that_tasks_share_is_nobodys() -> Result<()> {
+    none_has_a_wrong_parent("shared")
+}
+
+/// Another connection's task lets one go on, and what it does then is not for that one's request.
+#[test]
+fn a_connection_that_waits_for_a_permit_is_not_sent_for_who_gives_it() -> Result<()> {
+    none_has_a_wrong_parent("limited")
+}
+
+fn none_has_a_wrong_parent(kind: &str) -> Result<()> {
     Rig::run(|rig| {
         let upstream = Server::start_outside(rig, Language::Python)?;
-        let relay = Relay::tokio(rig, Path::new(CLIENT), upstream.port, "shared")?;
+        let relay = Relay::tokio(rig, Path::new(CLIENT), upstream.port, kind)?;
         let agent = Agent::start(rig)?;
         load((rig, &relay, &agent), 1, 0..1, 3)?;
         tracked(&agent, 1)?;

@@ -25,14 +25,9 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         }
         let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
         let (woken, answered) = (child.facts.wakers.as_deref().and_then(by), by(&child.facts.asker));
-        if child.facts.drives
-            && let Some(told) = woken.or(answered)
-        {
-            return told;
-        }
-        let mut told = [by(&child.facts.ancestors), woken].into_iter().flatten();
-        let first = told.next()?;
-        first.filter(|_| told.chain(answered).all(|other| other == first))
+        let (begun, alone) = if child.facts.drives { (None, answered) } else { (by(&child.facts.ancestors), None) };
+        let first = begun.or(woken).or(alone)?;
+        first.filter(|_| [woken, answered].into_iter().flatten().all(|other| other == first))
     });
 }
 
