@@ -153,9 +153,11 @@ impl Relay {
 
 async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, permits: Arc<Semaphore>) {
     while let Some((path, answer)) = queue.recv().await {
-        let Ok(_permit) = permits.acquire().await else { return };
+        let Ok(permit) = permits.acquire().await else { return };
+        let asked = get(&mut stream, &[path]).await;
+        drop(permit);
         // Who asked may be gone.
-        _ = answer.send(get(&mut stream, &[path]).await);
+        _ = answer.send(asked);
     }
 }
 

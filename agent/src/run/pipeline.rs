@@ -350,9 +350,12 @@ impl Pipeline {
 
     /// Exchanges to metrics and spans.
     fn finish_exchanges(&mut self) {
-        let Parts { flows, links, .. } = &mut self.parts;
+        let Parts { flows, links, tasks, .. } = &mut self.parts;
         flows.drain_clients().for_each(|(cookie, wire)| links.client(cookie, wire));
-        flows.drain_opened().for_each(|opened| links.opened(&opened));
+        flows.drain_opened().for_each(|opened| {
+            opened.request.tasks[0].into_iter().for_each(|task| tasks.serves(opened.pid, task));
+            links.opened(&opened);
+        });
         if self.exchanges.is_empty() {
             return;
         }

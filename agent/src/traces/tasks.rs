@@ -5,7 +5,8 @@
 //! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
 //! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
 //! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one
-//! after it has read did so for that one: it is who waited for the answer. Bounded by
+//! after it has read did so for that one: it is who waited for the answer. Not where that one asks over a connection, too, and
+//! did not wake it: such a wake-up is a permit or a lock that was given back. Bounded by
 //! [`Config::tasks`](super::link::Config): the one that was begun longest ago is forgotten first, counted; a process takes
 //! its tasks with it.
 
@@ -52,6 +53,8 @@ struct Task {
     name: TaskName,
     /// `None`: it is older than what was told, or nobody's.
     from: Option<Ancestor>,
+    /// It has read a request.
+    serves: bool,
     /// Where it is told which task wakes which, and this one was woken or moved bytes.
     doings: Option<Box<Doings>>,
 }
@@ -71,6 +74,8 @@ struct Doings {
     received: bool,
     /// and sent after that.
     again: bool,
+    /// It received last, and was not woken since.
+    has_read: bool,
     /// When it received last, ns, where it has done nothing for another task since.
     read_ns: Option<u64>,
     /// Whom it woke after it had received had woken it to send.
@@ -80,6 +85,11 @@ struct Doings {
 impl Task {
     fn doings(&mut self) -> &mut Doings {
         self.doings.get_or_insert_default()
+    }
+
+    /// What it did where it asks, over a connection that may be its own, and does not serve.
+    fn asks(&self) -> Option<&Doings> {
+        self.doings.as_deref().filter(|doings| !self.serves && doings.socket.is_some())
     }
 }
 
@@ -96,6 +106,14 @@ impl Process {
     fn ancestors(&self, task: u64) -> impl Iterator<Item = Ancestor> {
         let step = |task: u64| self.by_id.get(&task)?.from;
         std::iter::successors(step(task), move |ancestor| step(ancestor.task)).take(GENERATIONS)
+    }
+
+    /// A task that has read an answer wakes another one that asks over a connection, too, and did not wake it to send: it
+    /// has given back what both need, a permit or a lock. That is no request and no answer.
+    fn gives_way(&self, by: u64, woken: u64) -> bool {
+        let asks = |task: u64| self.by_id.get(&task).and_then(Task::asks);
+        let is_answer = |before: Woken| before.wake.by == woken;
+        asks(woken).is_some() && asks(by).is_some_and(|by| by.has_read && !by.woken.is_some_and(is_answer))
     }
 }
 
@@ -146,14 +164,18 @@ impl Tasks {
             TaskEventKind::Woken { by, too } => {
                 let (task, by) = (self.id(event.pid, event.task), self.id(event.pid, by));
                 let wake = Wake { by, ktime_ns: event.ktime_ns, drives: false };
-                self.processes.entry(event.pid).or_default().wakes = true;
+                let process = self.processes.entry(event.pid).or_default();
+                process.wakes = true;
+                if process.gives_way(by, task) {
+                    return None;
+                }
                 if let Some(task) = self.task(event.pid, task) {
                     let task = task.doings();
                     // Woken by two for two reasons: what it does first is for either.
                     let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
                     task.woken = (!is_either).then_some(Woken { wake, sent: false });
                     // What it does from now on may be for its waker.
-                    task.read_ns = None;
+                    (task.read_ns, task.has_read) = (None, false);
                 }
                 return self.answered(event.pid, wake, task);
             }
@@ -211,6 +233,7 @@ impl Tasks {
         });
         task.socket = if task.moved { task.socket.filter(|only| *only == socket) } else { Some(socket) };
         task.moved = true;
+        task.has_read = !sends;
         if !sends {
             task.received = true;
             // Before it sends again it may serve one request, and wake others for what they wait for at its end.
@@ -222,6 +245,13 @@ impl Tasks {
         let woken = task.woken.as_mut().filter(|woken| !woken.sent)?;
         woken.sent = true;
         Some(Wake { drives, ..woken.wake })
+    }
+
+    /// A task has read a request that its process serves.
+    pub fn serves(&mut self, pid: u32, task: u64) {
+        if let Some(task) = self.task(pid, task) {
+            task.serves = true;
+        }
     }
 
     /// Those that a task came from by being begun, the nearest first.
@@ -304,7 +334,7 @@ impl Tasks {
         {
             self.count -= 1;
         }
-        process.by_id.insert(id, Task { name, from, doings: None });
+        process.by_id.insert(id, Task { name, from, serves: false, doings: None });
         self.count += 1;
         self.order.push_back((pid, id));
         if self.order.len() > 2 * self.capacity {
@@ -328,241 +358,4 @@ impl Tasks {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Ancestor, Answered, Tasks};
-    use crate::model::connection::{Cookie, Direction};
-    use crate::model::task::{TaskEvent, TaskEventKind, TaskName};
-
-    fn born(tasks: &mut Tasks, task: u64, parent: u64, ktime_ns: u64) {
-        let kind = TaskEventKind::Born { parent: TaskName(parent) };
-        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind });
-    }
-
-    fn of(tasks: &mut Tasks, name: u64) -> Option<u64> {
-        tasks.of(1, TaskName(name), Cookie(9), Direction::Send, 0).0
-    }
-
-    fn woken(tasks: &mut Tasks, task: u64, by: u64, ktime_ns: u64, too: bool) -> Option<Answered> {
-        let kind = TaskEventKind::Woken { by: TaskName(by), too };
-        tasks.event(&TaskEvent { pid: 1, task: TaskName(task), ktime_ns, kind })
-    }
-
-    /// 9 asks over 5 and reads the answer, whoever woke it.
-    fn asks(tasks: &mut Tasks, at_ns: u64) {
-        tasks.of(1, TaskName(9), Cookie(5), Direction::Send, at_ns);
-        tasks.of(1, TaskName(9), Cookie(5), Direction::Receive, at_ns + 1);
-    }
-
-    /// Whom an answer is for, by names, when it was read, and whether its reader sends for whoever wakes it.
-    type Told = (Vec<(u64, u64)>, u64, bool);
-
-    /// 9 wakes a task.
-    fn wakes(tasks: &mut Tasks, task: u64, at_ns: u64) -> Option<Told> {
-        let Answered { pid, socket, end_ns, steps, drives } = woken(tasks, task, 9, at_ns, false)?;
-        assert_eq!((pid, socket), (1, Cookie(5)));
-        let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
-        Some((steps.into_iter().map(|step| (name(step.task), step.born_ns)).collect(), end_ns, drives))
-    }
-
-    /// Whom a task sends its next request for, by their names, and when they began or woke the next one.
-    fn sends(tasks: &mut Tasks, name: u64) -> Vec<(u64, u64)> {
-        let (task, wake) = tasks.of(1, TaskName(name), Cookie(name), Direction::Send, 0);
-        let wakers = wake.map(|wake| tasks.wakers(1, task.unwrap(), wake)).unwrap_or_default();
-        let name = |id: u64| tasks.processes[&1].by_id[&id].name.0;
-        wakers.into_iter().map(|step| (name(step.task), step.born_ns)).collect()
-    }
-
-    #[test]
-    fn a_name_that_is_given_again_is_another_task_and_its_children_keep_their_parent() {
-        let mut tasks = Tasks::new(100);
-        let old = of(&mut tasks, 50).unwrap();
-        born(&mut tasks, 60, 50, 10);
-        let child = of(&mut tasks, 60).unwrap();
-        born(&mut tasks, 50, 70, 20);
-        let new = of(&mut tasks, 50).unwrap();
-        assert_ne!(old, new);
-        assert_eq!(tasks.ancestors(1, child), [Ancestor { task: old, born_ns: 10 }]);
-        born(&mut tasks, 80, 50, 30);
-        let grandchild = of(&mut tasks, 80).unwrap();
-        let root = of(&mut tasks, 70).unwrap();
-        let line = [Ancestor { task: new, born_ns: 30 }, Ancestor { task: root, born_ns: 20 }];
-        assert_eq!(tasks.ancestors(1, grandchild), line);
-        assert_eq!(of(&mut tasks, 0), None);
-        assert_eq!(tasks.ancestors(2, grandchild), []);
-    }
-
-    #[test]
-    fn a_lent_socket_sends_for_the_task_that_asked_last_and_reads_for_nobody_else() {
-        let mut tasks = Tasks::new(100);
-        let lend = |task: u64| TaskEvent {
-            pid: 1,
-            task: TaskName(task),
-            ktime_ns: 0,
-            kind: TaskEventKind::Lent { socket: Cookie(9) },
-        };
-        tasks.event(&lend(5));
-        tasks.event(&lend(6));
-        let asking = tasks.of(1, TaskName(6), Cookie(8), Direction::Send, 0).0;
-        assert_eq!(of(&mut tasks, 7), asking);
-        assert_ne!(tasks.of(1, TaskName(7), Cookie(9), Direction::Receive, 0).0, asking);
-        tasks.closed(Cookie(9));
-        assert_ne!(of(&mut tasks, 7), asking);
-    }
-
-    #[test]
-    fn a_wake_up_is_for_one_request_and_leads_to_who_began_or_woke_its_waker() {
-        let mut tasks = Tasks::new(100);
-        // 1 serves a request, begins 2 for a part of it, which asks over the connection of 9.
-        born(&mut tasks, 2, 1, 10);
-        woken(&mut tasks, 9, 2, 20, false);
-        assert_eq!(sends(&mut tasks, 9), [(2, 20), (1, 10)]);
-        // The rest of it, or what was queued behind: nobody woke it for that.
-        assert_eq!(sends(&mut tasks, 9), []);
-        // Over a queue: 3 hands to 4, which asks over 9; then for something that was in the queue already.
-        woken(&mut tasks, 4, 3, 30, false);
-        woken(&mut tasks, 9, 4, 40, false);
-        assert_eq!(sends(&mut tasks, 9), [(4, 40), (3, 30)]);
-        woken(&mut tasks, 9, 4, 50, false);
-        assert_eq!(sends(&mut tasks, 9), [(4, 50)]);
-        // What wakes the waker later is not why it woke 9.
-        woken(&mut tasks, 9, 4, 60, false);
-        woken(&mut tasks, 4, 5, 70, false);
-        assert_eq!(sends(&mut tasks, 9), [(4, 60)]);
-    }
-
-    #[test]
-    fn a_request_sent_in_one_piece_with_another_takes_no_wake_up_of_its() {
-        let mut tasks = Tasks::new(100);
-        woken(&mut tasks, 9, 1, 10, false);
-        let (task, wake) = tasks.of(1, TaskName(9), Cookie(9), Direction::Send, 0);
-        // The connection's task is woken for the next one before the answers come.
-        woken(&mut tasks, 9, 2, 20, false);
-        assert_eq!(tasks.wakers(1, task.unwrap(), wake.unwrap()).len(), 1);
-        assert_eq!(tasks.wakers(1, task.unwrap(), wake.unwrap()), []);
-        assert_eq!(sends(&mut tasks, 9), [(2, 20)]);
-    }
-
-    #[test]
-    fn what_two_tasks_woke_it_for_before_it_ran_is_for_either() {
-        let mut tasks = Tasks::new(100);
-        woken(&mut tasks, 9, 1, 10, false);
-        woken(&mut tasks, 9, 2, 20, true);
-        assert_eq!(sends(&mut tasks, 9), []);
-        // Not where it ran in between, nor where both are one.
-        woken(&mut tasks, 9, 1, 30, false);
-        woken(&mut tasks, 9, 2, 40, false);
-        assert_eq!(sends(&mut tasks, 9), [(2, 40)]);
-        woken(&mut tasks, 9, 1, 50, false);
-        woken(&mut tasks, 9, 1, 60, true);
-        assert_eq!(sends(&mut tasks, 9), [(1, 60)]);
-        // A read, which nobody is woken for by a task, leaves it for the send.
-        woken(&mut tasks, 9, 1, 70, false);
-        assert_eq!(tasks.of(1, TaskName(9), Cookie(9), Direction::Receive, 0).1, None);
-        assert_eq!(sends(&mut tasks, 9), [(1, 70)]);
-    }
-
-    #[test]
-    fn a_task_drives_a_connection_that_it_has_to_itself_and_has_sent_over() {
-        let mut tasks = Tasks::new(100);
-        let send = |tasks: &mut Tasks, name: u64, socket: u64, at: u64| {
-            woken(tasks, name, 1, at, false);
-            tasks.of(1, TaskName(name), Cookie(socket), Direction::Send, 0).1.unwrap().drives
-        };
-        assert_eq!([send(&mut tasks, 9, 5, 10), send(&mut tasks, 9, 5, 20)], [false, true]);
-        // Another task moves bytes on it.
-        assert_eq!([send(&mut tasks, 8, 5, 30), send(&mut tasks, 9, 5, 40)], [false, false]);
-        // It has another connection, too.
-        assert_eq!([send(&mut tasks, 7, 6, 50), send(&mut tasks, 7, 6, 60)], [false, true]);
-        assert_eq!([send(&mut tasks, 7, 4, 70), send(&mut tasks, 7, 6, 80)], [false, false]);
-        tasks.closed(Cookie(5));
-        assert_eq!(tasks.movers.len(), 2);
-    }
-
-    #[test]
-    fn an_answer_is_for_the_first_that_is_woken_once_it_is_read() {
-        let mut tasks = Tasks::new(100);
-        born(&mut tasks, 2, 1, 5);
-        woken(&mut tasks, 9, 3, 10, false);
-        asks(&mut tasks, 11);
-        // It may have been begun for this request alone, and let others have what it had for it.
-        assert_eq!(wakes(&mut tasks, 4, 13), None);
-        asks(&mut tasks, 20);
-        assert_eq!(wakes(&mut tasks, 2, 22), Some((vec![(2, 22), (1, 5)], 21, false)));
-        assert_eq!(wakes(&mut tasks, 3, 23), None);
-        woken(&mut tasks, 9, 3, 30, false);
-        asks(&mut tasks, 31);
-        tasks.of(1, TaskName(9), Cookie(5), Direction::Receive, 33);
-        assert_eq!(wakes(&mut tasks, 3, 34), Some((vec![(3, 34)], 33, true)), "who had woken it, after the last read");
-        asks(&mut tasks, 40);
-        assert_eq!(wakes(&mut tasks, 2, 42), Some((vec![(2, 42), (1, 5)], 41, true)));
-    }
-
-    #[test]
-    fn a_send_or_a_wake_up_after_an_answer_ends_what_it_tells() {
-        let mut tasks = Tasks::new(100);
-        woken(&mut tasks, 9, 3, 1, false);
-        asks(&mut tasks, 10);
-        asks(&mut tasks, 20);
-        tasks.of(1, TaskName(9), Cookie(5), Direction::Send, 22);
-        assert_eq!(wakes(&mut tasks, 3, 23), None);
-        asks(&mut tasks, 30);
-        woken(&mut tasks, 9, 3, 32, false);
-        assert_eq!(wakes(&mut tasks, 3, 33), None);
-        asks(&mut tasks, 40);
-        assert!(wakes(&mut tasks, 3, 42).is_some());
-    }
-
-    #[test]
-    fn what_a_task_reads_tells_nothing_where_its_connection_is_not_its_own_or_not_its_only_one() {
-        let before = || {
-            let mut tasks = Tasks::new(100);
-            woken(&mut tasks, 9, 3, 1, false);
-            asks(&mut tasks, 10);
-            asks(&mut tasks, 20);
-            tasks
-        };
-        assert!(wakes(&mut before(), 3, 24).is_some());
-        let mut another_socket = before();
-        another_socket.of(1, TaskName(9), Cookie(6), Direction::Receive, 22);
-        asks(&mut another_socket, 23);
-        assert_eq!(wakes(&mut another_socket, 3, 25), None);
-        let mut another_mover = before();
-        another_mover.of(1, TaskName(8), Cookie(5), Direction::Receive, 22);
-        assert_eq!(wakes(&mut another_mover, 3, 24), None);
-        let mut closed = before();
-        closed.closed(Cookie(5));
-        assert_eq!(wakes(&mut closed, 3, 24), None);
-        // Nobody has told which task wakes which.
-        let mut untold = Tasks::new(100);
-        asks(&mut untold, 10);
-        asks(&mut untold, 20);
-        assert_eq!(wakes(&mut untold, 3, 24), None);
-    }
-
-    #[test]
-    fn wakers_in_a_circle_end() {
-        let mut tasks = Tasks::new(100);
-        for turn in 0..100 {
-            woken(&mut tasks, 1 + turn % 2, 1 + (turn + 1) % 2, turn + 1, false);
-        }
-        let steps = sends(&mut tasks, 1);
-        assert!((1..=8).contains(&steps.len()), "{steps:?}");
-    }
-
-    #[test]
-    fn what_is_known_is_bounded_and_goes_with_its_process() {
-        let mut tasks = Tasks::new(10);
-        for name in 1..1_000 {
-            born(&mut tasks, name, 5_000, name);
-        }
-        assert_eq!(tasks.size(), (10, 10));
-        assert!(tasks.evicted() >= 989, "{}", tasks.evicted());
-        assert!(tasks.order.len() <= 20);
-        // A line that leads in a circle through names that came back ends.
-        (0..100).for_each(|turn| born(&mut tasks, 1 + turn % 2, 1 + (turn + 1) % 2, turn));
-        let last = of(&mut tasks, 1).unwrap();
-        assert!(tasks.ancestors(1, last).len() <= 8);
-        tasks.ended(1);
-        assert_eq!((tasks.size().0, tasks.order.len()), (0, 0));
-    }
-}
+mod tests;

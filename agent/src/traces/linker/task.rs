@@ -6,9 +6,9 @@
 //! behind on the same connection is not this one's. The nearest task with a request decides; with two, nothing is said,
 //! nor where those that began the task, those that woke it and the one that it woke with the answer lead to different ones: a
 //! task may be woken for what it waited for, a lock for one, and not for what it does then. One that has a connection to
-//! itself and has sent over it before does so for those who wake it then, or else for those whom it wakes with the answer;
-//! of another one the answer alone tells nothing. Who waited for an answer is told before the request that waited for it
-//! is over, and not asked before. Says nothing where no task is known.
+//! itself and has sent over it before does not do so for who began it, but for those who wake it then, or, where nobody is
+//! known to have, for those whom it wakes with the answer; of another one the answer alone tells nothing. Who waited for an
+//! answer is told before the request that waited for it is over, and not asked before. Says nothing where no task is known.
 
 use super::{Child, Scene, Tier};
 use crate::traces::tasks::Ancestor;
