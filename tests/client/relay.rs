@@ -17,6 +17,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Connections that may ask at the same time where they are limited.
 const PERMITS: usize = 3;
+/// Connections with queues, where there are some from the beginning on.
+const LINES: usize = 5;
 /// Requests that wait for a connection's task, or for a worker.
 const QUEUE: usize = 64;
 
@@ -34,8 +36,13 @@ enum Kind {
     Begun,
     /// A worker that is free is handed it, and moves the bytes.
     Queued,
-    /// As if driven, and only some connections may ask at the same time: another one's task lets it go on.
+    /// As if driven, and only some connections may ask at the same time: another one's task lets it go on, before it hands on
+    /// its answer,
     Limited,
+    /// or after.
+    Late,
+    /// So, over a few connections, each with its own queue: what is in there when one is free wakes nobody.
+    Lined,
     /// One connection with one task for all, which sends what has come together in one piece.
     Shared,
 }
@@ -46,7 +53,7 @@ struct Relay {
     free: Mutex<Vec<BufReader<TcpStream>>>,
     /// Ways to tasks that are free.
     idle: Mutex<Vec<mpsc::Sender<Job>>>,
-    permits: Arc<Semaphore>,
+    permits: Semaphore,
     /// The second thread's.
     workers: Handle,
 }
@@ -58,22 +65,34 @@ pub fn run(port: u16, upstream: u16, kind: &str) -> Result<()> {
         "begun" => Kind::Begun,
         "queued" => Kind::Queued,
         "limited" => Kind::Limited,
+        "late" => Kind::Late,
+        "lined" => Kind::Lined,
         "shared" => Kind::Shared,
         other => bail!("unknown kind of relay: {other}"),
     };
     let workers = Builder::new_current_thread().enable_all().build()?;
     let handle = workers.handle().clone();
     thread::spawn(move || workers.block_on(std::future::pending::<()>()));
-    let permits = Arc::new(Semaphore::new(if kind == Kind::Limited { PERMITS } else { Semaphore::MAX_PERMITS }));
+    let is_limited = matches!(kind, Kind::Limited | Kind::Late | Kind::Lined);
+    let permits = Semaphore::new(if is_limited { PERMITS } else { Semaphore::MAX_PERMITS });
     let relay = Relay { kind, upstream, free: Mutex::default(), idle: Mutex::default(), permits, workers: handle };
     Builder::new_current_thread().enable_all().build()?.block_on(serve(port, Arc::new(relay)))
 }
 
 async fn serve(port: u16, relay: Arc<Relay>) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    if relay.kind == Kind::Shared {
+    let lines = match relay.kind {
+        Kind::Shared => 1,
+        Kind::Lined => LINES,
+        _ => 0,
+    };
+    for _ in 0..lines {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        relay.workers.spawn(share(relay.upstream, queue));
+        if relay.kind == Kind::Shared {
+            relay.workers.spawn(share(relay.upstream, queue));
+        } else {
+            tokio::spawn(drive(open(relay.upstream).await?, queue, Arc::clone(&relay)));
+        }
         relay.keep(jobs);
     }
     loop {
@@ -109,7 +128,9 @@ async fn leaf(relay: &Arc<Relay>, number: u64, index: u64) -> Result<()> {
             relay.free.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
             Ok(())
         }
-        Kind::Driven | Kind::Queued | Kind::Limited | Kind::Shared => hand(relay, path).await,
+        Kind::Driven | Kind::Queued | Kind::Limited | Kind::Late | Kind::Lined | Kind::Shared => {
+            hand(relay, path).await
+        }
         Kind::Begun => {
             let relay = Arc::clone(relay);
             tokio::spawn(async move { hand(&relay, path).await }).await?
@@ -117,53 +138,66 @@ async fn leaf(relay: &Arc<Relay>, number: u64, index: u64) -> Result<()> {
     }
 }
 
-/// Has a task that is free ask, and waits for the answer.
-async fn hand(relay: &Relay, path: String) -> Result<()> {
-    let kept = relay.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let jobs = match kept {
+/// Has a task that is free ask, or one whose turn it is, and waits for the answer.
+async fn hand(relay: &Arc<Relay>, path: String) -> Result<()> {
+    let jobs = match relay.next() {
         Some(jobs) => jobs,
         None => {
             let (jobs, queue) = mpsc::channel(QUEUE);
+            let stream = open(relay.upstream).await?;
             if relay.kind == Kind::Queued {
-                let stream = open(relay.upstream).await?.into_inner().into_std()?;
-                relay.workers.spawn(work(stream, queue, Arc::clone(&relay.permits)));
+                relay.workers.spawn(work(stream.into_inner().into_std()?, queue, Arc::clone(relay)));
             } else {
-                tokio::spawn(drive(open(relay.upstream).await?, queue, Arc::clone(&relay.permits)));
+                tokio::spawn(drive(stream, queue, Arc::clone(relay)));
             }
             jobs
         }
     };
-    if relay.kind == Kind::Shared {
-        relay.keep(jobs.clone());
-    }
     let (answer, answered) = oneshot::channel();
     jobs.send((path, answer)).await.map_err(|_| anyhow!("a task is gone"))?;
     answered.await??;
-    if relay.kind != Kind::Shared {
+    if !relay.kind.takes_turns() {
         relay.keep(jobs);
     }
     Ok(())
 }
 
+impl Kind {
+    /// There is one task for all, or one after the other is handed a request whether it is free or not.
+    fn takes_turns(self) -> bool {
+        matches!(self, Self::Lined | Self::Shared)
+    }
+}
+
 impl Relay {
+    fn next(&self) -> Option<mpsc::Sender<Job>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.kind.takes_turns() {
+            idle.rotate_left(1);
+            return idle.last().cloned();
+        }
+        idle.pop()
+    }
+
     fn keep(&self, jobs: mpsc::Sender<Job>) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
     }
 }
 
-async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, permits: Arc<Semaphore>) {
+async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
     while let Some((path, answer)) = queue.recv().await {
-        let Ok(permit) = permits.acquire().await else { return };
+        let Ok(permit) = relay.permits.acquire().await else { return };
         let asked = get(&mut stream, &[path]).await;
-        drop(permit);
+        let late = (relay.kind == Kind::Late).then_some(permit);
         // Who asked may be gone.
         _ = answer.send(asked);
+        drop(late);
     }
 }
 
 /// The same on the thread that it runs on.
-async fn work(stream: std::net::TcpStream, queue: mpsc::Receiver<Job>, permits: Arc<Semaphore>) -> Result<()> {
-    drive(BufReader::new(TcpStream::from_std(stream)?), queue, permits).await;
+async fn work(stream: std::net::TcpStream, queue: mpsc::Receiver<Job>, relay: Arc<Relay>) -> Result<()> {
+    drive(BufReader::new(TcpStream::from_std(stream)?), queue, relay).await;
     Ok(())
 }
 
