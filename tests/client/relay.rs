@@ -19,6 +19,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 const PERMITS: usize = 3;
 /// Connections with queues, where there are some from the beginning on.
 const LINES: usize = 5;
+/// Workers that have no connection.
+const STAFF: usize = 20;
 /// Requests that wait for a connection's task, or for a worker.
 const QUEUE: usize = 64;
 
@@ -43,6 +45,8 @@ enum Kind {
     Late,
     /// So, over a few connections, each with its own queue: what is in there when one is free wakes nobody.
     Lined,
+    /// As if driven, and those that ask are workers, of whom only some may at the same time.
+    Staffed,
     /// One connection with one task for all, which sends what has come together in one piece.
     Shared,
 }
@@ -54,6 +58,8 @@ struct Relay {
     /// Ways to tasks that are free.
     idle: Mutex<Vec<mpsc::Sender<Job>>>,
     permits: Semaphore,
+    /// Ways to workers without a connection.
+    staff: Mutex<Vec<mpsc::Sender<Job>>>,
     /// The second thread's.
     workers: Handle,
 }
@@ -67,15 +73,24 @@ pub fn run(port: u16, upstream: u16, kind: &str) -> Result<()> {
         "limited" => Kind::Limited,
         "late" => Kind::Late,
         "lined" => Kind::Lined,
+        "staffed" => Kind::Staffed,
         "shared" => Kind::Shared,
         other => bail!("unknown kind of relay: {other}"),
     };
     let workers = Builder::new_current_thread().enable_all().build()?;
     let handle = workers.handle().clone();
     thread::spawn(move || workers.block_on(std::future::pending::<()>()));
-    let is_limited = matches!(kind, Kind::Limited | Kind::Late | Kind::Lined);
+    let is_limited = matches!(kind, Kind::Limited | Kind::Late | Kind::Lined | Kind::Staffed);
     let permits = Semaphore::new(if is_limited { PERMITS } else { Semaphore::MAX_PERMITS });
-    let relay = Relay { kind, upstream, free: Mutex::default(), idle: Mutex::default(), permits, workers: handle };
+    let relay = Relay {
+        kind,
+        upstream,
+        free: Mutex::default(),
+        idle: Mutex::default(),
+        permits,
+        staff: Mutex::default(),
+        workers: handle,
+    };
     Builder::new_current_thread().enable_all().build()?.block_on(serve(port, Arc::new(relay)))
 }
 
@@ -94,6 +109,11 @@ async fn serve(port: u16, relay: Arc<Relay>) -> Result<()> {
             tokio::spawn(drive(open(relay.upstream).await?, queue, Arc::clone(&relay)));
         }
         relay.keep(jobs);
+    }
+    for _ in 0..STAFF {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(hand_on(queue, Arc::clone(&relay)));
+        relay.staff.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
     }
     loop {
         let (stream, _) = listener.accept().await?;
@@ -131,6 +151,10 @@ async fn leaf(relay: &Arc<Relay>, number: u64, index: u64) -> Result<()> {
         Kind::Driven | Kind::Queued | Kind::Limited | Kind::Late | Kind::Lined | Kind::Shared => {
             hand(relay, path).await
         }
+        Kind::Staffed => {
+            let jobs = turn(&mut relay.staff.lock().unwrap_or_else(PoisonError::into_inner));
+            ask(&jobs.context("nobody is there")?, path).await
+        }
         Kind::Begun => {
             let relay = Arc::clone(relay);
             tokio::spawn(async move { hand(&relay, path).await }).await?
@@ -153,13 +177,26 @@ async fn hand(relay: &Arc<Relay>, path: String) -> Result<()> {
             jobs
         }
     };
-    let (answer, answered) = oneshot::channel();
-    jobs.send((path, answer)).await.map_err(|_| anyhow!("a task is gone"))?;
-    answered.await??;
+    ask(&jobs, path).await?;
     if !relay.kind.takes_turns() {
         relay.keep(jobs);
     }
     Ok(())
+}
+
+/// Has a task do it, and waits until it has.
+async fn ask(jobs: &mpsc::Sender<Job>, path: String) -> Result<()> {
+    let (answer, answered) = oneshot::channel();
+    jobs.send((path, answer)).await.map_err(|_| anyhow!("a task is gone"))?;
+    answered.await?
+}
+
+/// The next one, which is the last one from then on.
+fn turn(ways: &mut [mpsc::Sender<Job>]) -> Option<mpsc::Sender<Job>> {
+    if !ways.is_empty() {
+        ways.rotate_left(1);
+    }
+    ways.last().cloned()
 }
 
 impl Kind {
@@ -173,8 +210,7 @@ impl Relay {
     fn next(&self) -> Option<mpsc::Sender<Job>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if self.kind.takes_turns() {
-            idle.rotate_left(1);
-            return idle.last().cloned();
+            return turn(&mut idle);
         }
         idle.pop()
     }
@@ -184,9 +220,20 @@ impl Relay {
     }
 }
 
-async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
+/// A worker without a connection.
+async fn hand_on(mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
     while let Some((path, answer)) = queue.recv().await {
         let Ok(permit) = relay.permits.acquire().await else { return };
+        let asked = hand(&relay, path).await;
+        drop(permit);
+        _ = answer.send(asked);
+    }
+}
+
+async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
+    while let Some((path, answer)) = queue.recv().await {
+        let needs = u32::from(relay.kind != Kind::Staffed);
+        let Ok(permit) = relay.permits.acquire_many(needs).await else { return };
         let asked = get(&mut stream, &[path]).await;
         let late = (relay.kind == Kind::Late).then_some(permit);
         // Who asked may be gone.

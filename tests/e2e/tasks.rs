@@ -230,8 +230,12 @@ fn a_connection_that_tasks_share_is_nobodys() -> Result<()> {
 #[test]
 fn a_connection_that_waits_for_a_permit_does_not_send_for_who_gives_it() -> Result<()> {
     // Lined: nobody is woken for a request that finds others in its queue; its answer alone may tell.
-    for (kind, least) in [("limited", REQUESTS * 19 / 10), ("late", REQUESTS * 19 / 10), ("lined", REQUESTS * 18 / 10)]
-    {
+    for (kind, least) in [
+        ("limited", REQUESTS * 19 / 10),
+        ("late", REQUESTS * 19 / 10),
+        ("lined", REQUESTS * 18 / 10),
+        ("staffed", REQUESTS * 19 / 10),
+    ] {
         none_has_a_wrong_parent(kind, least).with_context(|| kind.to_owned())?;
     }
     Ok(())

@@ -5,8 +5,8 @@
 //! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
 //! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
 //! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one
-//! after it has read did so for that one: it is who waited for the answer. Not where that one asks over a connection, too, and
-//! did not wake it: such a wake-up is a permit or a lock that was given back. Bounded by
+//! after it has read did so for that one: it is who waited for the answer. Where that one waits for
+//! something of its own, such a wake-up is a permit or a lock that was given back. Bounded by
 //! [`Config::tasks`](super::link::Config): the one that was begun longest ago is forgotten first, counted; a process takes
 //! its tasks with it.
 
@@ -44,8 +44,10 @@ pub struct Answered {
 #[derive(Clone, Copy, Debug)]
 struct Woken {
     wake: Wake,
-    /// Something was sent since.
+    /// Something was sent since,
     sent: bool,
+    /// or another task woken.
+    passed_on: bool,
 }
 
 #[derive(Debug)]
@@ -108,12 +110,20 @@ impl Process {
         std::iter::successors(step(task), move |ancestor| step(ancestor.task)).take(GENERATIONS)
     }
 
-    /// A task that has read an answer wakes another one that asks over a connection, too, and did not wake it to send: it
-    /// has given back what both need, a permit or a lock. That is no request and no answer.
+    /// A task that has its answer wakes another one that waits for the same: it has given back what both need, a permit or
+    /// a lock. That is no request and no answer.
     fn gives_way(&self, by: u64, woken: u64) -> bool {
-        let asks = |task: u64| self.by_id.get(&task).and_then(Task::asks);
-        let is_answer = |before: Woken| before.wake.by == woken;
-        asks(woken).is_some() && asks(by).is_some_and(|by| by.has_read && !by.woken.is_some_and(is_answer))
+        let task = |task: u64| self.by_id.get(&task);
+        let asks = |id: u64| task(id).and_then(Task::asks);
+        let woken_by = |id: u64| task(id)?.doings.as_ref()?.woken.map(|before| before.wake.by);
+        // Both ask over connections of their own, and what the one has read is not for the other one.
+        if asks(woken).is_some() && asks(by).is_some_and(|by| by.has_read) && woken_by(by) != Some(woken) {
+            return true;
+        }
+        // The one was woken by a task that it had woken; the other one by a third, for something that it has not begun.
+        let answered = woken_by(by).filter(|third| *third != woken && woken_by(*third) == Some(by));
+        let waiting = task(woken).filter(|task| !task.serves).and_then(|task| task.doings.as_ref()?.woken);
+        answered.is_some() && waiting.is_some_and(|before| !before.sent && !before.passed_on && before.wake.by != by)
     }
 }
 
@@ -166,14 +176,18 @@ impl Tasks {
                 let wake = Wake { by, ktime_ns: event.ktime_ns, drives: false };
                 let process = self.processes.entry(event.pid).or_default();
                 process.wakes = true;
-                if process.gives_way(by, task) {
+                let gives_way = process.gives_way(by, task);
+                if let Some(by) = process.by_id.get_mut(&by).and_then(|by| by.doings.as_mut()?.woken.as_mut()) {
+                    by.passed_on = true;
+                }
+                if gives_way {
                     return None;
                 }
                 if let Some(task) = self.task(event.pid, task) {
                     let task = task.doings();
                     // Woken by two for two reasons: what it does first is for either.
                     let is_either = too && task.woken.is_some_and(|before| !before.sent && before.wake.by != wake.by);
-                    task.woken = (!is_either).then_some(Woken { wake, sent: false });
+                    task.woken = (!is_either).then_some(Woken { wake, sent: false, passed_on: false });
                     // What it does from now on may be for its waker.
                     (task.read_ns, task.has_read) = (None, false);
                 }
