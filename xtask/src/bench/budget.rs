@@ -232,34 +232,33 @@ mod tests {
         assert!(matches!(&budget.compare(&judged(&[(RATE, &[3.2])]))[..], [Finding::Exceeded(_)]));
     }
 
+    /// A row of CPU time, on a machine where a bare `getppid` takes so long.
+    fn timed(name: &str, ms: f64, getppid_ns: f64) -> Vec<Judged> {
+        let (row, outcome) = measured(name, &[ms]);
+        let per = Some(Per { factor: 1e6 / getppid_ns, of: "bare getppid calls" });
+        judge(vec![(row, outcome.map(|measured| Measured { per, ..measured }))])
+    }
+
     #[test]
     fn time_is_compared_in_units_of_the_machine_that_was_measured() {
-        let scrape = |ms: f64, getppid_ns: f64| {
-            let (row, outcome) = measured("scrape CPU", &[ms]);
-            let per = Some(Per { factor: 1e6 / getppid_ns, of: "bare getppid calls" });
-            judge(vec![(row, outcome.map(|measured| Measured { per, ..measured }))])
-        };
+        const SCRAPE: &str = "scrape CPU";
         let mut budget = Budget::default();
-        budget.take(&scrape(1.0, 100.0), String::new());
-        assert_eq!(budget.rows["scrape CPU"].median, 10_000.0);
+        budget.take(&timed(SCRAPE, 1.0, 100.0), String::new());
+        assert_eq!(budget.rows[SCRAPE].median, 10_000.0);
         // A machine half as fast.
-        assert_eq!(budget.compare(&scrape(2.0, 200.0)), [Finding::Kept]);
-        assert!(matches!(&budget.compare(&scrape(2.0, 100.0))[..], [Finding::Exceeded(_)]));
-        assert!(matches!(&budget.compare(&judged(&[("scrape CPU", &[0.1])]))[..], [Finding::Unknown(_)]));
+        assert_eq!(budget.compare(&timed(SCRAPE, 2.0, 200.0)), [Finding::Kept]);
+        assert!(matches!(&budget.compare(&timed(SCRAPE, 2.0, 100.0))[..], [Finding::Exceeded(_)]));
+        assert!(matches!(&budget.compare(&judged(&[(SCRAPE, &[0.1])]))[..], [Finding::Unknown(_)]));
     }
 
     #[test]
     fn what_does_not_go_with_the_machine_is_compared_as_it_is() {
-        let idle = |ms: f64, getppid_ns: f64| {
-            let (row, outcome) = measured("idle CPU per second", &[ms]);
-            let per = Some(Per { factor: 1e6 / getppid_ns, of: "bare getppid calls" });
-            judge(vec![(row, outcome.map(|measured| Measured { per, ..measured }))])
-        };
+        const IDLE: &str = "idle CPU per second";
         let mut budget = Budget::default();
-        budget.take(&idle(0.4, 100.0), String::new());
-        assert_eq!(budget.rows["idle CPU per second"], Bound { of: "ms".to_owned(), median: 0.4, most: 0.42 });
-        assert_eq!(budget.compare(&idle(0.41, 50.0)), [Finding::Kept]);
-        assert!(matches!(&budget.compare(&idle(0.8, 200.0))[..], [Finding::Exceeded(_)]));
+        budget.take(&timed(IDLE, 0.4, 100.0), String::new());
+        assert_eq!(budget.rows[IDLE], Bound { of: "ms".to_owned(), median: 0.4, most: 0.42 });
+        assert_eq!(budget.compare(&timed(IDLE, 0.41, 50.0)), [Finding::Kept]);
+        assert!(matches!(&budget.compare(&timed(IDLE, 0.8, 200.0))[..], [Finding::Exceeded(_)]));
     }
 
     #[test]
