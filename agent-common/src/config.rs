@@ -184,3 +184,22 @@ wire! {
         pub anything: u32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{TGID_EXCLUDED, TGID_INCLUDED, TGID_WORDS, tgid_place};
+
+    #[test]
+    fn every_process_id_has_two_bits_of_its_own() {
+        let bits = |tgid: u32| {
+            let (word, shift) = tgid_place(tgid);
+            assert!((word as usize) < TGID_WORDS);
+            (word, u64::from(TGID_INCLUDED | TGID_EXCLUDED) << shift)
+        };
+        for tgid in (0..200).chain((4 << 20) - 200..(4 << 20) - 1) {
+            let (one, next) = (bits(tgid), bits(tgid + 1));
+            assert!(one.1.count_ones() == 2 && (one.0 != next.0 || one.1 & next.1 == 0), "{tgid}");
+        }
+        assert_eq!(tgid_place((4 << 20) - 1).0 as usize, TGID_WORDS - 1);
+    }
+}

@@ -110,7 +110,8 @@ async fn serve(port: u16, relay: Arc<Relay>) -> Result<()> {
         }
         relay.keep(jobs);
     }
-    for _ in 0..STAFF {
+    let staff = if relay.kind == Kind::Staffed { STAFF } else { 0 };
+    for _ in 0..staff {
         let (jobs, queue) = mpsc::channel(QUEUE);
         tokio::spawn(hand_on(queue, Arc::clone(&relay)));
         relay.staff.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
@@ -232,6 +233,7 @@ async fn hand_on(mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
 
 async fn drive(mut stream: BufReader<TcpStream>, mut queue: mpsc::Receiver<Job>, relay: Arc<Relay>) {
     while let Some((path, answer)) = queue.recv().await {
+        // A worker that asks has one already.
         let needs = u32::from(relay.kind != Kind::Staffed);
         let Ok(permit) = relay.permits.acquire_many(needs).await else { return };
         let asked = get(&mut stream, &[path]).await;

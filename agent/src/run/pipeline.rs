@@ -353,7 +353,9 @@ impl Pipeline {
         let Parts { flows, links, tasks, .. } = &mut self.parts;
         flows.drain_clients().for_each(|(cookie, wire)| links.client(cookie, wire));
         flows.drain_opened().for_each(|opened| {
-            opened.request.tasks[0].into_iter().for_each(|task| tasks.serves(opened.pid, task));
+            if let Some(task) = opened.request.tasks[0] {
+                tasks.serves(opened.pid, task);
+            }
             links.opened(&opened);
         });
         if self.exchanges.is_empty() {

@@ -5,10 +5,9 @@
 //! thing that it does; what is older than the agent has no ancestors. A wake-up stands for one request: of what a task
 //! sends after it, only the first is known to be for the one that woke it (who adds to a queue that is not empty wakes
 //! nobody), and where two tasks woke it before it ran, nothing is. A task with a connection to itself that wakes another one
-//! after it has read did so for that one: it is who waited for the answer. Where that one waits for
-//! something of its own, such a wake-up is a permit or a lock that was given back. Bounded by
-//! [`Config::tasks`](super::link::Config): the one that was begun longest ago is forgotten first, counted; a process takes
-//! its tasks with it.
+//! after it has read did so for that one: it is who waited for the answer. Where that one waits for something of its own, such
+//! a wake-up is a permit or a lock that was given back. Bounded by [`Config::tasks`](super::link::Config): the one that was
+//! begun longest ago is forgotten first, counted; a process takes its tasks with it.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -51,22 +51,20 @@ pub fn measure(rig: &Rig, quick: bool) -> Costs {
     costs
 }
 
-/// CPU time in calls of a bare `getppid`: the same on a faster machine.
+/// CPU time in calls of a bare `getppid`: the same on a faster machine. Not of an idle agent, which is woken by the clock and
+/// took as much on days on which that call was twice as fast, nor of a rate that ends at the highest that is tried.
 fn relate(cost: AgentCost, outcome: &mut Outcome, getppid_ns: f64) {
     let unit_ns = match cost {
         AgentCost::Span => 1e3,
-        AgentCost::Scrape | AgentCost::Idle => 1e6,
+        AgentCost::Scrape => 1e6,
         // Of a million records.
         AgentCost::Record => 1e3,
-        AgentCost::RecordRate => {
-            if let Ok(measured) = outcome {
-                measured.per = Some(Per { factor: getppid_ns / 1e3, of: "records in the time of a bare getppid" });
-            }
-            return;
-        }
-        AgentCost::MemoryForMetrics | AgentCost::MemoryForSpans | AgentCost::MemoryGrowth | AgentCost::StartUp => {
-            return;
-        }
+        AgentCost::Idle
+        | AgentCost::RecordRate
+        | AgentCost::MemoryForMetrics
+        | AgentCost::MemoryForSpans
+        | AgentCost::MemoryGrowth
+        | AgentCost::StartUp => return,
     };
     if let Ok(measured) = outcome {
         measured.per = Some(Per { factor: unit_ns / getppid_ns, of: "bare getppid calls" });
@@ -263,7 +261,8 @@ fn outcome(values: Vec<f64>, note: String) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, total};
+    use super::super::targets::{Measure, ROWS};
+    use super::{Account, Measured, relate, total};
 
     const PAGE: &str = "# TYPE seismo_pipeline_records counter
 seismo_pipeline_records_total{stage=\"collected\",outcome=\"entered\"} 210
@@ -280,6 +279,20 @@ seismo_records_dropped_total{stage=\"observed\",reason=\"ring_full\"} 3 16000000
         assert_eq!(account, Account { requests: 0, records: 200, spans: 100, lost: 10 });
         let later = Account { requests: 60, records: 320, spans: 160, lost: 10 };
         assert_eq!(later.since(account), Account { requests: 60, records: 120, spans: 60, lost: 0 });
+    }
+
+    #[test]
+    fn what_is_brought_to_another_machine_is_brought_to_this_one_the_same_way() {
+        let mut brought = 0;
+        for row in ROWS {
+            let Measure::Agent(cost) = row.measure else { continue };
+            let mut outcome = Ok(Measured::new(vec![1.0]).unwrap());
+            // Where the targets were set, a bare `getppid` took so long.
+            relate(cost, &mut outcome, 110.0);
+            assert_eq!(outcome.unwrap().per.map(|per| per.factor), row.set_where, "{}", row.name);
+            brought += usize::from(row.set_where.is_some());
+        }
+        assert_eq!(brought, 3, "time for a span, a record and a scrape");
     }
 
     #[test]

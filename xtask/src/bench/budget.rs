@@ -1,8 +1,8 @@
 //! The saved budget: what each row may cost in ratios that hold on other machines too, and the comparison with it.
 //!
 //! A slowdown is kept as its ratio to the floor of its run, a program as its ratio to an empty one, CPU time as a number
-//! of bare `getppid` calls of that machine; memory, an idle agent and the rate of records as they are. `most` is the worse quartile that was saved and a twentieth
-//! of the median more. A row fails when even the better quartile of a new run is beyond `most`: one disturbed burst, or
+//! of bare `getppid` calls of that machine; memory, an idle agent and the rate of records as they are. `most` is the worse
+//! quartile that was saved and a twentieth of the median more. A row fails when even the better quartile of a new run is beyond `most`: one disturbed burst, or
 //! a median that wanders within its own spread, fails nothing. A row whose null test was off is not compared, and said
 //! so; one that is in the budget and could not be measured fails.
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::condition::Condition;
 use super::judge::Judged;
 use super::statistics::Quartiles;
-use super::targets::{AgentCost, Measure, Verdict, Workload};
+use super::targets::{Measure, Verdict, Workload};
 
 /// Share of the median that is added to the worse quartile.
 const ROOM: f64 = 0.05;
@@ -124,17 +124,14 @@ fn at_least(judged: &Judged) -> bool {
 fn comparable(judged: &Judged, results: &[Judged]) -> Option<Comparable> {
     let measured = judged.outcome.as_ref().ok()?;
     let quartiles = measured.quartiles;
-    let as_it_is = Comparable { of: judged.row.unit.to_owned(), quartiles };
     match judged.row.measure {
         Measure::Slowdown(workload, _) => {
             let floor = floor(workload, results)?;
             Some(Comparable { of: "of the floor".to_owned(), quartiles: quartiles.times(1.0 / floor) })
         }
-        // Neither goes with the machine: an idle agent is woken by the clock, and the rate ends at the highest that is tried.
-        Measure::Agent(AgentCost::Idle | AgentCost::RecordRate) => Some(as_it_is),
         Measure::Program(_) | Measure::Agent(_) => match measured.per {
             Some(per) => Some(Comparable { of: per.of.to_owned(), quartiles: quartiles.times(per.factor) }),
-            None => Some(as_it_is),
+            None => Some(Comparable { of: judged.row.unit.to_owned(), quartiles }),
         },
     }
 }
@@ -232,33 +229,20 @@ mod tests {
         assert!(matches!(&budget.compare(&judged(&[(RATE, &[3.2])]))[..], [Finding::Exceeded(_)]));
     }
 
-    /// A row of CPU time, on a machine where a bare `getppid` takes so long.
-    fn timed(name: &str, ms: f64, getppid_ns: f64) -> Vec<Judged> {
-        let (row, outcome) = measured(name, &[ms]);
-        let per = Some(Per { factor: 1e6 / getppid_ns, of: "bare getppid calls" });
-        judge(vec![(row, outcome.map(|measured| Measured { per, ..measured }))])
-    }
-
     #[test]
     fn time_is_compared_in_units_of_the_machine_that_was_measured() {
-        const SCRAPE: &str = "scrape CPU";
+        let scrape = |ms: f64, getppid_ns: f64| {
+            let (row, outcome) = measured("scrape CPU", &[ms]);
+            let per = Some(Per { factor: 1e6 / getppid_ns, of: "bare getppid calls" });
+            judge(vec![(row, outcome.map(|measured| Measured { per, ..measured }))])
+        };
         let mut budget = Budget::default();
-        budget.take(&timed(SCRAPE, 1.0, 100.0), String::new());
-        assert_eq!(budget.rows[SCRAPE].median, 10_000.0);
+        budget.take(&scrape(1.0, 100.0), String::new());
+        assert_eq!(budget.rows["scrape CPU"].median, 10_000.0);
         // A machine half as fast.
-        assert_eq!(budget.compare(&timed(SCRAPE, 2.0, 200.0)), [Finding::Kept]);
-        assert!(matches!(&budget.compare(&timed(SCRAPE, 2.0, 100.0))[..], [Finding::Exceeded(_)]));
-        assert!(matches!(&budget.compare(&judged(&[(SCRAPE, &[0.1])]))[..], [Finding::Unknown(_)]));
-    }
-
-    #[test]
-    fn what_does_not_go_with_the_machine_is_compared_as_it_is() {
-        const IDLE: &str = "idle CPU per second";
-        let mut budget = Budget::default();
-        budget.take(&timed(IDLE, 0.4, 100.0), String::new());
-        assert_eq!(budget.rows[IDLE], Bound { of: "ms".to_owned(), median: 0.4, most: 0.42 });
-        assert_eq!(budget.compare(&timed(IDLE, 0.41, 50.0)), [Finding::Kept]);
-        assert!(matches!(&budget.compare(&timed(IDLE, 0.8, 200.0))[..], [Finding::Exceeded(_)]));
+        assert_eq!(budget.compare(&scrape(2.0, 200.0)), [Finding::Kept]);
+        assert!(matches!(&budget.compare(&scrape(2.0, 100.0))[..], [Finding::Exceeded(_)]));
+        assert!(matches!(&budget.compare(&judged(&[("scrape CPU", &[0.1])]))[..], [Finding::Unknown(_)]));
     }
 
     #[test]

@@ -153,10 +153,14 @@ const fn program(name: &'static str, cost: ProgramCost, target: Option<Target>) 
 
 const fn agent(name: &'static str, unit: &'static str, cost: AgentCost, target: Option<Target>) -> Row {
     let set_where = match cost {
-        AgentCost::Scrape | AgentCost::Idle => Some(1e6 / GETPPID_NS),
+        AgentCost::Scrape => Some(1e6 / GETPPID_NS),
         AgentCost::Span | AgentCost::Record => Some(1e3 / GETPPID_NS),
-        AgentCost::RecordRate => Some(GETPPID_NS / 1e3),
-        AgentCost::MemoryForMetrics | AgentCost::MemoryForSpans | AgentCost::MemoryGrowth | AgentCost::StartUp => None,
+        AgentCost::Idle
+        | AgentCost::RecordRate
+        | AgentCost::MemoryForMetrics
+        | AgentCost::MemoryForSpans
+        | AgentCost::MemoryGrowth
+        | AgentCost::StartUp => None,
     };
     Row { name, unit, measure: Measure::Agent(cost), target, set_where }
 }

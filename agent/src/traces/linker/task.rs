@@ -25,9 +25,10 @@ pub(super) fn decide(tier: &Tier, scene: &mut Scene<'_>) {
         }
         let by = |steps: &[Ancestor]| steps.iter().find_map(|step| only(scene, child, *step));
         let (woken, answered) = (child.facts.wakers.as_deref().and_then(by), by(&child.facts.asker));
-        let (begun, alone) = if child.facts.drives { (None, answered) } else { (by(&child.facts.ancestors), None) };
-        let first = begun.or(woken).or(alone)?;
-        first.filter(|_| [woken, answered].into_iter().flatten().all(|other| other == first))
+        let drives = child.facts.drives;
+        let begun = if drives { None } else { by(&child.facts.ancestors) };
+        let first = begun.or(woken).or(answered.filter(|_| drives))?;
+        first.filter(|_| woken.into_iter().chain(answered).all(|other| other == first))
     });
 }
 

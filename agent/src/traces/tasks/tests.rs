@@ -293,21 +293,21 @@ fn who_gives_back_a_permit_asks_for_nobody_and_answers_nobody() {
 fn a_worker_that_waits_for_a_permit_works_for_who_handed_it_a_request() {
     // 4 and 8 are workers without a connection, 9 asks over 5 for them; 3 serves and hands 8 a request.
     let mut tasks = Tasks::new(100);
-    woken(&mut tasks, 4, 2, 10, false);
-    woken(&mut tasks, 9, 4, 11, false);
-    asks(&mut tasks, 12);
+    let works = |tasks: &mut Tasks, at_ns: u64| {
+        woken(tasks, 4, 2, at_ns, false);
+        woken(tasks, 9, 4, at_ns + 1, false);
+        asks(tasks, at_ns + 2);
+        woken(tasks, 4, 9, at_ns + 4, false);
+    };
     woken(&mut tasks, 8, 3, 20, false);
-    woken(&mut tasks, 4, 9, 30, false);
+    works(&mut tasks, 21);
     // 4 gives its permit back, and 8 asks.
     woken(&mut tasks, 8, 4, 31, false);
     woken(&mut tasks, 9, 8, 32, false);
     assert_eq!(sends(&mut tasks, 9), [(8, 32), (3, 20)]);
     // The next one is handed on by 4, which 8 does not wait for: that has passed on what it was woken for.
-    woken(&mut tasks, 4, 2, 40, false);
-    woken(&mut tasks, 9, 4, 41, false);
-    asks(&mut tasks, 42);
-    woken(&mut tasks, 4, 9, 43, false);
-    woken(&mut tasks, 8, 4, 44, false);
-    woken(&mut tasks, 9, 8, 45, false);
-    assert_eq!(sends(&mut tasks, 9)[..2], [(8, 45), (4, 44)]);
+    works(&mut tasks, 40);
+    woken(&mut tasks, 8, 4, 45, false);
+    woken(&mut tasks, 9, 8, 46, false);
+    assert_eq!(sends(&mut tasks, 9)[..2], [(8, 46), (4, 45)]);
 }
