@@ -24,6 +24,7 @@ use crate::user::{NOWHERE, Place};
 
 /// `sock_send_length(sk, ret, flags)`.
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const c_void>(0));
     let moved = ctx.arg::<i32>(1);
@@ -44,6 +45,7 @@ pub fn payload_send(ctx: BtfTracePointContext) -> i32 {
 
 /// `sock_recv_length(sk, ret, flags)`.
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn payload_receive(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const c_void>(0));
     let moved = ctx.arg::<i32>(1);
