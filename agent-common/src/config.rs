@@ -51,6 +51,8 @@ wire! {
         pub wake_bytes: u32,
         /// Records of sends and receives go to lanes ([`crate::lane`]) where they find room; 0: to the ring alone.
         pub lanes: u32,
+        /// CPUs that tables with a row of counters for each place on each CPU have room for, at least 1.
+        pub cpus: u32,
         /// Bytes captured at most per CPU in 2^[`BUDGET_WINDOW_SHIFT`] ns; 0: no limit.
         pub budget_bytes: u32,
         /// Helpers that this kernel has, 0 or 1: the current task as a type that the verifier knows (5.11).
@@ -96,6 +98,7 @@ impl Settings {
         drop_every: 0,
         wake_bytes: 1 << 20,
         lanes: 0,
+        cpus: 1,
         budget_bytes: 0,
         task_btf: 1,
         unix_cast: 1,

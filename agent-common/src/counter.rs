@@ -63,6 +63,8 @@ lanes! { NAMED:
     TASKS_UNREAD,
     /// Wake-ups that were not told: a CPU had told as many as it may.
     WAKES_UNTOLD,
+    /// Times that something would have been counted in a row that is not there: of a CPU that came after the agent started.
+    CPU_WITHOUT_ROWS,
 }
 
 /// First of the lanes that count drops; add a [`crate::drops`] reason.

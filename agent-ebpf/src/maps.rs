@@ -271,18 +271,17 @@ pub static THREAD_RUNS: Array<ThreadRun> = Array::with_max_entries(THREAD_SLOTS 
 #[map]
 pub static WORKLOADS: Array<u64> = Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);
 
-/// A row for each place on each CPU, the rows of a CPU together. The loader makes it as large as there are CPUs.
+/// A row for each place on each CPU ([`crate::workload::row`]). The loader makes it as large as there are CPUs.
 #[map]
-pub static WORKLOAD_COUNTS: Array<[u64; WORKLOAD_LANES]> =
-    Array::with_max_entries(WORKLOAD_PLACES as u32, BPF_F_MMAPABLE);
+pub static WORKLOAD_COUNTS: Array<[u64; WORKLOAD_LANES]> = Array::with_max_entries(WORKLOAD_PLACES as u32, 0);
 
 /// Block devices, each in one of its places; 0: free. Places are taken by compare-and-swap and never given back.
 #[map]
 pub static BLOCK_DEVICES: Array<[u64; DEVICES]> = Array::with_max_entries(1, 0);
 
-/// [`seismo_common::block`] lanes of each place.
+/// [`seismo_common::block`] lanes of each place on each CPU, like [`WORKLOAD_COUNTS`].
 #[map]
-pub static BLOCK: PerCpuArray<[u64; DEVICE_LANES]> = PerCpuArray::with_max_entries(DEVICES as u32, 0);
+pub static BLOCK: Array<[u64; DEVICE_LANES]> = Array::with_max_entries(DEVICES as u32, 0);
 
 /// Page faults, minor and major, that are counted already, by the address of the thread. Not on the way of a fault: the
 /// end of a thread and each iteration over all threads look here.

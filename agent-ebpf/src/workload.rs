@@ -7,6 +7,7 @@
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use core::ffi::c_void;
 
+use seismo_common::counter::CPU_WITHOUT_ROWS;
 use seismo_common::offsets::ABSENT;
 use seismo_common::workload::{WORKLOAD_LANES, WORKLOAD_PROBES, WORKLOADS as PLACES, place};
 
@@ -46,9 +47,7 @@ impl Workload {
 
     #[inline(always)]
     pub fn at(place: u32) -> Option<Self> {
-        // SAFETY: no arguments.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        WORKLOAD_COUNTS.get_ptr_mut(cpu * PLACES as u32 + place).map(|row| Self(row.cast()))
+        WORKLOAD_COUNTS.get_ptr_mut(row(place)?).map(|row| Self(row.cast()))
     }
 
     /// Adds to a lane that only programs in process context, or only programs in soft interrupts, write.
@@ -102,6 +101,20 @@ impl Workload {
     pub fn add_shared_at(self, lane: usize, amount: u64) {
         self.add_shared(opaque(lane as u64) as usize, amount);
     }
+}
+
+/// Where this CPU's row of a place is in a table with one for each CPU, those of a place together; none where the CPU came
+/// after the table was made.
+#[inline(always)]
+pub fn row(place: u32) -> Option<u32> {
+    let cpus = setting!(cpus);
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if cpu >= cpus {
+        emit::add(CPU_WITHOUT_ROWS, 1);
+        return None;
+    }
+    Some(place * cpus + cpu)
 }
 
 /// Id of a task's cgroup in the version 2 hierarchy; 0 where that cannot be read.

@@ -1,16 +1,23 @@
 //! System calls are counted exactly, with what they failed with, and as many of them timed as the configuration says.
 
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::{Agent, Launch};
 use seismo_tests::exposition::Page;
+use seismo_tests::programs;
 use seismo_tests::rig::Rig;
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
+const LIMIT: Duration = Duration::from_secs(60);
 const CALLS: u64 = 100_000;
 /// Calls of the rest of the machine during the test: shells ask for their parent now and then.
 const NOISE: f64 = 500.0;
 const TOTAL: &str = "seismo_syscalls_total";
 const ERRORS: &str = "seismo_syscall_errors_total";
+const UNCOUNTED: &str = "seismo_cpu_uncounted_total";
 const TIMED: &str = "seismo_syscall_duration_seconds_count";
 
 #[test]
@@ -23,6 +30,43 @@ fn a_hundred_thousand_calls_of_one_program_are_counted() -> Result<()> {
         let counted = agent.reaches(TOTAL, start + CALLS as f64, |page| page.sum(TOTAL, &select))? - start;
         println!("the program made {CALLS} calls of getppid, the host {counted}");
         ensure!(counted < CALLS as f64 + NOISE, "{counted} are too many");
+        Ok(())
+    })
+}
+
+/// The agent sees a machine of one CPU; all that the other one does is what a CPU does that was put in later.
+#[test]
+fn what_a_cpu_does_that_came_after_the_agent_is_told_as_not_counted() -> Result<()> {
+    Rig::run(|rig| {
+        let one = rig.file("present", "0\n")?;
+        let present = "/sys/devices/system/cpu/present";
+        let script = format!("mount --bind {} {present} && exec \"$@\"", one.display());
+        let through = ["unshare", "-m", "sh", "-c", &script, "sh"].map(OsString::from).to_vec();
+        let config = "metrics:\n  workload_labels: [cgroup]\n".to_owned();
+        let agent = Agent::launch(rig, &Launch { config: Some(config), through, ..Launch::default() })?;
+        let group = rig.cgroup().name()?;
+        let of_group = |page: &Page| page.of_group(group, TOTAL_OF_WORKLOAD, &[]);
+        let missing = |page: &Page| page.sum(UNCOUNTED, &[]);
+        let by_name = |page: &Page| page.sum(TOTAL, &[("syscall", "getppid")]);
+        let taskset = programs::find("taskset")?;
+        let mut counted = Vec::new();
+        for cpu in ["0", "1"] {
+            let before = agent.page()?;
+            let mut command = Command::new(&taskset);
+            command.args(["--cpu-list", cpu, CLIENT, "getppid", &CALLS.to_string()]);
+            rig.inside("taskset", command)?.finish(LIMIT)?;
+            let all = agent.reaches(TOTAL, by_name(&before) + CALLS as f64, by_name)? - by_name(&before);
+            let own = agent.still(of_group)? - of_group(&before);
+            let missed = missing(&agent.page()?) - missing(&before);
+            println!("CPU {cpu}: {CALLS} calls; by name {all}, of the workload {own}, not counted {missed}");
+            counted.push((own, missed));
+        }
+        let calls = CALLS as f64;
+        let [(with, _), (without, missed)] = counted[..] else { anyhow::bail!("{counted:?}") };
+        ensure!((calls..calls + NOISE).contains(&with), "{with} calls of the workload where there are rows");
+        ensure!(without < NOISE, "{without} calls of the workload where there are none");
+        // The calls of a thread are added up when it leaves its CPU: each time is one that is told.
+        ensure!(missed > 0.0, "nothing told as not counted");
         Ok(())
     })
 }

@@ -24,7 +24,7 @@ use crate::access::{Access as _, Typed};
 use crate::emit;
 use crate::kernel::{Task, offset, setting};
 use crate::maps::{BLOCK, BLOCK_DEVICES};
-use crate::workload::{Workload, cgroup_of_task, compare_exchange, id_of};
+use crate::workload::{Workload, cgroup_of_task, compare_exchange, id_of, row};
 
 /// `REQ_OP_MASK` and `REQ_OP_DISCARD` (`blk_types.h`); operations with the lowest bit set write.
 const OPERATION_MASK: u32 = 0xff;
@@ -54,7 +54,7 @@ pub fn block_complete(ctx: BtfTracePointContext) -> i32 {
     if flags & setting!(block_counted) == 0 {
         return 0;
     }
-    let Some(row) = BLOCK.get_ptr_mut(find(device(major, minor))) else { return 0 };
+    let Some(row) = row(find(device(major, minor))).and_then(|row| BLOCK.get_ptr_mut(row)) else { return 0 };
     let part = Part { row: row.cast(), first: direction(operation) * DIRECTION_LANES };
     part.add(BYTES, u64::from(bytes));
     if failed {

@@ -17,6 +17,7 @@ use seismo_common::tcp::PASS_WORDS;
 
 use super::iterate::Iterator;
 use super::missed::Missed;
+use super::rows::Rows;
 use super::support::Constants;
 use crate::model::probe::KernelCounts;
 
@@ -39,7 +40,7 @@ pub struct Counts {
     syscalls_failed: PerCpuArray<MapData, [[u64; 2]; SYSCALL_ERRORS]>,
     syscall_durations: Array<MapData, [u64; BUCKETS + 1]>,
     block_devices: Array<MapData, [u64; DEVICES]>,
-    block: PerCpuArray<MapData, [u64; DEVICE_LANES]>,
+    block: Rows<DEVICE_LANES>,
     reclaim: PerCpuArray<MapData, [u64; BUCKETS + 1]>,
     skb_drops: PerCpuArray<MapData, [u64; SKB_REASONS]>,
     interrupts: PerCpuArray<MapData, [u64; INTERRUPT_LANES]>,
@@ -53,7 +54,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub(super) fn take(ebpf: &mut Ebpf, constants: Constants) -> Result<Self> {
+    pub(super) fn take(ebpf: &mut Ebpf, cpus: usize, constants: Constants) -> Result<Self> {
+        let block = Rows::take(ebpf, "BLOCK", cpus)?;
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("the object has no map {name}"));
         let counted = Array::try_from(map("TCP_PASS")?)?;
         Ok(Self {
@@ -62,7 +64,7 @@ impl Counts {
             syscalls_failed: PerCpuArray::try_from(map("SYSCALL_FAILED")?)?,
             syscall_durations: Array::try_from(map("SYSCALL_DURATIONS")?)?,
             block_devices: Array::try_from(map("BLOCK_DEVICES")?)?,
-            block: PerCpuArray::try_from(map("BLOCK")?)?,
+            block,
             reclaim: PerCpuArray::try_from(map("RECLAIM")?)?,
             skb_drops: PerCpuArray::try_from(map("SKB_DROPS")?)?,
             interrupts: PerCpuArray::try_from(map("INTERRUPTS")?)?,
@@ -90,7 +92,7 @@ impl KernelCounts for Counts {
         match map {
             "SYSCALL_DURATIONS" => self.syscall_durations.get(&index, 0).ok().map(|row| row.to_vec()),
             "BLOCK_DEVICES" => self.block_devices.get(&index, 0).ok().map(|row| row.to_vec()),
-            "BLOCK" => sum(&self.block, index),
+            "BLOCK" => self.block.sum(index as usize).ok().map(|row| row.to_vec()),
             "RECLAIM" => sum(&self.reclaim, index),
             _ => None,
         }

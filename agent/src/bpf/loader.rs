@@ -15,10 +15,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Map;
 use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
+use seismo_common::block::DEVICES;
 use seismo_common::config::Settings;
+use seismo_common::workload::WORKLOADS;
 
 use super::capabilities::version;
 use super::counts::Counts;
+use super::cpus::present;
 use super::flow_control::FlowControlMap;
 use super::iterate::SocketIterator;
 use super::lanes::{self, Lane};
@@ -26,13 +29,14 @@ use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
 use super::ring::Ring;
+use super::rows;
 use super::scope::ScopeMaps;
 use super::specialise;
 use super::support::Facts;
 use super::user_load;
 use super::user_probes::{RuntimeMap, UserProgram};
 use super::waking::WakingMap;
-use super::workloads::{self, WorkloadCounts};
+use super::workloads::WorkloadCounts;
 use crate::clock;
 use crate::health::{ProbeState, ProbeStatus};
 use crate::model::probe::{FamilySpec, Hook, Restart};
@@ -137,9 +141,10 @@ fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'sta
 fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
-    let cpus = aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?;
+    let cpus = present(aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?);
     let lanes = plan::lanes(plan, ring_bytes, cpus);
-    let settings = Settings { salt: salt()?, lanes, ..plan::settings(facts, plan, settings) };
+    let settings =
+        Settings { salt: salt()?, lanes, cpus: rows::size(1, cpus), ..plan::settings(facts, plan, settings) };
     let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
     let object = special.bytes();
     let mut ebpf = EbpfLoader::new()
@@ -147,7 +152,8 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         .map_max_entries("RING", ring_bytes)
         .map_max_entries("SCRATCH", plan::scratches(plan))
         .map_max_entries("LANES", lanes.max(1))
-        .map_max_entries("WORKLOAD_COUNTS", workloads::rows(cpus))
+        .map_max_entries("WORKLOAD_COUNTS", rows::size(WORKLOADS, cpus))
+        .map_max_entries("BLOCK", rows::size(DEVICES, cpus))
         .load(object)
         .context("creating the maps")?;
     let mut statuses = Vec::new();
@@ -193,7 +199,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     }
     let many = programs_for_many(&ebpf, object, facts, plan);
     drop((btf, special));
-    let counts = Counts::take(&mut ebpf, facts.constants.clone())?;
+    let counts = Counts::take(&mut ebpf, cpus, facts.constants.clone())?;
     let Some(Map::RingBuf(ring)) = ebpf.take_map("RING") else { bail!("the object has no ring RING") };
     let ring = Ring::new(ring).context("mapping the ring")?;
     let Some(Map::Array(map)) = ebpf.take_map("LANES") else { bail!("the object has no array LANES") };

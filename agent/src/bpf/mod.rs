@@ -6,6 +6,7 @@
 mod btf;
 pub mod capabilities;
 pub mod counts;
+mod cpus;
 pub mod decode;
 pub mod drain;
 pub mod flow_control;
@@ -20,6 +21,7 @@ pub mod plan;
 mod raw;
 pub mod records;
 pub mod ring;
+mod rows;
 pub mod scope;
 mod specialise;
 pub mod support;

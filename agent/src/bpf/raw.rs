@@ -15,6 +15,7 @@ use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_insn;
 
 /// Commands and a constant of bpf(2) (`linux/bpf.h`).
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
@@ -178,6 +179,51 @@ pub(super) fn clear(map: &Map) -> io::Result<()> {
         }
         _ => Err(io::Error::other("not a map that can be emptied")),
     }
+}
+
+/// Reads `count` elements of an array from `first` on.
+///
+/// # Safety
+/// `words` has room for so many elements.
+pub(super) unsafe fn read(array: &MapData, first: u32, count: usize, words: &mut [u64]) -> io::Result<()> {
+    /// `bpf_attr.batch`.
+    #[repr(C)]
+    struct Attributes {
+        before: u64,
+        last: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        element_flags: u64,
+        flags: u64,
+    }
+    use std::os::fd::AsFd as _;
+    let before = first.checked_sub(1);
+    let (mut last, mut keys) = (0u32, vec![0u32; count]);
+    let attributes = Attributes {
+        before: before.as_ref().map_or(0, |before| &raw const *before as u64),
+        last: &raw mut last as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: words.as_mut_ptr() as u64,
+        count: u32::try_from(count).map_err(io::Error::other)?,
+        map: array.fd().as_fd().as_raw_fd().cast_unsigned(),
+        element_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the attributes live through the call, and so do the buffers, which have room for so many elements by contract.
+    let failed = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw const attributes, size_of::<Attributes>()) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Writes an element of an array.
+///
+/// # Safety
+/// `words` are as long as an element.
+pub(super) unsafe fn write(array: &MapData, index: u32, words: &[u64]) -> io::Result<()> {
+    element(array, BPF_MAP_UPDATE_ELEM, (&raw const index) as u64, words.as_ptr() as u64)
 }
 
 /// Writes the only word of an array.

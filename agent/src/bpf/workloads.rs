@@ -1,27 +1,23 @@
 //! The kernel's counters per cgroup: which place belongs to whom, and what was counted there.
 //!
-//! Both tables are mapped, so nothing here is a system call. Places are taken here for cgroups that are older than the
-//! agent, by the kernel for younger ones; they are given back here alone.
+//! Whose which place is is mapped, so that only reading a row is a system call. Places are taken here for cgroups that are
+//! older than the agent, by the kernel for younger ones; they are given back here alone.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Map;
 use seismo_common::workload::{WORKLOAD_LANES, WORKLOAD_PROBES, WORKLOADS, place};
 
 use super::mapped::Mapped;
+use super::rows::Rows;
 
 /// Handles to both tables.
 pub struct WorkloadCounts {
     ids: Mapped,
-    rows: Mapped,
-    cpus: usize,
-}
-
-/// Rows of the table for so many CPUs.
-pub fn rows(cpus: usize) -> u32 {
-    u32::try_from(cpus * WORKLOADS).unwrap_or(u32::MAX)
+    rows: Rows<WORKLOAD_LANES>,
 }
 
 impl WorkloadCounts {
@@ -29,35 +25,15 @@ impl WorkloadCounts {
     pub const CAPACITY: usize = WORKLOADS - 1;
 
     pub(super) fn take(ebpf: &mut Ebpf, cpus: usize) -> Result<Self> {
-        let mut map = |name: &str| match ebpf.take_map(name) {
-            Some(Map::Array(map)) => Ok(map),
-            _ => Err(anyhow!("the object has no array {name}")),
-        };
-        let (ids, rows) = (map("WORKLOADS")?, map("WORKLOAD_COUNTS")?);
-        let words = cpus * WORKLOADS * WORKLOAD_LANES;
-        Ok(Self {
-            ids: Mapped::new(ids.fd(), WORKLOADS).context("mapping WORKLOADS")?,
-            rows: Mapped::new(rows.fd(), words).context("mapping WORKLOAD_COUNTS")?,
-            cpus,
-        })
+        let Some(Map::Array(ids)) = ebpf.take_map("WORKLOADS") else { bail!("the object has no array WORKLOADS") };
+        let ids = Mapped::new(ids.fd(), WORKLOADS).context("mapping WORKLOADS")?;
+        Ok(Self { ids, rows: Rows::take(ebpf, "WORKLOAD_COUNTS", cpus)? })
     }
 
     /// The places that are taken, with the id of the cgroup; place 0, which belongs to all others, comes first with id 0.
     pub fn taken(&self) -> Vec<(usize, u64)> {
         let ids = self.ids.words().iter().map(|id| id.load(Ordering::Relaxed));
         ids.enumerate().filter(|(place, id)| *place == 0 || *id != 0).collect()
-    }
-
-    /// What was counted at a place, added up over CPUs.
-    pub fn row(&self, place: usize) -> [u64; WORKLOAD_LANES] {
-        let mut sum = [0; WORKLOAD_LANES];
-        for cpu in 0..self.cpus {
-            let first = (cpu * WORKLOADS + place) * WORKLOAD_LANES;
-            for (lane, sum) in sum.iter_mut().enumerate() {
-                *sum += self.rows.get(first + lane);
-            }
-        }
-        sum
     }
 
     /// Takes a place for a cgroup that has none; false if all of its places are taken.
@@ -73,16 +49,18 @@ impl WorkloadCounts {
         })
     }
 
+    /// What was counted at a place, added up over CPUs.
+    pub fn row(&self, place: usize) -> io::Result<[u64; WORKLOAD_LANES]> {
+        self.rows.sum(place)
+    }
+
     /// Gives a place back. The cgroup must be gone: nothing runs in it that could still be counted.
-    pub fn release(&self, place: usize, cgroup_id: u64) {
-        for cpu in 0..self.cpus {
-            let first = (cpu * WORKLOADS + place) * WORKLOAD_LANES;
-            let row = self.rows.words().get(first..first + WORKLOAD_LANES).unwrap_or_default();
-            row.iter().for_each(|lane| lane.store(0, Ordering::Relaxed));
-        }
+    pub fn release(&self, place: usize, cgroup_id: u64) -> io::Result<()> {
+        self.rows.clear(place)?;
         if let Some(word) = self.ids.words().get(place) {
             let held = word.compare_exchange(cgroup_id, 0, Ordering::Release, Ordering::Relaxed);
             debug_assert!(held.is_ok(), "the place was another's");
         }
+        Ok(())
     }
 }

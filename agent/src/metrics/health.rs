@@ -62,6 +62,15 @@ pub static PROBE_MISSED: Metric = Metric {
     labels: &["probe", "program"],
 };
 
+pub static CPU_UNCOUNTED: Metric = Metric {
+    name: "seismo.cpu.uncounted",
+    unit: "{event}",
+    kind: Kind::Counter,
+    description: "Times that something could not be counted, by workload or device, because it was on a CPU that was put into \
+                  the machine after the agent had started: from its next start on there is room for it",
+    labels: &[],
+};
+
 pub static PROBE_RUN: Metric = Metric {
     name: "seismo.probe.run",
     unit: "s",

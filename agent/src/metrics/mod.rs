@@ -19,7 +19,7 @@ pub use crate::model::spelling::prometheus_name;
 pub use cpu::{CPU_TIME, CpuSource};
 pub use finer::Finer;
 pub use gather::gather;
-pub use health::{BuildInfo, HealthSource, PROBE_MISSED};
+pub use health::{BuildInfo, CPU_UNCOUNTED, HealthSource, PROBE_MISSED};
 pub use process::ProcessSource;
 pub use registry::{OWN, check_definitions};
 pub use requests::{INCOMPLETE_EXCHANGES, record_exchange, record_exemplar};

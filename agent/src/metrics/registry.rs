@@ -17,6 +17,7 @@ pub static OWN: &[&Metric] = &[
     &health::PIPELINE_RECORDS,
     &health::PROBE_RUN,
     &health::PROBE_MISSED,
+    &health::CPU_UNCOUNTED,
     &health::PROBE_RUNS,
     &health::PROBE_STATE,
     &health::PROBE_TIER,

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use seismo_common::counter::{
-    DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES, PAYLOAD_OBSERVED,
-    PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_ERRORS_UNPLACED, SYSCALL_SAMPLE_LOST,
-    TCP_CONNECT_UNKNOWN,
+    CPU_WITHOUT_ROWS, DROPS, EVENTS_OBSERVED, EVENTS_SUBMITTED, FAULTS_UNTRACKED, PAYLOAD_DROPPED_BYTES,
+    PAYLOAD_OBSERVED, PAYLOAD_SUBMITTED, RECLAIM_UNKNOWN, RUNQUEUE_UNKNOWN, SYSCALL_ERRORS_UNPLACED,
+    SYSCALL_SAMPLE_LOST, TCP_CONNECT_UNKNOWN,
 };
 use seismo_common::drops::DROP_NAMES;
 
 use super::families::Families;
 use crate::bpf::counts::Counts;
 use crate::health::{Health, Stage};
-use crate::metrics::PROBE_MISSED;
+use crate::metrics::{CPU_UNCOUNTED, PROBE_MISSED};
 use crate::model::metric::{Sample, Source, Value};
 use crate::model::probe::KernelCounts;
 use crate::probes::FAMILIES;
@@ -27,7 +27,10 @@ pub struct KernelSource {
 
 impl Source for KernelSource {
     fn collect(&self, out: &mut Vec<Sample>) {
-        self.account();
+        if let Some(lanes) = self.account() {
+            let value = Value::Count(lanes[CPU_WITHOUT_ROWS]);
+            out.push(Sample { metric: &CPU_UNCOUNTED, labels: Vec::new(), value });
+        }
         for family in self.families.list() {
             (family.samples)(&self.counts, out);
         }
@@ -60,12 +63,14 @@ impl KernelSource {
         named.into_iter().chain(drops).map(|(name, lane)| (name, lanes[lane])).collect()
     }
 
-    /// Brings the `observed` stage up to date. Drops are read with the totals, in one lookup: the sums agree.
-    pub fn account(&self) {
-        let Some(lanes) = self.counts.lanes("COUNTERS") else { return };
+    /// Brings the `observed` stage up to date, and gives what was read. Drops are read with the totals, in one lookup: the
+    /// sums agree.
+    pub fn account(&self) -> Option<Vec<u64>> {
+        let lanes = self.counts.lanes("COUNTERS")?;
         let drops = DROP_NAMES.iter().enumerate().map(|(reason, name)| (*name, lanes[DROPS + reason]));
         let observed = lanes[PAYLOAD_OBSERVED] + lanes[EVENTS_OBSERVED];
         let submitted = lanes[PAYLOAD_SUBMITTED] + lanes[EVENTS_SUBMITTED];
         self.health.set(Stage::Observed, observed, submitted, drops);
+        Some(lanes)
     }
 }

@@ -1,8 +1,7 @@
 //! Kernel counters by workload as a metric source: rows of cgroups → names → series with the labels that were chosen.
 //!
 //! Cgroups that are older than the agent get their rows when it starts; those that the kernel could not give one, when a
-//! page is made. The row of a cgroup is let go when its workload has expired. No system call for a host whose cgroups are
-//! all known.
+//! page is made. The row of a cgroup is let go when its workload has expired. A system call for each row.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -54,6 +53,12 @@ impl WorkloadSource {
             series_limit: config.metrics.series_limit,
         }
     }
+
+    fn release(&self, place: usize, cgroup_id: u64) {
+        if let Err(error) = self.counts.release(place, cgroup_id) {
+            log::warn!("the row of cgroup {cgroup_id} cannot be given back: {error}");
+        }
+    }
 }
 
 impl Source for WorkloadSource {
@@ -71,10 +76,16 @@ impl Source for WorkloadSource {
         taken.reverse();
         for (place, cgroup_id) in taken {
             if expired.contains(&cgroup_id) {
-                self.counts.release(place, cgroup_id);
+                self.release(place, cgroup_id);
                 continue;
             }
-            let mut row = self.counts.row(place);
+            let mut row = match self.counts.row(place) {
+                Ok(row) => row,
+                Err(error) => {
+                    log::warn!("the counters of cgroup {cgroup_id} are not on this page: {error}");
+                    continue;
+                }
+            };
             let workload = match cgroup_id {
                 0 => WorkloadId::UNKNOWN,
                 id => names.resolve(id),
@@ -82,7 +93,7 @@ impl Source for WorkloadSource {
             // Gone before anybody could see who it was: the row is given back, what it counted stays with the unknown.
             if names.is_lost(cgroup_id) {
                 lost.iter_mut().zip(row).for_each(|(sum, count)| *sum += count);
-                self.counts.release(place, cgroup_id);
+                self.release(place, cgroup_id);
                 continue;
             }
             if cgroup_id == 0 {
