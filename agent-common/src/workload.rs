@@ -1,7 +1,7 @@
 //! Counters that the kernel programs keep per workload (cgroup) and CPU: one row of `u64` lanes for each.
 //!
-//! Both tables are mapped into the agent: reading them is no system call. Rows of a CPU lie together; row 0 is that of
-//! every cgroup that has no place of its own.
+//! Whose which place is is mapped into the agent; a place is read in one system call, since its rows lie together. Place 0 is
+//! that of every cgroup that has none of its own.
 
 use crate::counter::lanes;
 

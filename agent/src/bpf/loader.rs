@@ -144,7 +144,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let cpus = present(aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?);
     let lanes = plan::lanes(plan, ring_bytes, cpus);
     let settings =
-        Settings { salt: salt()?, lanes, cpus: rows::size(1, cpus), ..plan::settings(facts, plan, settings) };
+        Settings { salt: salt()?, lanes, cpus: u32::try_from(cpus)?, ..plan::settings(facts, plan, settings) };
     let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
     let object = special.bytes();
     let mut ebpf = EbpfLoader::new()

@@ -7,7 +7,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -198,7 +198,6 @@ pub(super) unsafe fn read(array: &MapData, first: u32, count: usize, words: &mut
         element_flags: u64,
         flags: u64,
     }
-    use std::os::fd::AsFd as _;
     let before = first.checked_sub(1);
     let (mut last, mut keys) = (0u32, vec![0u32; count]);
     let attributes = Attributes {
@@ -268,7 +267,6 @@ fn clear_hash(data: &MapData) -> io::Result<()> {
 
 /// `key` and `value` are 0 or the addresses of as many bytes as the map's keys and values have.
 fn element(data: &MapData, command: libc::c_long, key: u64, value: u64) -> io::Result<()> {
-    use std::os::fd::AsFd as _;
     let map = data.fd().as_fd().as_raw_fd().cast_unsigned();
     let attributes = Element { map, reserved: 0, key, value, flags: 0 };
     // SAFETY: the attributes are valid for the call; the callers' buffers are as long as the map's info says.

@@ -1,7 +1,7 @@
 //! Kernel counters by workload as a metric source: rows of cgroups → names → series with the labels that were chosen.
 //!
 //! Cgroups that are older than the agent get their rows when it starts; those that the kernel could not give one, when a
-//! page is made. The row of a cgroup is let go when its workload has expired. A system call for each row.
+//! page is made. A row is read in one system call, and let go when its workload has expired.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
