@@ -87,6 +87,7 @@ offsets! {
     /// The cgroup that a socket was made in (5.16+).
     sock_cgroup = false "sock": "sk_cgrp_data.cgroup",
     cgroup_ancestors = false "cgroup": "ancestor_ids",
+    task_stack = false "task_struct": "stack",
     task_files = true "task_struct": "files",
     files_table = true "files_struct": "fdt",
     table_size = true "fdtable": "max_fds",

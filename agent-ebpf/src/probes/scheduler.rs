@@ -25,118 +25,138 @@ use seismo_common::workload::{
     SWITCHES_INVOLUNTARY, SWITCHES_VOLUNTARY, SYSCALL_CALLS,
 };
 
+use crate::access::{Access, Typed};
 use crate::emit;
 use crate::kernel::{File, S_IFSOCK, Task, offset, opaque, setting};
-use crate::maps::{SYSCALL_COUNTS, SYSCALLS_TOLD, THREAD_RUNS, ThreadLeft};
+use crate::maps::{SYSCALL_COUNTS, SYSCALLS_TOLD, THREAD_RUNS, ThreadRun};
 use crate::workload::{Workload, cgroup_of_task, find};
+
+/// Later than any thread got its CPU: it was never off it.
+const NEVER: u64 = u64::MAX;
 
 /// `sched_switch(preempt, prev, next, prev_state)`.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
-    let known = offset!(task_run_delay) != ABSENT
-        && offset!(task_run_count) != ABSENT
-        && offset!(task_arrived) != ABSENT
-        && offset!(task_run_ns) != ABSENT
-        && offset!(task_migrations) != ABSENT
-        && offset!(task_state) != ABSENT
-        && offset!(task_cgroups) != ABSENT;
-    if !known {
-        return 0;
-    }
     let preempted = ctx.arg::<u64>(0) & 1 != 0;
     let task = Task(ctx.arg::<*const c_void>(1));
     let tid = task.tid();
     if tid == 0 {
         return 0;
     }
-    // SAFETY: task_struct to the verifier; the offsets are those of its members.
-    let (run_delay_ns, runs, arrived_ns, run_ns, migrations): (u64, u64, u64, u64, u32) = unsafe {
+    // SAFETY: task_struct to the verifier; the offsets are those of its members. A state that is not 0 is one of waiting, also
+    // where somebody wakes the thread at this moment.
+    let waits = !preempted && unsafe { Typed::load::<u32>(task.0, offset!(task_state)) } != 0;
+    let reason = if waits { reason(task) } else { held_back(task) };
+    // SAFETY: as above; the lower half of how often it ran is enough, the css_set is only compared.
+    let (runs, cgroups) = unsafe {
         (
-            Task::load(task.0, offset!(task_run_delay)),
-            Task::load(task.0, offset!(task_run_count)),
-            Task::load(task.0, offset!(task_arrived)),
-            Task::load(task.0, offset!(task_run_ns)),
-            // The lower half of it is enough.
-            Task::load(task.0, offset!(task_migrations)),
+            Typed::load::<u64>(task.0, offset!(task_run_count)) as u32,
+            Typed::load::<*const c_void>(task.0, offset!(task_cgroups)) as u64,
         )
     };
-    // SAFETY: as above; a state that is not 0 is one of waiting, also where somebody wakes the thread at this moment.
-    let waits = !preempted && unsafe { Task::load::<u32>(task.0, offset!(task_state)) } != 0;
-    // SAFETY: as above; only compared.
-    let cgroups = unsafe { Task::load::<*const c_void>(task.0, offset!(task_cgroups)) } as u64;
     let Some(slot) = THREAD_RUNS.get_ptr_mut(tid & (THREAD_SLOTS as u32 - 1)) else { return 0 };
     // SAFETY: threads that share a slot may run on two CPUs; a slot that is not ours is not used.
-    let before = unsafe { (*slot).left };
-    let own = before.tid == tid && run_delay_ns >= before.run_delay_ns && run_ns >= before.run_ns;
+    let slot = unsafe { &mut *slot };
+    let left = &mut slot.left;
     // A css_set that was freed and made again for another cgroup between two switches of one thread is not noticed.
-    let cached = own && before.cgroups == cgroups && before.place != 0;
-    let place = if cached { before.place } else { find(cgroup_of_task(task)) };
-    let reason = if waits { reason(task) } else { held_back(task) };
-    // A new thread has all it ever did behind it.
-    let (ran_ns, waited_ns) =
-        if own { (run_ns - before.run_ns, run_delay_ns - before.run_delay_ns) } else { (run_ns, run_delay_ns) };
-    let whole = own || runs <= 1;
-    let left_ns = if whole { arrived_ns + ran_ns } else { 0 };
-    let (user_ns, system_ns) = ticks(task);
-    let runs = runs as u32;
-    let continued = own && before.left_ns != 0 && before.runs.wrapping_add(1) == runs;
-    let throttled = continued && before.reason == OFF_CPU_THROTTLED as u32;
-    // To the kernel the whole of being held back was a wait for a CPU.
-    let away_ns =
-        if throttled { waited_ns } else { arrived_ns.saturating_sub(before.left_ns).saturating_sub(waited_ns) };
-    let epoch = if continued { before.epoch } else { before.epoch.wrapping_add(1).max(1) };
-    let reason = reason as u32;
+    let known = left.tid == tid && left.runs.wrapping_add(1) == runs && left.cgroups == cgroups;
+    let whole = known || prepare(task, slot, runs) != 0;
+    let left = &mut slot.left;
     // SAFETY: as above.
-    unsafe {
-        if !continued {
-            (*slot).off_cpu_ns = [0; OFF_CPU.len()];
-        } else if before.reason != 0 {
-            let at = opaque(u64::from(before.reason) - OFF_CPU_OTHER as u64) as usize;
-            if at < OFF_CPU.len() {
-                *(&raw mut (*slot).off_cpu_ns).cast::<u64>().add(at) += away_ns;
-            }
+    let (run_ns, run_delay_ns, arrived_ns): (u64, u64, u64) = unsafe {
+        (
+            Typed::load(task.0, offset!(task_run_ns)),
+            Typed::load(task.0, offset!(task_run_delay)),
+            Typed::load(task.0, offset!(task_arrived)),
+        )
+    };
+    let ran_ns = run_ns.wrapping_sub(left.run_ns);
+    left.run_ns = run_ns;
+    let waited_ns = run_delay_ns.wrapping_sub(left.run_delay_ns);
+    left.run_delay_ns = run_delay_ns;
+    let waited_for = left.reason as usize;
+    let throttled = waited_for == OFF_CPU_THROTTLED;
+    // To the kernel the whole of being held back was a wait for a CPU.
+    let away_ns = if throttled { waited_ns } else { arrived_ns.saturating_sub(left.left_ns).saturating_sub(waited_ns) };
+    left.left_ns = if whole { arrived_ns.wrapping_add(ran_ns) } else { 0 };
+    left.reason = reason as u32;
+    left.runs = runs;
+    let place = left.place;
+    if waited_for != 0 {
+        let at = opaque((waited_for - OFF_CPU_OTHER) as u64) as usize;
+        if at < OFF_CPU.len() {
+            // SAFETY: inside the value.
+            unsafe { *(&raw mut slot.off_cpu_ns).cast::<u64>().add(at) += away_ns };
         }
-        (*slot).left = ThreadLeft {
-            run_delay_ns,
-            run_ns,
-            left_ns,
-            cgroups,
-            user_ns,
-            system_ns,
-            place,
-            tid,
-            migrations,
-            reason,
-            runs,
-            epoch,
-        };
     }
     let Some(workload) = Workload::at(place) else { return 0 };
+    if waited_for != 0 {
+        workload.add_at(waited_for, away_ns);
+    }
     workload.add(if waits { SWITCHES_VOLUNTARY } else { SWITCHES_INVOLUNTARY }, 1);
+    if whole && !throttled {
+        workload.add(RUNQUEUE_NS, waited_ns);
+        workload.add_at(RUNQUEUE_WAITS + octave(waited_ns, RUNQUEUE_EXPONENT, RUNQUEUE_BUCKETS), 1);
+    }
     let calls = calls();
     if calls != 0 {
         workload.add(SYSCALL_CALLS, calls);
     }
-    if !whole {
-        emit::add(RUNQUEUE_UNKNOWN, 1);
-        workload.add(CPU_UNTOLD_NS, last_run(task, run_ns));
-        return 0;
+    let left = &mut slot.left;
+    // SAFETY: as above; the lower half of it is enough.
+    let migrations: u32 = unsafe { Typed::load(task.0, offset!(task_migrations)) };
+    if migrations != left.migrations {
+        workload.add(MIGRATIONS, u64::from(migrations.wrapping_sub(left.migrations)));
+        left.migrations = migrations;
     }
-    let (user_ns, system_ns) = if own {
-        (user_ns.wrapping_sub(before.user_ns), system_ns.wrapping_sub(before.system_ns))
+    let (user_ns, system_ns) = ticks(task);
+    if user_ns == left.user_ns && system_ns == left.system_ns {
+        workload.add(CPU_UNTOLD_NS, ran_ns);
     } else {
-        (user_ns, system_ns)
-    };
-    count_run(workload, ran_ns, user_ns, system_ns);
-    if own {
-        workload.add(MIGRATIONS, u64::from(migrations.wrapping_sub(before.migrations)));
-        if before.reason != 0 && continued {
-            workload.add_at(before.reason as usize, away_ns);
-        }
+        tell(workload, ran_ns, user_ns.wrapping_sub(left.user_ns), system_ns.wrapping_sub(left.system_ns));
+        (left.user_ns, left.system_ns) = (user_ns, system_ns);
     }
-    if !throttled {
-        workload.add(RUNQUEUE_NS, waited_ns);
-        workload.add_at(RUNQUEUE_WAITS + octave(waited_ns, RUNQUEUE_EXPONENT, RUNQUEUE_BUCKETS), 1);
+    0
+}
+
+/// Makes the slot one that the thread left before this run, where it is not: of a new thread with nothing behind it, of one
+/// that is seen for the first time when its last run began, or of one whose cgroup may be another. 0 if it is not known how
+/// long this run was. A function of its own: what it needs, the others do not have to keep.
+#[inline(never)]
+fn prepare(task: Task, slot: &mut ThreadRun, runs: u32) -> u32 {
+    let left = &mut slot.left;
+    let tid = task.tid();
+    let followed = left.tid == tid && left.runs.wrapping_add(1) == runs;
+    let place = find(cgroup_of_task(task));
+    left.place = place;
+    // SAFETY: task_struct to the verifier; the offset is that of a pointer in it, which is only compared.
+    let cgroups = unsafe { Task::load::<*const c_void>(task.0, offset!(task_cgroups)) } as u64;
+    // One that has no place may get one.
+    left.cgroups = if place == 0 { 0 } else { cgroups };
+    if followed && left.left_ns != 0 {
+        return 1;
+    }
+    left.left_ns = NEVER;
+    left.reason = 0;
+    left.epoch = left.epoch.wrapping_add(1).max(1);
+    slot.off_cpu_ns = [0; OFF_CPU.len()];
+    if followed {
+        return 1;
+    }
+    left.tid = tid;
+    // SAFETY: as above.
+    left.migrations = unsafe { Task::load(task.0, offset!(task_migrations)) };
+    if runs <= 1 {
+        (left.run_ns, left.run_delay_ns, left.user_ns, left.system_ns) = (0, 0, 0, 0);
+        return 1;
+    }
+    emit::add(RUNQUEUE_UNKNOWN, 1);
+    (left.user_ns, left.system_ns) = ticks(task);
+    // SAFETY: as above.
+    unsafe {
+        let run_ns: u64 = Task::load(task.0, offset!(task_run_ns));
+        left.run_ns = run_ns - last_run(task, run_ns);
+        left.run_delay_ns = Task::load(task.0, offset!(task_run_delay));
     }
     0
 }
@@ -176,14 +196,9 @@ fn last_run(task: Task, run_ns: u64) -> u64 {
     if before == 0 { 0 } else { run_ns.saturating_sub(before) }
 }
 
-/// A run is user or system time in the measure of the ticks that it saw. What saw none waits for the next run that does.
-#[inline(always)]
-fn count_run(workload: Workload, ran_ns: u64, user_ns: u64, system_ns: u64) {
-    let ticks_ns = user_ns + system_ns;
-    if ticks_ns == 0 {
-        workload.add(CPU_UNTOLD_NS, ran_ns);
-        return;
-    }
+/// A run that saw ticks is user or system time in the measure of these, and so is what saw none before it.
+#[inline(never)]
+fn tell(workload: Workload, ran_ns: u64, user_ns: u64, system_ns: u64) {
     let all_ns = workload.take(CPU_UNTOLD_NS) + ran_ns;
     let user_ns = if system_ns == 0 {
         all_ns
@@ -191,7 +206,7 @@ fn count_run(workload: Workload, ran_ns: u64, user_ns: u64, system_ns: u64) {
         0
     } else {
         // In 1024ths: the product stays inside 64 bits.
-        (all_ns >> 10) * (user_ns * 1024 / ticks_ns)
+        (all_ns >> 10) * (user_ns * 1024 / (user_ns + system_ns).max(1))
     };
     workload.add(CPU_USER_NS, user_ns);
     workload.add(CPU_SYSTEM_NS, all_ns - user_ns);
@@ -229,19 +244,62 @@ fn reason(task: Task) -> usize {
         return OFF_CPU_OTHER;
     }
     let registers = task.registers();
-    match registers.syscall() {
-        // futex, futex_waitv, futex_wait
-        202 | 449 | 455 => OFF_CPU_FUTEX,
-        // nanosleep, clock_nanosleep
-        35 | 230 => OFF_CPU_SLEEP,
-        // poll, select, connect, accept, sendto, recvfrom, sendmsg, recvmsg, epoll_wait, pselect6, ppoll, epoll_pwait,
-        // accept4, recvmmsg, sendmmsg, io_uring_enter, epoll_pwait2
-        7 | 23 | 42..=47 | 232 | 270 | 271 | 281 | 288 | 299 | 307 | 426 | 441 => OFF_CPU_NETWORK,
-        // read, write, readv, writev, sendfile, splice: of a socket?
-        0 | 1 | 19 | 20 | 40 | 275 => match File::of(task, registers.argument_0()) {
-            Some(file) if file.kind() == S_IFSOCK => OFF_CPU_NETWORK,
-            _ => OFF_CPU_OTHER,
-        },
+    let call = registers.syscall().cast_unsigned();
+    // One test for those of a word that are none of these, and one for each other word.
+    let lane = match call / 64 {
+        0 => waits_in::<0>(call),
+        3 => waits_in::<3>(call),
+        4 => waits_in::<4>(call),
+        6 => waits_in::<6>(call),
+        7 => waits_in::<7>(call),
+        _ => OFF_CPU_OTHER,
+    };
+    if lane != OF_FILE {
+        return lane;
+    }
+    match File::of(task, registers.argument_0()) {
+        Some(file) if file.kind() == S_IFSOCK => OFF_CPU_NETWORK,
         _ => OFF_CPU_OTHER,
     }
+}
+
+/// poll, select, connect, accept, sendto, recvfrom, sendmsg, recvmsg, epoll_wait, pselect6, ppoll, epoll_pwait, accept4,
+/// recvmmsg, sendmmsg, io_uring_enter, epoll_pwait2.
+const NETWORK: &[u64] = &[7, 23, 42, 43, 44, 45, 46, 47, 232, 270, 271, 281, 288, 299, 307, 426, 441];
+/// futex, futex_waitv, futex_wait.
+const FUTEX: &[u64] = &[202, 449, 455];
+/// nanosleep, clock_nanosleep.
+const SLEEP: &[u64] = &[35, 230];
+/// read, write, readv, writev, sendfile, splice: of a socket?
+const FILE: &[u64] = &[0, 1, 19, 20, 40, 275];
+/// In place of a lane: the file tells.
+const OF_FILE: usize = 0;
+
+/// What is waited for in a system call whose number is in that word of 64; no table, which would be one more line of memory.
+#[inline(always)]
+fn waits_in<const WORD: u64>(call: u64) -> usize {
+    let bit = 1 << (call % 64);
+    let is = |calls: u64| calls & bit != 0;
+    if is(const { bits(WORD, NETWORK) }) {
+        OFF_CPU_NETWORK
+    } else if is(const { bits(WORD, FUTEX) }) {
+        OFF_CPU_FUTEX
+    } else if is(const { bits(WORD, SLEEP) }) {
+        OFF_CPU_SLEEP
+    } else if is(const { bits(WORD, FILE) }) {
+        OF_FILE
+    } else {
+        OFF_CPU_OTHER
+    }
+}
+
+const fn bits(word: u64, calls: &[u64]) -> u64 {
+    let (mut bits, mut at) = (0, 0);
+    while at < calls.len() {
+        if calls[at] / 64 == word {
+            bits |= 1 << (calls[at] % 64);
+        }
+        at += 1;
+    }
+    bits
 }

@@ -17,6 +17,7 @@ use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
 use seismo_common::block::DEVICES;
 use seismo_common::config::Settings;
+use seismo_common::offsets::ABSENT;
 use seismo_common::workload::WORKLOADS;
 
 use super::capabilities::version;
@@ -28,11 +29,12 @@ use super::lanes::{self, Lane};
 use super::memory;
 use super::plan::{self, Decision, Plan, Planned, Wanted};
 use super::raw;
+use super::registers;
 use super::ring::Ring;
 use super::rows;
 use super::scope::ScopeMaps;
 use super::specialise;
-use super::support::Facts;
+use super::support::{Facts, TASK_REGISTERS};
 use super::user_load;
 use super::user_probes::{RuntimeMap, UserProgram};
 use super::waking::WakingMap;
@@ -143,8 +145,13 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let cpus = present(aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?);
     let lanes = plan::lanes(plan, ring_bytes, cpus);
-    let settings =
-        Settings { salt: salt()?, lanes, cpus: u32::try_from(cpus)?, ..plan::settings(facts, plan, settings) };
+    let settings = Settings {
+        salt: salt()?,
+        lanes,
+        cpus: u32::try_from(cpus)?,
+        registers_place: registers_place(facts, offsets.task_stack),
+        ..plan::settings(facts, plan, settings)
+    };
     let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
     let object = special.bytes();
     let mut ebpf = EbpfLoader::new()
@@ -229,6 +236,17 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
         workloads,
         runtimes,
         waking,
+    })
+}
+
+/// Where programs find the registers of a thread by themselves; 0 where they ask the kernel's helper, if it has one.
+fn registers_place(facts: &Facts, stack: u32) -> u32 {
+    if facts.cast.is_none() || !facts.functions.contains_key(TASK_REGISTERS) || stack == ABSENT {
+        return 0;
+    }
+    registers::place(stack).unwrap_or_else(|error| {
+        log::info!("programs ask a helper for registers: {error}");
+        0
     })
 }
 

@@ -20,6 +20,7 @@ pub mod offsets;
 pub mod plan;
 mod raw;
 pub mod records;
+mod registers;
 pub mod ring;
 mod rows;
 pub mod scope;

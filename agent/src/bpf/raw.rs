@@ -23,7 +23,9 @@ const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_ITER_CREATE: libc::c_long = 33;
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
+const BPF_PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 const BPF_TRACE_ITER: u32 = 28;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
 
@@ -47,6 +49,33 @@ pub(super) fn user_probe_type() -> io::Result<u32> {
 
 /// Loads a program that one link can attach to many places of processes (6.6+).
 pub(super) fn load_user_probe(instructions: &[bpf_insn], license: &CStr) -> io::Result<OwnedFd> {
+    load(BPF_PROG_TYPE_KPROBE, BPF_TRACE_UPROBE_MULTI, instructions, license)
+}
+
+/// Loads a program that reads the kernel and runs it once; the lower half of what it leaves in its first register (5.10+).
+pub(super) fn run(instructions: &[bpf_insn]) -> io::Result<u32> {
+    /// `bpf_attr.test`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attributes {
+        program: u32,
+        result: u32,
+        sizes: [u32; 2],
+        data: [u64; 2],
+        repeat_and_duration: [u32; 2],
+        context_sizes: [u32; 2],
+        contexts: [u64; 2],
+        flags_and_cpu: [u32; 2],
+    }
+    let program = load(BPF_PROG_TYPE_RAW_TRACEPOINT, 0, instructions, c"Dual MIT/GPL")?;
+    let mut attributes = Attributes { program: program.as_raw_fd().cast_unsigned(), ..Attributes::default() };
+    // SAFETY: the attributes live through the call and none of their pointers is given.
+    let failed =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<Attributes>()) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(attributes.result) }
+}
+
+fn load(kind: u32, attach_type: u32, instructions: &[bpf_insn], license: &CStr) -> io::Result<OwnedFd> {
     /// `bpf_attr` up to `expected_attach_type`.
     #[repr(C)]
     struct Attributes {
@@ -61,7 +90,7 @@ pub(super) fn load_user_probe(instructions: &[bpf_insn], license: &CStr) -> io::
         attach_type: u32,
     }
     let attributes = Attributes {
-        kind: BPF_PROG_TYPE_KPROBE,
+        kind,
         count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -69,7 +98,7 @@ pub(super) fn load_user_probe(instructions: &[bpf_insn], license: &CStr) -> io::
         version_and_flags: [0; 2],
         name: [0; 16],
         interface: 0,
-        attach_type: BPF_TRACE_UPROBE_MULTI,
+        attach_type,
     };
     // SAFETY: attributes, instructions and licence live through the call.
     unsafe { opened(libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size_of::<Attributes>())) }
