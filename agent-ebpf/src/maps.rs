@@ -241,9 +241,8 @@ pub struct ThreadLeft {
     pub left_ns: u64,
     /// Address of its `css_set`, and the place of its cgroup.
     pub cgroups: u64,
-    /// Its time on CPU as the kernel tells it apart.
-    pub user_ns: u64,
-    pub system_ns: u64,
+    /// Its time on CPU by the kernel's ticks.
+    pub ticks_ns: u64,
     pub place: u32,
     pub tid: u32,
     pub migrations: u32,
@@ -255,17 +254,23 @@ pub struct ThreadLeft {
     pub epoch: u32,
 }
 
-/// A thread by its slot.
+/// A thread by its slot: two lines of memory, of which most switches need the first and a word of the second.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ThreadRun {
     pub left: ThreadLeft,
+    /// That of it in user mode.
+    pub user_ns: u64,
+    pub reserved: u64,
     /// Time off CPU by reason since `left.epoch` began, ns.
     pub off_cpu_ns: [u64; OFF_CPU.len()],
 }
 
 #[map]
-pub static THREAD_RUNS: Array<ThreadRun> = Array::with_max_entries(THREAD_SLOTS as u32, 0);
+pub static THREAD_RUNS: Array<ThreadRun> = Array::with_max_entries(THREAD_SLOTS as u32, BPF_F_MMAPABLE);
+
+// What can be mapped begins at a page, so that slots begin at lines.
+const _: () = assert!(size_of::<ThreadLeft>() == 64 && size_of::<ThreadRun>() == 128);
 
 /// Cgroup ids, each in one of its places; 0: free. Places are taken by compare-and-swap and given back by userspace.
 #[map]

@@ -110,11 +110,13 @@ pub fn scheduler_switch(ctx: BtfTracePointContext) -> i32 {
         left.migrations = migrations;
     }
     let (user_ns, system_ns) = ticks(task);
-    if user_ns == left.user_ns && system_ns == left.system_ns {
+    let ticks_ns = user_ns + system_ns;
+    if ticks_ns == left.ticks_ns {
         workload.add(CPU_UNTOLD_NS, ran_ns);
     } else {
-        tell(workload, ran_ns, user_ns.wrapping_sub(left.user_ns), system_ns.wrapping_sub(left.system_ns));
-        (left.user_ns, left.system_ns) = (user_ns, system_ns);
+        tell(workload, ran_ns, user_ns.wrapping_sub(slot.user_ns), ticks_ns.wrapping_sub(left.ticks_ns));
+        left.ticks_ns = ticks_ns;
+        slot.user_ns = user_ns;
     }
     0
 }
@@ -147,11 +149,12 @@ fn prepare(task: Task, slot: &mut ThreadRun, runs: u32) -> u32 {
     // SAFETY: as above.
     left.migrations = unsafe { Task::load(task.0, offset!(task_migrations)) };
     if runs <= 1 {
-        (left.run_ns, left.run_delay_ns, left.user_ns, left.system_ns) = (0, 0, 0, 0);
+        (left.run_ns, left.run_delay_ns, left.ticks_ns, slot.user_ns) = (0, 0, 0, 0);
         return 1;
     }
     emit::add(RUNQUEUE_UNKNOWN, 1);
-    (left.user_ns, left.system_ns) = ticks(task);
+    let (user_ns, system_ns) = ticks(task);
+    (left.ticks_ns, slot.user_ns) = (user_ns + system_ns, user_ns);
     // SAFETY: as above.
     unsafe {
         let run_ns: u64 = Task::load(task.0, offset!(task_run_ns));
@@ -198,15 +201,13 @@ fn last_run(task: Task, run_ns: u64) -> u64 {
 
 /// A run that saw ticks is user or system time in the measure of these, and so is what saw none before it.
 #[inline(never)]
-fn tell(workload: Workload, ran_ns: u64, user_ns: u64, system_ns: u64) {
+fn tell(workload: Workload, ran_ns: u64, user_ns: u64, ticks_ns: u64) {
     let all_ns = workload.take(CPU_UNTOLD_NS) + ran_ns;
-    let user_ns = if system_ns == 0 {
+    let user_ns = if user_ns >= ticks_ns {
         all_ns
-    } else if user_ns == 0 {
-        0
     } else {
         // In 1024ths: the product stays inside 64 bits.
-        (all_ns >> 10) * (user_ns * 1024 / (user_ns + system_ns).max(1))
+        (all_ns >> 10) * (user_ns * 1024 / ticks_ns)
     };
     workload.add(CPU_USER_NS, user_ns);
     workload.add(CPU_SYSTEM_NS, all_ns - user_ns);

@@ -54,11 +54,5 @@ pub(super) fn place(stack: u32) -> io::Result<u32> {
 }
 
 fn instruction(code: u8, to: u8, from: u8, offset: i16, number: i32) -> bpf_insn {
-    bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(to, from),
-        off: offset,
-        imm: number,
-    }
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off: offset, imm: number }
 }
