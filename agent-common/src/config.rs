@@ -65,7 +65,9 @@ wire! {
         pub words_type: u32,
         /// The registers of the running task (`bpf_task_pt_regs`, 5.15).
         pub task_registers: u32,
-        /// How far above the beginning of a thread's stack they are, bytes; 0: ask the helper.
+        /// Type id of what they are where addresses can be cast and their place is known; 0: ask the helper.
+        pub registers_type: u32,
+        /// How far above the beginning of a thread's stack they are, bytes.
         pub registers_place: u32,
         /// Programs on tracepoints can be preempted, so that two of them run mixed on one CPU (7.0).
         pub preemptible: u32,
@@ -106,6 +108,7 @@ impl Settings {
         unix_cast: 1,
         words_type: 0,
         task_registers: 1,
+        registers_type: 0,
         registers_place: 0,
         preemptible: 0,
         cgroup_ancestor: 1,

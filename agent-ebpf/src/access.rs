@@ -51,7 +51,7 @@ impl Access for Probed {
     #[inline(always)]
     unsafe fn load<T: Copy>(base: *const c_void, offset: u32) -> T {
         if setting!(words_type) != 0 && size_of::<T>() <= size_of::<u64>() {
-            let words = words(base.wrapping_byte_add(offset as usize));
+            let words = cast(base.wrapping_byte_add(offset as usize), setting!(words_type));
             // SAFETY: to the verifier a struct that begins with a word; a bad address reads as zero.
             return unsafe { *words.cast::<T>() };
         }
@@ -74,12 +74,12 @@ impl Access for Probed {
     }
 }
 
-/// An address as that of two words.
+/// An address as that of a struct by its type id, on kernels that have the function.
 #[inline(always)]
-fn words(address: *const c_void) -> *const c_void {
+pub fn cast(address: *const c_void, of: u32) -> *const c_void {
     // SAFETY: not a function but the number of one, which the loader replaces before a kernel sees it; where it cannot, the
     // setting is 0 and the verifier does not come here. It changes nothing but the type.
     let cast: unsafe extern "C" fn(*const c_void, u32) -> *const c_void = unsafe { transmute(CAST as usize) };
     // SAFETY: as above.
-    unsafe { cast(address, setting!(words_type)) }
+    unsafe { cast(address, of) }
 }

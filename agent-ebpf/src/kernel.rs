@@ -10,7 +10,7 @@ use core::ffi::c_void;
 
 use seismo_common::offsets::ABSENT;
 
-use crate::access::{Access, Probed, Typed};
+use crate::access::{self, Access, Probed, Typed};
 
 /// Kernel thread, or an io worker acting for a process (`PF_KTHREAD`, `PF_IO_WORKER` in `sched.h`).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -152,16 +152,15 @@ impl Task {
     /// The registers saved when the thread entered the kernel. 5.15+.
     #[inline(always)]
     pub fn registers(self) -> Registers {
-        let place = setting!(registers_place);
         // SAFETY: `stack` of task_struct; the helper takes a trusted task pointer, which `current` gives on these kernels.
-        let words = unsafe {
-            if place != 0 {
-                Typed::load::<*const c_void>(self.0, offset!(task_stack)).wrapping_byte_add(place as usize)
+        Registers(unsafe {
+            if setting!(registers_type) != 0 {
+                let stack: *const c_void = Typed::load(self.0, offset!(task_stack));
+                access::cast(stack.wrapping_byte_add(setting!(registers_place) as usize), setting!(registers_type))
             } else {
                 bpf_task_pt_regs(self.0.cast_mut().cast()) as *const c_void
             }
-        };
-        Registers { words, of_stack: true }
+        })
     }
 }
 
@@ -175,29 +174,13 @@ pub fn current_ids() -> (u32, u32) {
 
 /// Saved user registers (`struct pt_regs`, x86-64).
 #[derive(Clone, Copy)]
-pub struct Registers {
-    words: *const c_void,
-    /// Found on a thread's stack, by its address where that is known.
-    of_stack: bool,
-}
+pub struct Registers(pub *const c_void);
 
 impl Registers {
-    /// Those that a tracepoint gives, which the verifier knows.
-    #[inline(always)]
-    pub fn given(words: *const c_void) -> Self {
-        Self { words, of_stack: false }
-    }
-
     #[inline(always)]
     fn word(self, offset: u32) -> u64 {
-        // SAFETY: a pt_regs, and the offset of one of its words.
-        unsafe {
-            if self.of_stack && setting!(registers_place) != 0 {
-                Probed::load(self.words, offset)
-            } else {
-                Typed::load(self.words, offset)
-            }
-        }
+        // SAFETY: a pt_regs to the verifier, and the offset of one of its words.
+        unsafe { Typed::load(self.0, offset) }
     }
 
     /// System call number, or -1 outside one.

@@ -54,7 +54,7 @@ pub fn payload_syscall(ctx: BtfTracePointContext) -> i32 {
     if result <= 0 || result > i64::from(i32::MAX) {
         return 0;
     }
-    let registers = Registers::given(ctx.arg::<*const c_void>(0));
+    let registers = Registers(ctx.arg::<*const c_void>(0));
     let number = registers.syscall() as u64;
     let known = if number < 64 {
         LOW >> number & 1 != 0

@@ -21,7 +21,7 @@ pub fn records_write(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<i64>(1) != GETPPID {
         return 0;
     }
-    let registers = Registers::given(ctx.arg::<*const c_void>(0));
+    let registers = Registers(ctx.arg::<*const c_void>(0));
     if registers.argument_0() != FILLERS_ASKED {
         return 0;
     }

@@ -59,7 +59,7 @@ pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sys_exit")]
 pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task::current();
-    let (number, result) = (Registers::given(ctx.arg::<*const c_void>(0)).syscall().cast_unsigned(), ctx.arg::<u64>(1));
+    let (number, result) = (Registers(ctx.arg::<*const c_void>(0)).syscall().cast_unsigned(), ctx.arg::<u64>(1));
     let called = lane(task, number);
     if result == 0 && is_birth(called) {
         return 0;

@@ -109,9 +109,10 @@ impl Btf {
         (0..(self.u32(at + 4)? & 0xffff) as usize).map(member).collect()
     }
 
-    /// Type ids of a function and of a struct; `None` where one is not there.
-    pub(super) fn ids(&self, function: &str, of: &str) -> Option<(u32, u32)> {
-        Some((*self.functions.get(function)?, *self.structs.get(of)?))
+    /// Type ids of a function and of two structs; `None` where one is not there.
+    pub(super) fn ids(&self, function: &str, structs: [&str; 2]) -> Option<[u32; 3]> {
+        let [first, second] = structs.map(|name| self.structs.get(name).copied());
+        Some([*self.functions.get(function)?, first?, second?])
     }
 
     pub(super) fn has_struct(&self, name: &str) -> bool {

@@ -145,11 +145,13 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let cpus = present(aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?);
     let lanes = plan::lanes(plan, ring_bytes, cpus);
+    let (registers_type, registers_place) = registers(facts, offsets.task_stack).unwrap_or_default();
     let settings = Settings {
         salt: salt()?,
         lanes,
         cpus: u32::try_from(cpus)?,
-        registers_place: registers_place(facts, offsets.task_stack),
+        registers_type,
+        registers_place,
         ..plan::settings(facts, plan, settings)
     };
     let special = specialise::Object::new(OBJECT, offsets, &settings, facts.cast.map(|cast| cast.function));
@@ -239,15 +241,16 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     })
 }
 
-/// Where programs find the registers of a thread by themselves; 0 where they ask the kernel's helper, if it has one.
-fn registers_place(facts: &Facts, stack: u32) -> u32 {
-    if facts.cast.is_none() || !facts.functions.contains_key(TASK_REGISTERS) || stack == ABSENT {
-        return 0;
+/// As what and where programs find the registers of a thread by themselves; else they ask the kernel's helper, if it has one.
+fn registers(facts: &Facts, stack: u32) -> Option<(u32, u32)> {
+    let cast = facts.cast.filter(|_| stack != ABSENT && facts.functions.contains_key(TASK_REGISTERS))?;
+    match registers::place(stack) {
+        Ok(place) => Some((cast.registers, place)),
+        Err(error) => {
+            log::info!("programs ask a helper for registers: {error}");
+            None
+        }
     }
-    registers::place(stack).unwrap_or_else(|error| {
-        log::info!("programs ask a helper for registers: {error}");
-        0
-    })
 }
 
 /// Programs of probes in processes, where the kernel attaches one to many places: none where it is older.

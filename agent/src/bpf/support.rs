@@ -121,7 +121,8 @@ impl Facts {
         for name in ENUMERATIONS {
             self.constants.insert(name, btf.enumerators(name)?);
         }
-        self.cast = btf.ids(CAST, WORDS).map(|(function, words)| Cast { function, words });
+        let ids = btf.ids(CAST, [WORDS, REGISTERS]);
+        self.cast = ids.map(|[function, words, registers]| Cast { function, words, registers });
         let resolved = offsets::resolve(&btf).context(BTF_FILE)?;
         self.missing_fields = resolved.missing.clone();
         self.offsets = Some(resolved);
@@ -136,16 +137,19 @@ impl Facts {
     }
 }
 
-/// Type ids of what makes an address readable: the kernel's function that casts it, and a struct of two words.
+/// Type ids of what makes an address readable: the kernel's function that casts it, a struct of two words, and that of saved
+/// registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     pub function: u32,
     pub words: u32,
+    pub registers: u32,
 }
 
 const CAST: &str = "bpf_rdonly_cast";
 /// `tv_sec` and `tv_nsec`, 64 bits each.
 const WORDS: &str = "timespec64";
+const REGISTERS: &str = "pt_regs";
 
 /// Helpers that not every kernel has and that programs do without, by the kernel's function behind each.
 const HELPERS: &[&str] = &[TASK_BTF, UNIX_CAST, TASK_REGISTERS, COOKIE];
