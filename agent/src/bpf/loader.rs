@@ -2,14 +2,15 @@
 //!
 //! One program that fails is a verdict, not an end. The programs of families that are off are loaded too and not attached:
 //! loading needs capabilities and the kernel's type information, which are both gone afterwards; attaching does not. The
-//! kernel's BTF (30 MB parsed) is dropped and the allocator trimmed once everything is attached. Dropping [`Loaded`]
-//! detaches everything; so does the kernel when the process dies, because nothing is pinned.
+//! kernel's BTF (30 MB parsed) and the loader library's copies of the programs (1.3 MB) are dropped and the allocator
+//! trimmed once everything is attached: what is kept are descriptors. Dropping [`Loaded`] detaches everything; so does the
+//! kernel when the process dies, because nothing is pinned.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::maps::Map;
@@ -64,12 +65,13 @@ pub struct Loaded {
 
 /// Loaded programs, most of them attached. Detached when dropped.
 pub struct Programs {
-    ebpf: Ebpf,
     statuses: Vec<ProbeStatus>,
     /// Programs that can be attached to many places of processes by one link, where the kernel has that.
     many: HashMap<String, OwnedFd>,
     /// What the kernel said to each, in the same order.
     verdicts: Vec<Verdict>,
+    /// What [`Restart`] is about, by name.
+    restarts: HashMap<&'static str, Map>,
     #[cfg(feature = "kernel-log")]
     log: aya_log::EbpfLogger<&'static dyn log::Log>,
 }
@@ -79,6 +81,8 @@ struct Verdict {
     hook: Hook,
     state: ProbeState,
     reason: String,
+    /// If it was loaded.
+    program: Option<OwnedFd>,
     /// While it is attached.
     link: Option<OwnedFd>,
 }
@@ -109,7 +113,7 @@ pub fn load_best(
     let mut facts = Cow::Borrowed(facts);
     loop {
         let plan = plan::plan(&facts, families, wanted).map_err(|error| anyhow!(error))?;
-        let loaded = load(&facts, &plan, settings, ring_bytes, mode)?;
+        let loaded = load(&facts, &plan, families, settings, ring_bytes, mode)?;
         let failed = loaded.programs.statuses.iter().find(|status| status.state == ProbeState::Failed);
         if let Some(failed) = failed
             && facts.cast.is_some()
@@ -140,7 +144,14 @@ fn refused(plan: &Plan, statuses: &[ProbeStatus]) -> Option<(&'static str, &'sta
 }
 
 /// Loads what the plan says, and attaches what is wanted if asked to.
-fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: Attach) -> Result<Loaded> {
+fn load(
+    facts: &Facts,
+    plan: &Plan,
+    families: &[&'static FamilySpec],
+    settings: Settings,
+    ring_bytes: u32,
+    mode: Attach,
+) -> Result<Loaded> {
     let offsets = &facts.offsets.as_ref().ok_or_else(|| anyhow!("no kernel type information"))?.table;
     let btf = Btf::from_sys_fs().context("kernel type information")?;
     let cpus = present(aya::util::nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?);
@@ -180,7 +191,7 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
             runs: None,
             run_ns: None,
         };
-        let mut verdict = Verdict { hook, state: ProbeState::Active, reason: String::new(), link: None };
+        let mut verdict = Verdict { hook, state: ProbeState::Active, reason: String::new(), program: None, link: None };
         let tried = planned.wanted || mode == Attach::Yes;
         match &planned.decision {
             Decision::OtherTier(used) => {
@@ -192,14 +203,17 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
                 verdict.reason.clone_from(fact);
             }
             Decision::Attach if tried => match load_one(&mut ebpf, planned, &btf) {
-                Ok(verified_instructions) => status.verified_instructions = verified_instructions,
+                Ok((program, verified_instructions)) => {
+                    verdict.program = Some(program);
+                    status.verified_instructions = verified_instructions;
+                }
                 Err((state, reason)) => (verdict.state, verdict.reason) = (state, reason),
             },
             Decision::Attach => {}
         }
         if planned.wanted {
             (status.state, status.reason) = match mode {
-                Attach::Yes => verdict.attached(&ebpf, planned.program.name),
+                Attach::Yes => verdict.attached(),
                 Attach::No => (verdict.state, verdict.reason.clone()),
             };
         }
@@ -219,26 +233,25 @@ fn load(facts: &Facts, plan: &Plan, settings: Settings, ring_bytes: u32, mode: A
     let workloads = WorkloadCounts::take(&mut ebpf, cpus)?;
     let runtimes = RuntimeMap::take(&mut ebpf)?;
     let waking = WakingMap::take(&mut ebpf)?;
+    let programs = Programs {
+        statuses,
+        many,
+        verdicts,
+        restarts: restarts(&mut ebpf, families)?,
+        #[cfg(feature = "kernel-log")]
+        log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
+    };
+    drop(ebpf);
     memory::trim();
-    Ok(Loaded {
-        programs: Programs {
-            #[cfg(feature = "kernel-log")]
-            log: aya_log::EbpfLogger::init(&mut ebpf).context("kernel log")?,
-            ebpf,
-            statuses,
-            many,
-            verdicts,
-        },
-        counts,
-        ring,
-        lanes,
-        scope,
-        sockets,
-        control,
-        workloads,
-        runtimes,
-        waking,
-    })
+    Ok(Loaded { programs, counts, ring, lanes, scope, sockets, control, workloads, runtimes, waking })
+}
+
+/// The maps that a family which is switched on again must not find as they were.
+fn restarts(ebpf: &mut Ebpf, families: &[&'static FamilySpec]) -> Result<HashMap<&'static str, Map>> {
+    let names = families.iter().flat_map(|family| family.restart).map(Restart::map);
+    names
+        .map(|name| Ok((name, ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?)))
+        .collect()
 }
 
 /// As what and where programs find the registers of a thread by themselves; else they ask the kernel's helper, if it has one.
@@ -267,8 +280,8 @@ fn programs_for_many(ebpf: &Ebpf, object: &[u8], facts: &Facts, plan: &Plan) -> 
     })
 }
 
-/// Loads one program; the verified instruction count, or what the kernel said.
-fn load_one(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<u32, (ProbeState, String)> {
+/// Loads one program; a descriptor of it and the verified instruction count, or what the kernel said.
+fn load_one(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<(OwnedFd, u32), (ProbeState, String)> {
     let name = planned.program.name;
     let failed = |reason| (ProbeState::Failed, reason);
     let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("the object has no program {name}")))?;
@@ -294,12 +307,14 @@ fn load_one(ebpf: &mut Ebpf, planned: &Planned, btf: &Btf) -> Result<u32, (Probe
             program.info()
         }
     };
-    Ok(info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0))
+    let loaded = program.fd().map_err(|error| verdict(&error))?;
+    let kept = loaded.as_fd().try_clone_to_owned().map_err(|error| failed(format!("keeping it: {error}")))?;
+    Ok((kept, info.ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0)))
 }
 
 impl Verdict {
     /// Attaches the program if the kernel accepted it; its state then, and why it is not active.
-    fn attached(&mut self, ebpf: &Ebpf, name: &str) -> (ProbeState, String) {
+    fn attached(&mut self) -> (ProbeState, String) {
         if self.state != ProbeState::Active || self.link.is_some() {
             return (self.state, self.reason.clone());
         }
@@ -307,17 +322,13 @@ impl Verdict {
             // Runs when it is read ([`SocketIterator`]), or in processes as they are found ([`super::user_probes`]).
             return (ProbeState::Active, String::new());
         }
-        let linked = match ebpf.program(name).map(aya::programs::Program::fd) {
-            Some(Ok(program)) => raw::attach(program.as_fd()).map_err(|error| format!("attaching it: {error}")),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err(format!("the object has no program {name}")),
-        };
-        match linked {
+        let Some(program) = &self.program else { return (ProbeState::Failed, "it was not loaded".to_owned()) };
+        match raw::attach(program.as_fd()) {
             Ok(link) => {
                 self.link = Some(link);
                 (ProbeState::Active, String::new())
             }
-            Err(reason) => (ProbeState::Failed, reason),
+            Err(error) => (ProbeState::Failed, format!("attaching it: {error}")),
         }
     }
 }
@@ -355,8 +366,7 @@ impl Programs {
             return program.try_clone().ok().map(UserProgram::Many);
         }
         let (_, verdict) = self.statuses.iter().zip(&self.verdicts).find(|(status, _)| status.program == name)?;
-        let program = self.ebpf.program(name).filter(|_| verdict.state == ProbeState::Active)?;
-        program.fd().ok()?.as_fd().try_clone_to_owned().ok().map(UserProgram::Single)
+        verdict.program.as_ref()?.try_clone().ok().map(UserProgram::Single)
     }
 
     /// Whether every program of a family is attached.
@@ -385,8 +395,8 @@ impl Programs {
     /// says which map could not be emptied; then nothing is attached.
     pub fn attach(&mut self, family: &FamilySpec) -> Result<()> {
         for restart in family.restart {
-            let (Restart::Clear(name) | Restart::Now(name)) = *restart;
-            let map = self.ebpf.map(name).with_context(|| format!("the object has no map {name}"))?;
+            let name = restart.map();
+            let map = self.restarts.get(name).with_context(|| format!("{name} was not kept"))?;
             match restart {
                 Restart::Clear(_) => raw::clear(map),
                 Restart::Now(_) => raw::set(map, clock::monotonic_ns()),
@@ -395,7 +405,7 @@ impl Programs {
         }
         for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
             if status.probe == family.name {
-                (status.state, status.reason) = verdict.attached(&self.ebpf, &status.program);
+                (status.state, status.reason) = verdict.attached();
             }
         }
         Ok(())
@@ -414,7 +424,7 @@ impl Programs {
     pub fn resume(&mut self, program: &str) -> Result<(), String> {
         for (status, verdict) in self.statuses.iter_mut().zip(&mut self.verdicts) {
             if status.program == program && status.state == ProbeState::Active {
-                (status.state, status.reason) = verdict.attached(&self.ebpf, program);
+                (status.state, status.reason) = verdict.attached();
                 if status.state != ProbeState::Active {
                     return Err(status.reason.clone());
                 }
@@ -432,20 +442,20 @@ impl Programs {
     /// State of every program with its runs; right only while the kernel keeps them ([`enable_run_stats`]).
     pub fn statuses_with_runs(&self) -> Vec<ProbeStatus> {
         let mut statuses = self.statuses.clone();
-        for status in statuses.iter_mut().filter(|status| status.state == ProbeState::Active) {
-            (status.runs, status.run_ns) = self.run_stats(&status.program).unzip();
+        for (status, verdict) in statuses.iter_mut().zip(&self.verdicts) {
+            if status.state == ProbeState::Active {
+                (status.runs, status.run_ns) = verdict.program.as_ref().and_then(run_stats).unzip();
+            }
         }
         statuses
     }
+}
 
-    /// `run_cnt` and `run_time_ns` from the program's fdinfo.
-    fn run_stats(&self, name: &str) -> Option<(u64, u64)> {
-        use std::os::fd::AsRawFd as _;
-        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
-        Some((field("run_cnt:")?, field("run_time_ns:")?))
-    }
+/// `run_cnt` and `run_time_ns` from a program's fdinfo.
+fn run_stats(program: &OwnedFd) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    Some((field("run_cnt:")?, field("run_time_ns:")?))
 }
 
 /// Keeps run statistics of all programs on while it lives (needs CAP_SYS_ADMIN; costs about 30 ns a run).

@@ -125,6 +125,14 @@ pub enum Restart {
     Now(&'static str),
 }
 
+impl Restart {
+    /// Name of the map.
+    pub const fn map(&self) -> &'static str {
+        let (Self::Clear(name) | Self::Now(name)) = *self;
+        name
+    }
+}
+
 /// A probe family: one file in `probes/`, one row in its registry.
 #[derive(Debug)]
 pub struct FamilySpec {
