@@ -1,10 +1,11 @@
 //! The scheduler's account by workload against the kernel's own: run queue against `schedstat`, CPU time against the control
 //! group's, waits by reason against the clocks of who waited, throttling against the limit's account.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
-use std::thread::available_parallelism;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread::{available_parallelism, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use seismo_tests::agent::{Agent, Launch};
@@ -148,6 +149,37 @@ fn who_waits_for_bytes_of_a_socket_waits_for_the_network() -> Result<()> {
 #[test]
 fn who_reads_past_the_page_cache_waits_for_the_disk() -> Result<()> {
     waits_for("disk", "", "disk")
+}
+
+#[test]
+fn who_was_there_before_the_agent_waits_only_since_it_was_seen() -> Result<()> {
+    const STEP: Duration = Duration::from_millis(500);
+    Rig::run(|rig| {
+        let mut old = rig.inside("cat", {
+            let mut command = Command::new(programs::find("cat")?);
+            command.stdin(Stdio::piped());
+            command
+        })?;
+        let mut input = old.input()?;
+        sleep(STEP);
+        let agent = launch(rig)?;
+        let began = Instant::now();
+        // Seen for the first time, for the second, and after a wait of which both ends were seen.
+        for _ in 0..3 {
+            input.write_all(b"line\n")?;
+            sleep(STEP);
+        }
+        let most = began.elapsed().as_secs_f64();
+        let least = STEP.as_secs_f64();
+        let group = rig.cgroup().name()?;
+        let all = agent.still(|page| off_cpu(page, group))?;
+        let ours = all.iter().sum::<f64>();
+        println!("{REASONS:?}: {all:.4?} s off CPU; at least {least:.3}, at most {most:.3}");
+        drop(input);
+        old.finish(LIMIT)?;
+        ensure!((0.9 * least..=most).contains(&ours), "{ours:.4} s off CPU");
+        Ok(())
+    })
 }
 
 #[test]

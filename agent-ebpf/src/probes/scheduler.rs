@@ -161,6 +161,8 @@ fn prepare(task: Task, slot: &mut ThreadRun, runs: u32) -> u32 {
         left.run_ns = run_ns - last_run(task, run_ns);
         left.run_delay_ns = Task::load(task.0, offset!(task_run_delay));
     }
+    // Comes here once more: of the wait that follows it is not known when it began.
+    left.cgroups = 0;
     0
 }
 
