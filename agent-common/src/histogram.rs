@@ -111,6 +111,23 @@ mod tests {
     }
 
     #[test]
+    fn octaves_are_of_whole_buckets() {
+        let mut ns = 1u64;
+        while ns < u64::MAX / 128 {
+            for near in [ns - 1, ns, ns + 1, ns + ns / 3] {
+                let whole = bucket(near).div_ceil(PER_OCTAVE as usize);
+                assert_eq!(octave(near, MIN_EXPONENT as i32, 38), whole, "{near} ns");
+                assert_eq!(
+                    octave(near, -15, 18),
+                    whole.saturating_sub((-15 - MIN_EXPONENT) as usize).min(17),
+                    "{near} ns"
+                );
+            }
+            ns += ns / 61 + 1;
+        }
+    }
+
+    #[test]
     fn buckets_never_decrease() {
         let mut last = 0;
         for ns in 0..2_000_000u64 {
