@@ -116,7 +116,7 @@ mod tests {
         while ns < u64::MAX / 128 {
             for near in [ns - 1, ns, ns + 1, ns + ns / 3] {
                 let whole = bucket(near).div_ceil(PER_OCTAVE as usize);
-                assert_eq!(octave(near, MIN_EXPONENT as i32, 38), whole, "{near} ns");
+                assert_eq!(octave(near, MIN_EXPONENT, 38), whole, "{near} ns");
                 assert_eq!(
                     octave(near, -15, 18),
                     whole.saturating_sub((-15 - MIN_EXPONENT) as usize).min(17),
