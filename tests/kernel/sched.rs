@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::{available_parallelism, sleep};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use seismo_tests::cpu_limit::CpuLimit;
 use seismo_tests::exposition::Page;
 use seismo_tests::programs;
 use seismo_tests::rig::Rig;
+use seismo_tests::wait;
 
 const CLIENT: &str = env!("CARGO_BIN_EXE_seismo-testclient");
 const WAITS: &str = "seismo_scheduler_runqueue_duration_seconds_count";
@@ -155,13 +156,11 @@ fn who_reads_past_the_page_cache_waits_for_the_disk() -> Result<()> {
 fn who_was_there_before_the_agent_waits_only_since_it_was_seen() -> Result<()> {
     const STEP: Duration = Duration::from_millis(500);
     Rig::run(|rig| {
-        let mut old = rig.inside("cat", {
-            let mut command = Command::new(programs::find("cat")?);
-            command.stdin(Stdio::piped());
-            command
-        })?;
+        let file = rig.file("touched", "all of it")?.display().to_string();
+        // Reads its input to the end, whatever comes.
+        let mut old = rig.start_client(CLIENT, "reader", &["touch", "1", &file])?;
+        wait::until("it to read", LIMIT, || Ok(old.out().ends_with('\n').then_some(())))?;
         let mut input = old.input()?;
-        sleep(STEP);
         let agent = launch(rig)?;
         let began = Instant::now();
         // Seen for the first time, for the second, and after a wait of which both ends were seen.
