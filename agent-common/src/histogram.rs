@@ -2,7 +2,8 @@
 //!
 //! A duration in nanoseconds is scaled to units of 2^-30 s, so that bucket bounds are exact powers of
 //! 2^(1/4) *seconds*, as Prometheus native histograms (schema 2) and OTLP exponential histograms want them.
-//! Cost: a multiply, a leading-zero count and three comparisons; no clock, no division, no loop.
+//! Cost: a multiply, a leading-zero count and three comparisons; no clock, no division, no loop. Whole octaves are found four
+//! at a time instead of by the count.
 
 /// Buckets per octave.
 pub const PER_OCTAVE: u32 = 4;

@@ -239,7 +239,7 @@ pub struct ThreadLeft {
     pub run_ns: u64,
     /// When it left, on the scheduler's clock; 0: not known.
     pub left_ns: u64,
-    /// Address of its `css_set`, and the place of its cgroup.
+    /// Address of its `css_set`, of which `place` is; 0: to be looked up at its next switch.
     pub cgroups: u64,
     /// Its time on CPU by the kernel's ticks.
     pub ticks_ns: u64,

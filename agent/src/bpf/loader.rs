@@ -2,7 +2,7 @@
 //!
 //! One program that fails is a verdict, not an end. The programs of families that are off are loaded too and not attached:
 //! loading needs capabilities and the kernel's type information, which are both gone afterwards; attaching does not. The
-//! kernel's BTF (30 MB parsed) and the loader library's copies of the programs (1.3 MB) are dropped and the allocator
+//! kernel's BTF (30 MB parsed) and the loader library's copies of the programs (1.2 MB) are dropped and the allocator
 //! trimmed once everything is attached: what is kept are descriptors. Dropping [`Loaded`] detaches everything; so does the
 //! kernel when the process dies, because nothing is pinned.
 
